@@ -1,0 +1,1 @@
+//! The Syncline store in memory: the reference text of the engine seam.

@@ -1,0 +1,1 @@
+//! The Syncline store on redb: the embedded default.

@@ -1,0 +1,1 @@
+//! Verified content: BLAKE3 trees, chunk groups, flat files with checkpoints.

@@ -69,9 +69,8 @@ impl PublicKey {
     /// Verifies `signature` over `message` strictly (`verify_strict`): small-order keys and
     /// non-canonical encodings are refused, so that no two nodes can disagree.
     pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
-        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
-            key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
-        })
+        VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok())
     }
 
     /// The first ten hexadecimal digits, for logs and tables.
@@ -118,10 +117,7 @@ impl fmt::Debug for Signature {
 impl Serialize for Signature {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (low, high) = self.0.split_at(32);
-        (
-            <[u8; 32]>::try_from(low).expect("half of 64 is 32"),
-            <[u8; 32]>::try_from(high).expect("half of 64 is 32"),
-        )
+        (<[u8; 32]>::try_from(low).expect("half of 64 is 32"), <[u8; 32]>::try_from(high).expect("half of 64 is 32"))
             .serialize(serializer)
     }
 }

@@ -213,7 +213,10 @@ impl fmt::Debug for TransportState {
 #[async_trait]
 pub trait TransportBuilder: Send + 'static {
     /// Builds the transport. `context` has what a transport may need of its node.
-    async fn build(self: Box<Self>, context: TransportContext) -> Result<std::sync::Arc<dyn SyncTransport>, TransportError>;
+    async fn build(
+        self: Box<Self>,
+        context: TransportContext,
+    ) -> Result<std::sync::Arc<dyn SyncTransport>, TransportError>;
 }
 
 /// What a transport may need of its node.
@@ -299,7 +302,8 @@ impl TransportError {
         use TransportErrorKind::*;
         match self.kind {
             Unreachable | Refused | TimedOut | ConnectionLost | Protocol => true,
-            UnsupportedAddress | UnknownScheme | CannotListen | AlreadyListening | NotListening | Closed | StateMismatch => false,
+            UnsupportedAddress | UnknownScheme | CannotListen | AlreadyListening | NotListening | Closed
+            | StateMismatch => false,
         }
     }
 }

@@ -1,6 +1,25 @@
 //! The data model: values only. Nothing here waits, reads a clock or draws randomness.
 
+mod clock;
+mod commit;
 pub mod domain;
+mod entry;
+mod fingerprint;
 mod identity;
+pub mod merkle;
+mod rights;
+mod ticket;
 
+pub use clock::{HybridClock, MAX_AHEAD};
+pub use commit::{
+    Bundle, CommitError, Item, Seal, SealedEntry, VerifiedBundle, VerifiedEntry, Verifier, VerifyError, sign_commit,
+};
+pub use entry::{
+    Entry, EntryError, Key, MAX_INLINE_LEN, MAX_KEY_LEN, Op, Order, Prefix, SlotKey, SlotRange, Timestamp, Value,
+    dominates, successor_of_prefix,
+};
+pub use fingerprint::{Digest, SUMMARY_LEN, Summary};
 pub use identity::{AuthorId, Hash, KeyError, PeerId, PublicKey, ReplicaId, SecretKey, Signature};
+pub use merkle::MAX_COMMIT_LEN;
+pub use rights::{EVERYBODY, Grant, GrantId, MAX_CHAIN, ReadScope, Right, Rights, RightsError, grant_key};
+pub use ticket::{Invite, MAX_TICKET_LEN, Ticket, TicketError};

@@ -14,6 +14,7 @@
 
 pub mod address;
 pub mod model;
+pub mod store;
 #[cfg(feature = "manager")]
 pub mod transport;
 

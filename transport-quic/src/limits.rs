@@ -1,0 +1,56 @@
+//! Every limit of this transport, with its reason.
+
+use std::time::Duration;
+
+use sync_core::transport::DIAL_DEADLINE;
+
+/// A dial gives up after this: one second before the contract's deadline, so that the answer is
+/// there in time on a busy machine too.
+pub const DIAL_TIMEOUT: Duration = DIAL_DEADLINE.saturating_sub(Duration::from_secs(1));
+
+/// The next of several addresses of one host name is tried after this (RFC 8305 recommends 250 ms).
+pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
+
+/// At most this many addresses of one host name are tried.
+pub const MAX_RESOLVED: usize = 8;
+
+/// A listener advertises at most this many addresses: what a peer may claim in its hello.
+pub const MAX_ADVERTISED: usize = 8;
+
+/// Silence is broken after this, so that six keep-alives fit the idle deadline and NAT mappings stay.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Streams that the other end may have open at a time: ten replicas with a session and blobs
+/// each fit many times over. No one-way streams, no datagrams.
+pub const MAX_STREAMS: u32 = 256;
+
+/// Accepted connections that may be open at a time, unless the builder says otherwise. Each
+/// costs some tens of KiB when idle.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// TLS handshakes that may be under way at a time. Beyond it new ones are refused.
+pub const MAX_HANDSHAKES: usize = 128;
+
+/// From this many handshakes under way on, whoever comes must first show that it receives at its
+/// address (RFC 9000, section 8.1.2), so that spoofed packets cost us next to nothing.
+pub const VALIDATE_FROM: usize = 32;
+
+/// A handshake that was accepted takes no longer.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// First packets that may wait in quinn's queue to be admitted, and the bytes kept for each of them and for all.
+pub const MAX_QUEUED: usize = 256;
+/// See [`MAX_QUEUED`].
+pub const MAX_QUEUED_BYTES: u64 = 64 << 10;
+/// See [`MAX_QUEUED`].
+pub const MAX_QUEUED_BYTES_TOTAL: u64 = 4 << 20;
+
+/// How long `stop_listening` waits for connections that are just ending before it leaves the rest to go on.
+pub const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// How long `close` waits until the other ends were told. Dead ones would take longer.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// The socket buffers that are asked for, in bytes; the kernel may give less. QUIC arrives in bursts
+/// of 64 KiB, and what finds no place is sent again.
+pub const SOCKET_BUFFER: usize = 4 << 20;

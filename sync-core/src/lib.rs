@@ -15,6 +15,8 @@
 pub mod address;
 pub mod model;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(feature = "manager")]
 pub mod transport;
 

@@ -6,6 +6,9 @@
 //!
 //! A transport that has only a byte pipe hands it to [`upgrade`] and has a `Connection`.
 
+pub mod memory;
+pub mod upgrade;
+
 use std::{
     fmt, io,
     pin::Pin,
@@ -35,6 +38,8 @@ use crate::address::PeerAddress;
 /// - *close ends everything*: connections end, ports and tasks are freed, later calls fail with
 ///   [`TransportErrorKind::Closed`].
 /// - *dropping closes*: the last handle's drop does the same without waiting.
+///
+/// The names of the cases are those of `testing::transport_suite::CASES`.
 #[async_trait]
 pub trait SyncTransport: fmt::Debug + Send + Sync + 'static {
     /// The schemes that it dials, in lower case: `["https", "http"]`.
@@ -56,7 +61,7 @@ pub trait SyncTransport: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Ends every connection, stops listening and frees all that is held.
+    /// Ends every connection, stops listening and frees all that is held. A second call does nothing.
     async fn close(&self);
 }
 
@@ -64,10 +69,14 @@ pub trait SyncTransport: fmt::Debug + Send + Sync + 'static {
 ///
 /// # Contract
 ///
-/// - *streams carry bytes both ways, in order*, and a stream's end is seen by the reader as end of file.
+/// - *streams carry bytes both ways, in order*.
+/// - *a stream's end is seen as end of file*: after the writer has shut down. A stream that is dropped without
+///   that is over for the other end too, but it may look like an end or like an error: messages on a stream
+///   say themselves how long they are.
 /// - *many streams at once*: at least 100 streams open at a time, none blocks another.
 /// - *a full stream blocks only itself*: a stream that nobody reads exerts backpressure on its writer alone.
-/// - *accept sees a stream at the latest at its first byte*.
+/// - *accept sees a stream at the latest at its first byte*. Streams are taken promptly: a connection may stand
+///   still while more than a few wait for `accept`.
 /// - *both ends have the same channel binding*, and no two connections share one.
 /// - *close reaches the other end*: its `closed` resolves and its streams fail.
 /// - *closed resolves when the other end is gone* within [`IDLE_DEADLINE`].
@@ -112,6 +121,17 @@ pub enum CloseReason {
     Duplicate = 2,
     /// The peer is blocked or has no business here.
     Refused = 3,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "not needed any more",
+            Self::Protocol => "the protocol was broken",
+            Self::Duplicate => "another connection is used instead",
+            Self::Refused => "refused",
+        })
+    }
 }
 
 /// A bidirectional byte stream of a connection.

@@ -164,11 +164,24 @@ impl Scope {
         Self(vec![SlotRange::ALL])
     }
 
+    /// Nothing at all.
+    pub fn nothing() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Whether it is nothing at all.
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What `readable` covers: the system's entries, the keys, and the prefix tombstones that can
     /// cover such keys.
     pub fn of(readable: &ReadScope) -> Self {
         if readable.is_all() {
             return Self::all();
+        }
+        if readable.is_empty() {
+            return Self::nothing();
         }
         let place = |bytes: &[u8]| SlotKey::from_bytes(Bytes::copy_from_slice(bytes));
         let mut ranges = vec![SlotRange { start: SlotKey::FIRST, end: Some(place(&[1])) }];

@@ -1,0 +1,86 @@
+//! Every limit of the protocol and the machine, each with its reason.
+
+use std::time::Duration;
+
+/// The longest frame, in bytes. Bounds what one message can make a node hold.
+pub const MAX_FRAME_LEN: usize = 1 << 20;
+
+/// The longest frame before the peer has proved who it is.
+pub const MAX_HANDSHAKE_FRAME_LEN: usize = 8 * 1024;
+
+/// How many encoded bytes of entries go into one frame: large enough that framing costs nothing,
+/// small enough that a control message never waits long behind it.
+pub const ENTRIES_FRAME_LEN: usize = 256 * 1024;
+
+/// How many bytes of entries may be under way to a peer, unacknowledged. Bounds both sides'
+/// memory; 8 MiB covers 1 Gbit/s at 60 ms.
+pub const WINDOW_LEN: usize = 8 << 20;
+
+/// How many frames of entries may be unacknowledged.
+pub const WINDOW_FRAMES: u64 = 512;
+
+/// How many bytes of received entries are verified, and then applied, at once. What waits while a
+/// transaction is written goes into the next one together.
+pub const APPLY_LEN: usize = 2 << 20;
+
+/// The most claims in one message of a reconciliation.
+pub const MAX_CLAIMS: usize = 256;
+
+/// The most claims that one round of a reconciliation may have. What does not fit is found by the
+/// next reconciliation.
+pub const MAX_ROUND_CLAIMS: usize = 16_384;
+
+/// The most rounds of one reconciliation. 16-way splits reach single keys of 2^64 entries in 16.
+pub const MAX_ROUNDS: u32 = 64;
+
+/// The most addresses a peer may claim to have.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// The most credentials (bundles of system entries) in an `Open`.
+pub const MAX_CREDENTIALS: usize = 16;
+
+/// The most links that are kept to one peer. The newest is refused above that.
+pub const MAX_LINKS: usize = 4;
+
+/// The most sessions one peer may have open: as many as a node has replicas in practice.
+pub const MAX_SESSIONS: usize = 1024;
+
+/// How long the handshake may take.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long an `Open` may stay unanswered. Reading a root costs the peer a millisecond.
+pub const OPEN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long after one address of a peer the next one is tried too (RFC 8305, "connection attempt delay").
+pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
+
+/// The first delay after a failed attempt; each further one doubles it.
+pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// The longest delay between attempts.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How often a link without traffic is pinged.
+pub const PING_IDLE: Duration = Duration::from_secs(10);
+
+/// How often a link with traffic is pinged.
+pub const PING_ACTIVE: Duration = Duration::from_secs(1);
+
+/// A link on which nothing was heard for this long is closed.
+pub const SILENCE_IDLE: Duration = Duration::from_secs(25);
+
+/// The same while something is under way on it: another way to the peer may be better.
+pub const SILENCE_ACTIVE: Duration = Duration::from_secs(5);
+
+/// How long a link counts as active after traffic.
+pub const ACTIVE_FOR: Duration = Duration::from_secs(3);
+
+/// How often an idle session compares roots.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long after a change cursors are saved when nothing else is written. They only save work
+/// after a restart, so a lost one costs a few entries sent twice.
+pub const SAVE_DELAY: Duration = Duration::from_millis(500);
+
+/// How many refusals a peer reports in one message; the rest only counts.
+pub const MAX_REFUSALS: usize = 32;

@@ -1,0 +1,715 @@
+//! One conversation with one peer about one replica: *live sync is catch-up that never ends*.
+//!
+//! After the opening, each side streams what the other's log position lacks and then tails its
+//! change log. Without a valid position, or when the roots differ after all was streamed, a
+//! reconciliation repairs the difference and ends in a valid position. Everything that goes out
+//! is bounded by a window of unacknowledged entries; everything that comes in is verified and
+//! applied in order, what waits together.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    handshake::Role,
+    io::*,
+    limits::*,
+    out::Io,
+    wire::{Mark, Message, Open, Ranges, Refused},
+};
+use crate::{
+    model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
+    store::{Changes, ChangesRequest, Claim, Have, Missing, MissingPage, Position, Reconciled, Scope, StoreId},
+};
+
+/// What the machine knows of a replica.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub root: Digest,
+    pub head: Position,
+    pub rights: std::sync::Arc<Rights>,
+}
+
+/// How far the opening is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Our own facts are being read; the acceptor has the peer's `Open` already.
+    Preparing(Option<Box<Open>>),
+    /// Our `Open` is sent.
+    Opening { mine: Box<Facts>, deadline: Duration },
+    /// The peer's credentials are being admitted.
+    Admitting { mine: Box<Facts>, theirs: Box<Open> },
+    /// Both know where the other stands.
+    Live,
+}
+
+/// What we said in our `Open`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub store: StoreId,
+    pub head: Position,
+    pub root: Digest,
+    pub have: Option<(StoreId, Position)>,
+}
+
+impl Facts {
+    fn of(open: &Open) -> Self {
+        Self { store: open.store, head: open.head, root: open.root, have: open.have }
+    }
+}
+
+/// What happened in a session that concerns more than it.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Roots are equal at a confirmed position.
+    Synced,
+    /// The peer's log is here up to this position.
+    Received(StoreId, Position),
+    /// The peer confirmed our log up to this position.
+    Confirmed(Position),
+    /// The peer did not accept entries of ours.
+    Refused(Refused),
+    /// The peer broke the protocol.
+    Violation(String),
+}
+
+#[derive(Debug)]
+struct Frame {
+    len: usize,
+    through: Option<Position>,
+}
+
+#[derive(Debug)]
+enum Arrived {
+    Entries(Mark, Bytes),
+    Mark(Mark),
+    /// A message of a reconciliation waits for the entries before it, so that what they brought
+    /// is not found missing.
+    Ranges(Ranges),
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    bundles: Vec<VerifiedBundle>,
+    frames: u64,
+    len: usize,
+    mark: Option<Mark>,
+}
+
+#[derive(Debug)]
+struct Reconcile {
+    head: Position,
+    rounds: u32,
+    /// Claims of the peer that wait to be compared.
+    waiting: VecDeque<Claim>,
+    comparing: bool,
+    /// Whether the peer's round has arrived whole.
+    whole: bool,
+    /// Whether the peer's round must be answered.
+    must_answer: bool,
+    answer: Vec<Claim>,
+    /// No further message is to come, in either direction.
+    over: bool,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub serial: u64,
+    pub replica: ReplicaId,
+    pub peer: PeerId,
+    pub role: Role,
+    pub connection: ConnectionId,
+    pub stream: Option<StreamId>,
+    pub phase: Phase,
+    pub traffic: Traffic,
+    pub synced: bool,
+    /// The roots stay different though a reconciliation has ended.
+    pub diverged: bool,
+    pub scope: Scope,
+    pub their_count: u64,
+    their_store: Option<StoreId>,
+    sent_last: bool,
+    // Outgoing.
+    tail: Option<Position>,
+    echo_until: Position,
+    confirmed: Position,
+    frames_sent: u64,
+    frames_acked: u64,
+    in_flight: VecDeque<Frame>,
+    in_flight_len: usize,
+    reading: bool,
+    missing: Vec<Missing>,
+    // Incoming.
+    arrived: VecDeque<Arrived>,
+    arrived_len: usize,
+    verifying: Option<Batch>,
+    verified: VecDeque<Batch>,
+    applying: Option<(u64, usize, Option<Mark>, Position)>,
+    durable: u64,
+    // Repair.
+    reconcile: Option<Reconcile>,
+    inserted_since: u64,
+    refused_since: u64,
+    frames_at_start: u64,
+    fruitless: u32,
+    retry_at: Duration,
+    pub next_check: Duration,
+}
+
+impl Session {
+    pub fn new(serial: u64, replica: ReplicaId, peer: PeerId, role: Role, connection: ConnectionId, phase: Phase) -> Self {
+        Self {
+            serial,
+            replica,
+            peer,
+            role,
+            connection,
+            stream: None,
+            phase,
+            traffic: Traffic::default(),
+            synced: false,
+            diverged: false,
+            scope: Scope::nothing(),
+            their_count: 0,
+            their_store: None,
+            sent_last: false,
+            tail: None,
+            echo_until: Position(0),
+            confirmed: Position(0),
+            frames_sent: 0,
+            frames_acked: 0,
+            in_flight: VecDeque::new(),
+            in_flight_len: 0,
+            reading: false,
+            missing: Vec::new(),
+            arrived: VecDeque::new(),
+            arrived_len: 0,
+            verifying: None,
+            verified: VecDeque::new(),
+            applying: None,
+            durable: 0,
+            reconcile: None,
+            inserted_since: 0,
+            refused_since: 0,
+            frames_at_start: 0,
+            fruitless: 0,
+            retry_at: Duration::ZERO,
+            next_check: Duration::MAX,
+        }
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    /// Whether something is under way: the link must show life.
+    pub fn is_busy(&self) -> bool {
+        !self.is_live()
+            || self.in_flight_len > 0
+            || self.arrived_len > 0
+            || self.applying.is_some()
+            || self.reconcile.is_some()
+    }
+
+    pub fn confirmed(&self) -> Position {
+        self.confirmed
+    }
+
+    fn key(&self) -> (ReplicaId, PeerId, u64) {
+        (self.replica, self.peer, self.serial)
+    }
+
+    pub fn send(&mut self, io: &mut Io, message: Message) {
+        let stream = self.stream.expect("messages are sent on an open session only");
+        let frame = message.encode();
+        self.traffic.bytes_sent += frame.len() as u64 + 4;
+        self.traffic.messages += 1;
+        self.sent_last = true;
+        io.put(Output::Send { connection: self.connection, stream, frame });
+    }
+
+    pub fn count_received(&mut self, len: usize) {
+        self.traffic.bytes_received += len as u64 + 4;
+        self.traffic.messages += 1;
+        if std::mem::take(&mut self.sent_last) {
+            self.traffic.round_trips += 1;
+        }
+    }
+
+    /// Both sides' facts are known: decides how the difference is found.
+    pub fn begin(&mut self, io: &mut Io, mine: Facts, theirs: &Open, known: &Known) -> Vec<Effect> {
+        let theirs = Facts::of(theirs);
+        self.phase = Phase::Live;
+        self.their_store = Some(theirs.store);
+        self.their_count = theirs.root.count;
+        self.next_check = io.now.elapsed + CHECK_INTERVAL;
+        if self.scope.is_nothing() {
+            // The peer may read nothing here; what it sends is welcome.
+            return Vec::new();
+        }
+        if mine.root == theirs.root {
+            self.tail = Some(mine.head);
+            self.confirmed = mine.head;
+            let mut effects = vec![Effect::Received(theirs.store, theirs.head), Effect::Confirmed(mine.head)];
+            self.found_equal(&mut effects);
+            self.pump_out(io, known);
+            return effects;
+        }
+        let ours = log_start(&mine, &theirs);
+        let from_peer = log_start(&theirs, &mine);
+        if let (Some(start), Some(_)) = (ours, from_peer) {
+            self.tail = Some(start);
+            self.confirmed = start;
+            // A peer that has lost everything needs back what it once gave.
+            self.echo_until = if theirs.root.count == 0 { mine.head } else { Position(0) };
+            let reading = self.pump_out(io, known);
+            if !reading {
+                let mark = self.mark(known);
+                self.send(io, Message::Mark(mark));
+            }
+        } else if self.role == Role::Dialer {
+            self.lead_reconcile(io, known);
+        }
+        Vec::new()
+    }
+
+    fn found_equal(&mut self, effects: &mut Vec<Effect>) {
+        self.synced = true;
+        self.diverged = false;
+        self.fruitless = 0;
+        effects.push(Effect::Synced);
+    }
+
+    /// Our position for the peer.
+    fn mark(&self, known: &Known) -> Mark {
+        let all_sent = self.tail == Some(known.head) && self.reconcile.is_none() && self.missing.is_empty();
+        Mark {
+            durable: self.durable,
+            through: self.tail,
+            root: (all_sent && self.scope.is_all()).then_some(known.root),
+            synced: self.synced,
+        }
+    }
+
+    fn window_open(&self) -> bool {
+        self.in_flight_len < WINDOW_LEN && self.frames_sent - self.frames_acked < WINDOW_FRAMES
+    }
+
+    /// Sends on, as far as the window allows. Answers whether something is being read.
+    pub fn pump_out(&mut self, io: &mut Io, known: &Known) -> bool {
+        if !self.is_live() || self.reading || !self.window_open() {
+            return self.reading;
+        }
+        if !self.missing.is_empty() {
+            self.reading = true;
+            let request = StoreRequest::Missing {
+                replica: self.replica,
+                scope: self.scope.clone(),
+                missing: std::mem::take(&mut self.missing),
+            };
+            io.store(self.key(), request);
+        } else if self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over) {
+            self.finish_reconcile(io, known);
+            return self.pump_out(io, known);
+        } else if self.reconcile.is_none()
+            && let Some(sent) = self.tail
+            && sent < known.head
+        {
+            self.reading = true;
+            let request = ChangesRequest {
+                replica: self.replica,
+                since: sent,
+                not_from: (sent >= self.echo_until).then_some(self.peer),
+                scope: self.scope.clone(),
+                max_bytes: ENTRIES_FRAME_LEN,
+            };
+            io.store(self.key(), StoreRequest::Changes(request));
+        }
+        self.reading
+    }
+
+    fn send_entries(&mut self, io: &mut Io, known: &Known, payload: Bytes, entries: u64) {
+        let mark = self.mark(known);
+        self.frames_sent += 1;
+        self.in_flight_len += payload.len();
+        self.in_flight.push_back(Frame { len: payload.len(), through: mark.through });
+        self.traffic.sent += entries;
+        self.synced = false;
+        self.send(io, Message::Entries(mark, payload));
+    }
+
+    /// A piece of the change log was read.
+    pub fn changes_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, changes: Changes) -> Vec<Effect> {
+        self.reading = false;
+        let before = self.tail;
+        // A reconciliation that began meanwhile does not undo what was read.
+        self.tail = before.map(|sent| sent.max(changes.through));
+        let mut effects = Vec::new();
+        if changes.entries > 0 {
+            self.send_entries(io, known, payload, changes.entries);
+        } else if self.in_flight.is_empty() && before == Some(self.confirmed) {
+            self.confirmed = changes.through.max(self.confirmed);
+            effects.push(Effect::Confirmed(self.confirmed));
+        }
+        self.pump_out(io, known);
+        effects
+    }
+
+    /// A page of what the peer lacks was read.
+    pub fn missing_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, page: MissingPage) {
+        self.reading = false;
+        let more = std::mem::take(&mut self.missing);
+        self.missing = page.rest;
+        self.missing.extend(more);
+        if page.entries > 0 {
+            self.send_entries(io, known, payload, page.entries);
+        }
+        self.pump_out(io, known);
+    }
+
+    /// A mark's news about what we sent: acknowledged frames.
+    fn acknowledge(&mut self, mark: &Mark, effects: &mut Vec<Effect>) {
+        if mark.durable > self.frames_sent {
+            effects.push(Effect::Violation(format!(
+                "it acknowledges {} frames of {}",
+                mark.durable, self.frames_sent
+            )));
+            return;
+        }
+        let before = self.confirmed;
+        while self.frames_acked < mark.durable {
+            let frame = self.in_flight.pop_front().expect("unacknowledged frames are in flight");
+            self.frames_acked += 1;
+            self.in_flight_len -= frame.len;
+            self.confirmed = frame.through.unwrap_or(self.confirmed).max(self.confirmed);
+        }
+        // What was skipped behind the last frame is confirmed with it.
+        if self.in_flight.is_empty()
+            && let Some(sent) = self.tail
+        {
+            self.confirmed = self.confirmed.max(sent);
+        }
+        if self.confirmed > before {
+            effects.push(Effect::Confirmed(self.confirmed));
+        }
+    }
+
+    /// A message of a live session.
+    pub fn receive(&mut self, io: &mut Io, known: &Known, message: Message) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match message {
+            Message::Entries(mark, payload) => {
+                self.acknowledge(&mark, &mut effects);
+                self.arrived_len += payload.len();
+                if self.arrived_len > WINDOW_LEN + MAX_FRAME_LEN {
+                    effects.push(Effect::Violation("it sends more than the window allows".into()));
+                    return effects;
+                }
+                self.synced = false;
+                self.arrived.push_back(Arrived::Entries(mark, payload));
+            }
+            Message::Mark(mark) => {
+                self.acknowledge(&mark, &mut effects);
+                self.arrived.push_back(Arrived::Mark(mark));
+            }
+            Message::Ranges(ranges) => self.arrived.push_back(Arrived::Ranges(ranges)),
+            Message::Refused(refused) => {
+                self.refused_since += refused.count;
+                effects.push(Effect::Refused(refused));
+            }
+            other => effects.push(Effect::Violation(format!("an unexpected message in a session: {}", other.name()))),
+        }
+        if self.arrived.len() as u64 > WINDOW_FRAMES * 4 {
+            effects.push(Effect::Violation("it sends more messages than the window allows".into()));
+            return effects;
+        }
+        self.pump_in(io, known, &mut effects);
+        self.pump_out(io, known);
+        effects
+    }
+
+    /// Moves what has arrived on: to verification, to the store, to the comparison of roots.
+    fn pump_in(&mut self, io: &mut Io, known: &Known, effects: &mut Vec<Effect>) {
+        if self.verifying.is_none() {
+            let mut batch = Batch::default();
+            let mut payloads = Vec::new();
+            while batch.len < APPLY_LEN
+                && let Some(Arrived::Entries(..)) = self.arrived.front()
+            {
+                let Some(Arrived::Entries(mark, payload)) = self.arrived.pop_front() else { unreachable!() };
+                batch.frames += 1;
+                batch.len += payload.len();
+                batch.mark = Some(mark);
+                payloads.push(payload);
+            }
+            if !payloads.is_empty() {
+                self.verifying = Some(batch);
+                io.store(self.key(), StoreRequest::Verify { replica: self.replica, payloads });
+            }
+        }
+        if self.applying.is_none() && !self.verified.is_empty() {
+            let mut batch = Batch::default();
+            while let Some(next) = self.verified.pop_front() {
+                batch.frames += next.frames;
+                batch.len += next.len;
+                batch.mark = next.mark;
+                batch.bundles.extend(next.bundles);
+            }
+            self.applying = Some((batch.frames, batch.len, batch.mark, known.head));
+            let records = io.take_dirty_job(self.replica, self.peer);
+            let request = StoreRequest::Apply {
+                replica: self.replica,
+                bundles: batch.bundles,
+                peer: self.peer,
+                now: io.now.wall,
+                records,
+            };
+            io.store(self.key(), request);
+        }
+        if self.verifying.is_none() && self.verified.is_empty() && self.applying.is_none() {
+            match self.arrived.front() {
+                Some(Arrived::Mark(_)) => {
+                    let Some(Arrived::Mark(mark)) = self.arrived.pop_front() else { unreachable!() };
+                    self.compare(io, known, &mark, false, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Ranges(_)) => {
+                    let Some(Arrived::Ranges(ranges)) = self.arrived.pop_front() else { unreachable!() };
+                    self.receive_ranges(io, known, ranges, effects);
+                    self.pump_in(io, known, effects);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Signatures were checked.
+    pub fn entries_verified(&mut self, io: &mut Io, known: &Known, bundles: Vec<VerifiedBundle>) -> Vec<Effect> {
+        let mut batch = self.verifying.take().expect("a batch is being verified");
+        batch.bundles = bundles;
+        self.verified.push_back(batch);
+        let mut effects = Vec::new();
+        self.pump_in(io, known, &mut effects);
+        effects
+    }
+
+    /// Entries are durable. `known` is the replica after it.
+    pub fn entries_applied(&mut self, io: &mut Io, known: &Known, applied: &Applied) -> Vec<Effect> {
+        let (frames, len, mark, head_before) = self.applying.take().expect("a batch is being applied");
+        self.durable += frames;
+        self.arrived_len -= len;
+        self.traffic.received += applied.inserted;
+        self.inserted_since += applied.inserted;
+        let mut effects = Vec::new();
+        // What this peer sent need not be sent back: when nothing else was accepted meanwhile, the
+        // log is as good as sent.
+        if self.tail == Some(head_before) && applied.head.0 == head_before.0 + applied.inserted {
+            self.tail = Some(applied.head);
+            if self.in_flight.is_empty() && self.confirmed == head_before {
+                self.confirmed = applied.head;
+                effects.push(Effect::Confirmed(applied.head));
+            }
+        }
+        if !applied.refused.is_empty() {
+            let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };
+            self.send(io, Message::Refused(refused));
+        }
+        if let Some(mark) = mark {
+            self.compare(io, known, &mark, true, &mut effects);
+        }
+        self.pump_out(io, known);
+        let ours = self.mark(known);
+        self.send(io, Message::Mark(ours));
+        self.pump_in(io, known, &mut effects);
+        effects
+    }
+
+    /// Takes a peer's mark when everything that it sent before is here.
+    fn compare(&mut self, io: &mut Io, known: &Known, mark: &Mark, acknowledging: bool, effects: &mut Vec<Effect>) {
+        if let (Some(through), Some(store)) = (mark.through, self.their_store) {
+            effects.push(Effect::Received(store, through));
+        }
+        let Some(root) = mark.root else { return };
+        self.their_count = root.count;
+        let comparable = self.scope.is_all()
+            && self.tail == Some(known.head)
+            && mark.durable == self.frames_sent
+            && self.reconcile.is_none();
+        if !comparable {
+            return;
+        }
+        if root == known.root {
+            if !self.synced {
+                self.found_equal(effects);
+            }
+            if !mark.synced && !acknowledging {
+                let mark = self.mark(known);
+                self.send(io, Message::Mark(mark));
+            }
+        } else {
+            self.synced = false;
+            self.mismatch(io, known);
+        }
+    }
+
+    fn mismatch(&mut self, io: &mut Io, known: &Known) {
+        if io.now.elapsed < self.retry_at {
+            self.diverged = true;
+            self.next_check = self.next_check.min(self.retry_at);
+        } else if self.role == Role::Dialer {
+            self.lead_reconcile(io, known);
+        } else {
+            // The opener leads; it learns of the difference from our root.
+            self.retry_at = io.now.elapsed + Duration::from_secs(1);
+            let mark = self.mark(known);
+            self.send(io, Message::Mark(mark));
+        }
+    }
+
+    /// Time to compare roots again.
+    pub fn check(&mut self, io: &mut Io, known: &Known) {
+        self.next_check = io.now.elapsed + CHECK_INTERVAL;
+        if !self.is_live() || self.scope.is_nothing() || self.is_busy() {
+            return;
+        }
+        if self.tail == Some(known.head) {
+            let mark = self.mark(known);
+            self.send(io, Message::Mark(mark));
+        }
+    }
+
+    fn new_reconcile(&mut self, known: &Known) -> Reconcile {
+        self.inserted_since = 0;
+        self.refused_since = 0;
+        self.frames_at_start = self.frames_sent;
+        Reconcile {
+            head: known.head,
+            rounds: 0,
+            waiting: VecDeque::new(),
+            comparing: false,
+            whole: false,
+            must_answer: false,
+            answer: Vec::new(),
+            over: false,
+        }
+    }
+
+    fn lead_reconcile(&mut self, io: &mut Io, known: &Known) {
+        let mut reconcile = self.new_reconcile(known);
+        reconcile.comparing = true;
+        reconcile.must_answer = true;
+        reconcile.whole = true;
+        self.reconcile = Some(reconcile);
+        io.store(self.key(), StoreRequest::FirstClaims { replica: self.replica, scope: self.scope.clone() });
+    }
+
+    fn receive_ranges(&mut self, io: &mut Io, known: &Known, ranges: Ranges, effects: &mut Vec<Effect>) {
+        if ranges.first {
+            if self.role == Role::Dialer || self.reconcile.as_ref().is_some_and(|it| !it.over) {
+                effects.push(Effect::Violation("it begins a reconciliation out of turn".into()));
+                return;
+            }
+            let new = self.new_reconcile(known);
+            self.reconcile = Some(new);
+        }
+        let Some(reconcile) = self.reconcile.as_mut().filter(|it| !it.over && !it.whole) else {
+            effects.push(Effect::Violation("it goes on with a reconciliation that is over".into()));
+            return;
+        };
+        reconcile.must_answer |= ranges.claims.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
+        reconcile.waiting.extend(ranges.claims);
+        reconcile.whole = !ranges.more;
+        if reconcile.waiting.len() > MAX_ROUND_CLAIMS + MAX_CLAIMS {
+            effects.push(Effect::Violation("its reconciliation has too many ranges".into()));
+            return;
+        }
+        self.pump_reconcile(io);
+    }
+
+    fn pump_reconcile(&mut self, io: &mut Io) {
+        let key = self.key();
+        let Some(reconcile) = self.reconcile.as_mut() else { return };
+        if reconcile.comparing || reconcile.over {
+            return;
+        }
+        if !reconcile.waiting.is_empty() {
+            let claims = reconcile.waiting.drain(..reconcile.waiting.len().min(MAX_CLAIMS)).collect();
+            reconcile.comparing = true;
+            let request = StoreRequest::Reconcile { replica: self.replica, scope: self.scope.clone(), claims };
+            io.store(key, request);
+            return;
+        }
+        if !reconcile.whole {
+            return;
+        }
+        // The peer's round is compared. Answer it, in as many messages as it takes.
+        reconcile.whole = false;
+        reconcile.rounds += 1;
+        let first = self.role == Role::Dialer && reconcile.rounds == 1;
+        let mut answer = std::mem::take(&mut reconcile.answer);
+        answer.truncate(MAX_ROUND_CLAIMS);
+        if reconcile.rounds >= MAX_ROUNDS {
+            answer.clear();
+        }
+        let must_answer = std::mem::take(&mut reconcile.must_answer);
+        let asks = answer.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
+        reconcile.over = !asks;
+        if !must_answer {
+            return;
+        }
+        let mut chunks = answer.chunks(MAX_CLAIMS).map(<[Claim]>::to_vec).collect::<Vec<_>>();
+        if chunks.is_empty() {
+            chunks.push(Vec::new());
+        }
+        let last = chunks.len() - 1;
+        for (number, claims) in chunks.into_iter().enumerate() {
+            self.send(io, Message::Ranges(Ranges { first, more: number < last, claims }));
+        }
+    }
+
+    /// Claims were compared.
+    pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
+        self.missing.extend(reconciled.missing);
+        if let Some(reconcile) = self.reconcile.as_mut() {
+            reconcile.comparing = false;
+            reconcile.answer.extend(reconciled.claims);
+        }
+        self.pump_reconcile(io);
+        self.pump_out(io, known);
+    }
+
+    /// Both directions are done: the position is valid now.
+    fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
+        let reconcile = self.reconcile.take().expect("a reconciliation is over");
+        self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
+        let sent = self.frames_sent - self.frames_at_start;
+        let fruitful = self.inserted_since > 0 || (sent > 0 && self.refused_since == 0);
+        self.fruitless = if fruitful { 0 } else { self.fruitless + 1 };
+        if self.fruitless > 0 {
+            let delay = Duration::from_secs(1 << self.fruitless.min(6)).min(CHECK_INTERVAL);
+            self.retry_at = io.now.elapsed + delay;
+        }
+        let mark = self.mark(known);
+        self.send(io, Message::Mark(mark));
+    }
+}
+
+/// The facts of an applied batch that a session needs.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub head: Position,
+    pub inserted: u64,
+    pub refused: Vec<(crate::store::ShortId, super::wire::RefusalReason)>,
+    pub refused_count: u64,
+}
+
+/// From where `sender` must stream its log to `receiver`; none when no position is valid.
+fn log_start(sender: &Facts, receiver: &Facts) -> Option<Position> {
+    match receiver.have {
+        _ if receiver.root.count == 0 => Some(Position(0)),
+        Some((store, position)) if store == sender.store && position <= sender.head => Some(position),
+        _ if sender.root.count == 0 => Some(sender.head),
+        _ => None,
+    }
+}

@@ -36,8 +36,10 @@ pub(crate) fn connection_ended(attempt: &str, cause: ConnectionError) -> Transpo
     use TransportErrorKind::*;
     let kind = match &cause {
         ConnectionError::TimedOut => TimedOut,
-        ConnectionError::TransportError(_) | ConnectionError::VersionMismatch => Protocol,
         ConnectionError::LocallyClosed => Closed,
+        // Never the other end's doing: so quinn says that its endpoint has ended.
+        ConnectionError::TransportError(error) if error.code == TransportErrorCode::INTERNAL_ERROR => Closed,
+        ConnectionError::TransportError(_) | ConnectionError::VersionMismatch => Protocol,
         ConnectionError::ConnectionClosed(_)
         | ConnectionError::ApplicationClosed(_)
         | ConnectionError::Reset

@@ -89,7 +89,7 @@ impl TransportBuilder for IrohBuilder {
             Role::ClientOnly => (self.bind.map(|address| SocketAddr::new(address.ip(), 0)), 0),
         };
         Ok(Arc::new(IrohTransport {
-            place: Place::Own(OwnEndpoint::new(key, bind, self.services, port)),
+            place: Place::Own(Box::new(OwnEndpoint::new(key, bind, self.services, port))),
             role: self.role,
             gate: Arc::default(),
             open: Arc::default(),
@@ -131,7 +131,7 @@ pub struct IrohTransport {
 }
 
 enum Place {
-    Own(OwnEndpoint),
+    Own(Box<OwnEndpoint>),
     Mounted(Endpoint),
 }
 

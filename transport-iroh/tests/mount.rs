@@ -99,7 +99,7 @@ async fn b14_a_mounted_transport_accepts_only_while_it_listens() {
     echo(&*first, &*first_there).await;
 
     let (incoming, mut accepted) = Incoming::channel();
-    assert_eq!(mounted.listen(incoming).await.unwrap(), [address.clone()]);
+    assert_eq!(mounted.listen(incoming).await.unwrap(), std::slice::from_ref(&address));
     let again = other.dial(&address).await.unwrap();
     echo(&*again, &*accepted.recv().await.unwrap()).await;
     other.close().await;

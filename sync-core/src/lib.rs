@@ -13,10 +13,12 @@
 //! Without the default feature `manager` the crate builds without tokio.
 
 pub mod address;
+pub mod machine;
 pub mod model;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod text;
 #[cfg(feature = "manager")]
 pub mod transport;
 

@@ -14,7 +14,7 @@ use crate::{
         Changes, ChangesRequest, Claim, Missing, MissingPage, NodeRecord, Reconciled, ReplicaState, Scope, ShortId,
         StoreError,
     },
-    };
+};
 
 /// The time, as the driver reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -543,6 +543,16 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Adds another count.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.round_trips += other.round_trips;
+        self.messages += other.messages;
+    }
+
     /// What was moved after `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

@@ -33,14 +33,7 @@ pub(super) struct Io {
 
 impl Io {
     pub fn new(now: Now, random: Random) -> Self {
-        Self {
-            now,
-            random,
-            outputs: VecDeque::new(),
-            ops: BTreeMap::new(),
-            next: 0,
-            dirty_jobs: BTreeMap::new(),
-        }
+        Self { now, random, outputs: VecDeque::new(), ops: BTreeMap::new(), next: 0, dirty_jobs: BTreeMap::new() }
     }
 
     pub fn put(&mut self, output: Output) {

@@ -126,6 +126,10 @@ pub(super) struct Session {
     pub synced: bool,
     /// The roots stay different though a reconciliation has ended.
     pub diverged: bool,
+    /// Nothing is sent while a batch of this very session is being taken in.
+    pub hold: bool,
+    /// When a right of the peer ends.
+    pub rights_end: Duration,
     pub scope: Scope,
     pub their_count: u64,
     their_store: Option<StoreId>,
@@ -158,7 +162,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(serial: u64, replica: ReplicaId, peer: PeerId, role: Role, connection: ConnectionId, phase: Phase) -> Self {
+    pub fn new(
+        serial: u64,
+        replica: ReplicaId,
+        peer: PeerId,
+        role: Role,
+        connection: ConnectionId,
+        phase: Phase,
+    ) -> Self {
         Self {
             serial,
             replica,
@@ -170,6 +181,8 @@ impl Session {
             traffic: Traffic::default(),
             synced: false,
             diverged: false,
+            hold: false,
+            rights_end: Duration::MAX,
             scope: Scope::nothing(),
             their_count: 0,
             their_store: None,
@@ -201,6 +214,15 @@ impl Session {
 
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live)
+    }
+
+    /// When the session wants to be looked at.
+    pub fn timeout(&self) -> Duration {
+        match &self.phase {
+            Phase::Opening { deadline, .. } => *deadline,
+            Phase::Preparing(_) | Phase::Admitting { .. } => Duration::MAX,
+            Phase::Live => self.next_check.min(self.rights_end),
+        }
     }
 
     /// Whether something is under way: the link must show life.
@@ -298,7 +320,7 @@ impl Session {
 
     /// Sends on, as far as the window allows. Answers whether something is being read.
     pub fn pump_out(&mut self, io: &mut Io, known: &Known) -> bool {
-        if !self.is_live() || self.reading || !self.window_open() {
+        if !self.is_live() || self.hold || self.reading || !self.window_open() {
             return self.reading;
         }
         if !self.missing.is_empty() {
@@ -371,10 +393,7 @@ impl Session {
     /// A mark's news about what we sent: acknowledged frames.
     fn acknowledge(&mut self, mark: &Mark, effects: &mut Vec<Effect>) {
         if mark.durable > self.frames_sent {
-            effects.push(Effect::Violation(format!(
-                "it acknowledges {} frames of {}",
-                mark.durable, self.frames_sent
-            )));
+            effects.push(Effect::Violation(format!("it acknowledges {} frames of {}", mark.durable, self.frames_sent)));
             return;
         }
         let before = self.confirmed;

@@ -1,6 +1,6 @@
 //! Tickets: what one node gives to another so that it can join a replica.
 //!
-//! `syncline://<replica id>?addr=<address>&addr=...&invite=<secret, base32>&grant=<chain, base64url>`
+//! `syncline://<replica id>?peer=<node id>&addr=<address>&addr=...&invite=<secret, base32>&grant=<chain, base64url>`
 //!
 //! Without an invite a ticket only says where the replica is. With one it holds the secret of a
 //! fresh key and the chain of grants that gives this key its right; whoever joins signs a grant
@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     commit::Bundle,
-    identity::{ReplicaId, SecretKey},
+    identity::{PeerId, ReplicaId, SecretKey},
 };
 use crate::address::PeerAddress;
 
@@ -23,6 +23,8 @@ pub const MAX_TICKET_LEN: usize = 16 * 1024;
 pub struct Ticket {
     /// The replica.
     pub replica: ReplicaId,
+    /// The node that the addresses lead to.
+    pub peer: Option<PeerId>,
     /// Where it can be had.
     pub addresses: Vec<PeerAddress>,
     /// The right to join, unless the ticket only asks.
@@ -52,6 +54,9 @@ pub enum TicketError {
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(peer) = &self.peer {
+            query.append_pair("peer", &peer.to_string());
+        }
         for address in &self.addresses {
             query.append_pair("addr", address.as_str());
         }
@@ -74,6 +79,7 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("replica", &self.replica)
+            .field("peer", &self.peer)
             .field("addresses", &self.addresses)
             .field("invite", &self.invite.as_ref().map(|invite| invite.secret.public()))
             .finish()
@@ -102,12 +108,15 @@ impl FromStr for Ticket {
         let (replica, _) = rest.split_once('?').ok_or(TicketError::Damaged("nothing follows the replica id"))?;
         let replica: ReplicaId = replica.parse().map_err(|_| TicketError::Damaged("its replica id is malformed"))?;
         let query = body.split_once('?').map(|(_, query)| query).unwrap_or_default();
-        let (mut addresses, mut claimed, mut secret, mut chain) = (Vec::new(), 0, None, None);
+        let (mut peer, mut addresses, mut claimed, mut secret, mut chain) = (None, Vec::new(), 0, None, None);
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "addr" => {
                     claimed += 1;
                     addresses.extend(value.parse::<PeerAddress>().ok());
+                }
+                "peer" => {
+                    peer = Some(value.parse().map_err(|_| TicketError::Damaged("its peer id is malformed"))?);
                 }
                 "invite" => {
                     let bytes = data_encoding::BASE32_NOPAD.decode(value.to_uppercase().as_bytes()).ok();
@@ -130,7 +139,7 @@ impl FromStr for Ticket {
             (None, None) => None,
             _ => return Err(TicketError::Damaged("half of its invite is missing")),
         };
-        Ok(Self { replica, addresses, invite })
+        Ok(Self { replica, peer, addresses, invite })
     }
 }
 
@@ -154,6 +163,7 @@ mod tests {
         let bundle = sign_commit(replica, &owner, &HybridClock::default(), Timestamp(7), vec![op]).unwrap();
         Ticket {
             replica,
+            peer: Some(PeerId(SecretKey::from_bytes([3; 32]).public())),
             addresses: vec!["quic://192.0.2.1:4433".parse().unwrap(), "iroh:aa?ip=1.2.3.4:5&x=%26".parse().unwrap()],
             invite: Some(Invite { secret, chain: vec![bundle.to_bundle()] }),
         }

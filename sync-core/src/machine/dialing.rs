@@ -1,0 +1,350 @@
+//! The machine's part about peers and jobs: what is remembered, and when to dial.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    io::*,
+    limits::*,
+    peer::{Job, JobRecord, Peer, PeerRecord, Race, backoff},
+    synchronizer::{Ask, Dial, Synchronizer},
+};
+use crate::{
+    address::PeerAddress,
+    model::{PeerId, ReplicaId},
+    store::{NodeKind, NodeRecord},
+};
+
+fn peer_record(peer: &PeerId, record: &PeerRecord) -> NodeRecord {
+    NodeRecord {
+        kind: NodeKind::Peer,
+        name: Bytes::copy_from_slice(peer.as_bytes()),
+        value: Some(postcard::to_allocvec(record).expect("records can be encoded").into()),
+    }
+}
+
+fn job_name(replica: &ReplicaId, peer: &PeerId) -> Bytes {
+    [replica.as_bytes().as_slice(), peer.as_bytes()].concat().into()
+}
+
+fn job_record(replica: &ReplicaId, peer: &PeerId, record: &JobRecord) -> NodeRecord {
+    NodeRecord {
+        kind: NodeKind::Job,
+        name: job_name(replica, peer),
+        value: Some(postcard::to_allocvec(record).expect("records can be encoded").into()),
+    }
+}
+
+impl Synchronizer {
+    pub(super) fn restored(&mut self, records: Vec<NodeRecord>) {
+        for record in records {
+            let Some(value) = record.value else { continue };
+            match (record.kind, &record.name[..]) {
+                (NodeKind::Peer, name) => {
+                    let (Ok(id), Ok(saved)) = (<[u8; 32]>::try_from(name), postcard::from_bytes(&value)) else {
+                        continue;
+                    };
+                    self.peers.insert(PeerId::from(id), Peer { record: saved, ..Peer::default() });
+                }
+                (NodeKind::Job, name) if name.len() == 64 => {
+                    let (replica, peer) = name.split_at(32);
+                    let (Ok(replica), Ok(peer), Ok(saved)) =
+                        (<[u8; 32]>::try_from(replica), <[u8; 32]>::try_from(peer), postcard::from_bytes(&value))
+                    else {
+                        continue;
+                    };
+                    let job = Job { record: saved, ..Job::default() };
+                    self.jobs.insert((ReplicaId::from(replica), PeerId::from(peer)), job);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn save_peer(&mut self, peer: PeerId) {
+        let record = peer_record(&peer, &self.peers[&peer].record);
+        self.io.save(vec![record]);
+    }
+
+    /// Remembers to save a job's record soon.
+    pub(super) fn job_changed(&mut self, key: (ReplicaId, PeerId)) {
+        let Some(job) = self.jobs.get(&key) else { return };
+        self.io.dirty_jobs.insert(key, job_record(&key.0, &key.1, &job.record));
+        let at = self.io.now.elapsed + SAVE_DELAY;
+        self.save_at = Some(self.save_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    pub(super) fn save_jobs(&mut self) {
+        self.save_at = None;
+        let records: Vec<_> = std::mem::take(&mut self.io.dirty_jobs).into_values().collect();
+        if !records.is_empty() {
+            self.io.save(records);
+        }
+    }
+
+    pub(super) fn add_peer(&mut self, peer: PeerId, addresses: Vec<PeerAddress>) {
+        if peer == self.me {
+            return;
+        }
+        let known = self.peers.entry(peer).or_default();
+        let changed = known.give(addresses, true);
+        known.attempts = 0;
+        known.next_try = Duration::ZERO;
+        if let Some(race) = &mut known.race {
+            race.queue = known.record.addresses.iter().map(|known| known.address.clone()).collect();
+        }
+        if changed || known.record == PeerRecord::default() {
+            self.save_peer(peer);
+        }
+    }
+
+    pub(super) fn rename_peer(&mut self, peer: PeerId, name: String) {
+        self.peers.entry(peer).or_default().record.name = name;
+        self.save_peer(peer);
+    }
+
+    pub(super) fn remove_peer(&mut self, peer: PeerId) {
+        let keys: Vec<_> = self.jobs.keys().filter(|key| key.1 == peer).copied().collect();
+        for key in keys {
+            self.unsubscribe(key.0, key.1);
+        }
+        self.cut(peer, "the peer was removed here");
+        if self.peers.remove(&peer).is_some() {
+            let name = Bytes::copy_from_slice(peer.as_bytes());
+            self.io.save(vec![NodeRecord { kind: NodeKind::Peer, name, value: None }]);
+        }
+    }
+
+    pub(super) fn block_peer(&mut self, peer: PeerId, blocked: bool) {
+        self.peers.entry(peer).or_default().record.blocked = blocked;
+        self.save_peer(peer);
+        if blocked {
+            self.cut(peer, "the peer is blocked here");
+        }
+    }
+
+    /// Ends every link to a peer, and every attempt to make one.
+    fn cut(&mut self, peer: PeerId, reason: &str) {
+        self.end_race(peer);
+        let links = self.peers.get(&peer).map(|peer| peer.links.clone()).unwrap_or_default();
+        for connection in links {
+            self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
+            self.disconnected(connection, reason.into());
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, replica: ReplicaId, peer: PeerId) {
+        if peer == self.me {
+            return;
+        }
+        self.peers.entry(peer).or_default();
+        let key = (replica, peer);
+        match self.jobs.entry(key) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let job = entry.insert(Job { show_credentials: true, ..Job::default() });
+                let record = job_record(&replica, &peer, &job.record);
+                self.io.save(vec![record]);
+            }
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let job = entry.get_mut();
+                job.record.parked = false;
+                job.next_open = Duration::ZERO;
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, replica: ReplicaId, peer: PeerId) {
+        let key = (replica, peer);
+        self.end_session(key, "the subscription has ended");
+        self.io.dirty_jobs.remove(&key);
+        if self.jobs.remove(&key).is_some() {
+            self.io.save(vec![NodeRecord { kind: NodeKind::Job, name: job_name(&replica, &peer), value: None }]);
+        }
+    }
+
+    pub(super) fn retry_now(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.next_try = Duration::ZERO;
+            peer.attempts = 0;
+        }
+        for job in self.jobs.values_mut() {
+            job.next_open = Duration::ZERO;
+            job.record.parked = false;
+        }
+    }
+
+    pub(super) fn ask(&mut self, id: AskId, replica: ReplicaId, target: Target, timeout: Duration) {
+        let deadline = self.io.now.elapsed.saturating_add(timeout);
+        let mut ask =
+            Ask { id, replica, target, deadline, dial: None, before: Traffic::default(), error: None };
+        match &ask.target {
+            Target::Peer(peer) => {
+                let peer = *peer;
+                self.subscribe(replica, peer);
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.next_try = Duration::ZERO;
+                }
+                ask.before = self.traffic_of((replica, peer));
+                self.compare_now((replica, peer));
+            }
+            Target::Address(address) => {
+                let dial = DialId(self.io.number());
+                self.dials.insert(dial, Dial { address: address.clone(), peer: None });
+                self.io.put(Output::Dial { dial, address: address.clone() });
+                ask.dial = Some(dial);
+            }
+        }
+        self.asks.push(ask);
+    }
+
+    /// Questions whose time has come, one way or the other.
+    pub(super) fn drive_asks(&mut self) {
+        let mut index = 0;
+        while index < self.asks.len() {
+            let ask = &self.asks[index];
+            let peer = match &ask.target {
+                Target::Peer(peer) => Some(*peer),
+                Target::Address(_) => None,
+            };
+            let synced =
+                peer.is_some_and(|peer| self.sessions.get(&(ask.replica, peer)).is_some_and(|session| session.synced));
+            let outcome = if !self.replicas.contains_key(&ask.replica) {
+                Some(SyncOutcome::UnknownReplica)
+            } else if synced {
+                Some(SyncOutcome::Synced)
+            } else if let (None, Some(error)) = (ask.dial, &ask.error) {
+                Some(SyncOutcome::Unreachable(error.clone()))
+            } else if ask.deadline <= self.io.now.elapsed {
+                let unreachable = peer.and_then(|peer| {
+                    let known = self.peers.get(&peer)?;
+                    if known.links.is_empty() { known.last_error.clone() } else { None }
+                });
+                Some(unreachable.map_or(SyncOutcome::TimedOut, SyncOutcome::Unreachable))
+            } else {
+                None
+            };
+            if let Some(outcome) = outcome {
+                self.answer(index, outcome);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, index: usize, outcome: SyncOutcome) {
+        let ask = self.asks.swap_remove(index);
+        let peer = match ask.target {
+            Target::Peer(peer) => Some(peer),
+            Target::Address(_) => None,
+        };
+        let traffic = peer.map(|peer| self.traffic_of((ask.replica, peer)).since(&ask.before)).unwrap_or_default();
+        let report = Box::new(SyncReport { peer, outcome, traffic });
+        self.io.put(Output::Answer { ask: ask.id, report });
+    }
+
+    /// Answers the questions about a peer and a replica that a refusal ends.
+    pub(super) fn answer_refused(&mut self, key: (ReplicaId, PeerId), refusal: super::wire::Refusal) {
+        while let Some(index) =
+            self.asks.iter().position(|ask| ask.replica == key.0 && ask.target == Target::Peer(key.1))
+        {
+            self.answer(index, SyncOutcome::Refused(refusal));
+        }
+    }
+
+    pub(super) fn dial_timeouts(&self) -> Option<Duration> {
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.links.is_empty() && !peer.record.blocked)
+            .filter_map(|(id, peer)| match &peer.race {
+                Some(race) if race.queue.is_empty() => None,
+                Some(race) => Some(race.next_at),
+                None if peer.record.addresses.is_empty() || !self.is_wanted(*id) => None,
+                None => Some(peer.next_try),
+            })
+            .min()
+    }
+
+    /// Whether some job needs a link to the peer.
+    fn is_wanted(&self, peer: PeerId) -> bool {
+        !self.stopping
+            && self
+                .jobs
+                .iter()
+                .any(|(key, job)| key.1 == peer && !job.record.parked && self.replicas.contains_key(&key.0))
+    }
+
+    pub(super) fn drive_peers(&mut self) {
+        let now = self.io.now.elapsed;
+        let idle: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.links.is_empty() && !peer.record.blocked)
+            .filter(|(id, peer)| match &peer.race {
+                Some(race) => race.next_at <= now || race.dialing.is_empty(),
+                None => peer.next_try <= now && !peer.record.addresses.is_empty() && self.is_wanted(**id),
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in idle {
+            self.drive_race(id);
+        }
+    }
+
+    fn drive_race(&mut self, id: PeerId) {
+        let now = self.io.now.elapsed;
+        let peer = self.peers.get_mut(&id).expect("the peer was just listed");
+        if peer.race.is_none() {
+            let queue = peer.ranked();
+            peer.race = Some(Race { queue, dialing: Default::default(), next_at: now, errors: Vec::new() });
+        }
+        let race = peer.race.as_mut().expect("the race was just made");
+        while race.next_at <= now || race.dialing.is_empty() {
+            let Some(address) = race.queue.pop_front() else { break };
+            let dial = DialId(self.io.number());
+            race.dialing.insert(dial);
+            race.next_at = now + DIAL_STAGGER;
+            self.dials.insert(dial, Dial { address: address.clone(), peer: Some(id) });
+            self.io.put(Output::Dial { dial, address });
+        }
+        if race.queue.is_empty() {
+            race.next_at = Duration::MAX;
+        }
+        if race.dialing.is_empty() && race.queue.is_empty() {
+            let errors = std::mem::take(&mut race.errors);
+            peer.race = None;
+            peer.attempts = peer.attempts.saturating_add(1);
+            peer.next_try = now + backoff(&mut self.io.random, peer.attempts - 1);
+            peer.last_error = Some(errors.into_iter().next().unwrap_or_else(|| "no address is known".into()));
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, dial: DialId, error: String) {
+        let Some(Dial { address, peer }) = self.dials.remove(&dial) else { return };
+        for ask in &mut self.asks {
+            if ask.dial == Some(dial) {
+                ask.dial = None;
+                ask.error = Some(error.clone());
+            }
+        }
+        let Some(id) = peer else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.failed(&address, &error);
+        if let Some(race) = &mut peer.race {
+            race.dialing.remove(&dial);
+            race.errors.push(format!("{address}: {error}"));
+            if race.dialing.is_empty() {
+                self.drive_race(id);
+            }
+        }
+    }
+
+    /// Gives up what is still being dialled to a peer.
+    pub(super) fn end_race(&mut self, id: PeerId) {
+        let Some(race) = self.peers.get_mut(&id).and_then(|peer| peer.race.take()) else { return };
+        for dial in race.dialing {
+            self.dials.remove(&dial);
+            self.io.put(Output::CancelDial { dial });
+        }
+    }
+}

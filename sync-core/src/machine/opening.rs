@@ -1,0 +1,464 @@
+//! The machine's part about sessions: opening, answering, and what their effects change.
+
+use std::time::Duration;
+
+use super::{
+    handshake::Role,
+    io::*,
+    limits::*,
+    out::OpFor,
+    peer::backoff,
+    session::{Applied, Effect, Facts, Phase, Session},
+    synchronizer::{StreamUse, Synchronizer},
+    wire::{Message, Open, Refusal, StreamKind},
+};
+use crate::{
+    model::{Digest, PeerId, ReadScope, ReplicaId},
+    store::{ReplicaState, Scope},
+};
+
+type Key = (ReplicaId, PeerId);
+
+impl Synchronizer {
+    /// Opens what should be open, ends what waited too long, compares what was quiet.
+    pub(super) fn drive_sessions(&mut self) {
+        let now = self.io.now.elapsed;
+        if !self.stopping {
+            let due: Vec<Key> = self
+                .jobs
+                .iter()
+                .filter(|(key, job)| {
+                    !job.record.parked
+                        && job.next_open <= now
+                        && !self.sessions.contains_key(key)
+                        && self.replicas.contains_key(&key.0)
+                        && self.peers.get(&key.1).is_some_and(|peer| !peer.links.is_empty())
+                })
+                .map(|(key, _)| *key)
+                .collect();
+            for key in due {
+                self.open_session(key);
+            }
+        }
+        let due: Vec<Key> =
+            self.sessions.iter().filter(|(_, session)| session.timeout() <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            let session = self.sessions.get_mut(&key).expect("the session was just listed");
+            if session.is_live() {
+                let rights = &self.replicas[&key.0].rights;
+                if Scope::of(&rights.readable(&key.1, self.io.now.wall)) != session.scope {
+                    self.end_session(key, "the peer's rights have changed");
+                } else {
+                    session.check(&mut self.io, &self.replicas[&key.0]);
+                }
+            } else {
+                let connection = session.connection;
+                self.violation(connection, "it does not answer an Open");
+            }
+        }
+        let late: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(_, used)| matches!(used, StreamUse::Fresh(deadline) if *deadline <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for (connection, stream) in late {
+            self.streams.remove(&(connection, stream));
+            self.io.put(Output::CloseStream { connection, stream });
+        }
+    }
+
+    fn open_session(&mut self, key: Key) {
+        let connection = self.peers[&key.1].links[0];
+        let serial = self.io.number();
+        let session = Session::new(serial, key.0, key.1, Role::Dialer, connection, Phase::Preparing(None));
+        self.sessions.insert(key, session);
+        let job = &self.jobs[&key];
+        let credentials_of = job.show_credentials.then_some(self.me.0);
+        let request = StoreRequest::Prepare {
+            replica: key.0,
+            peer: key.1,
+            admit: Vec::new(),
+            credentials_of,
+            now: self.io.now.wall,
+        };
+        self.io.store((key.0, key.1, serial), request);
+    }
+
+    /// The first message on a stream that a peer opened.
+    pub(super) fn session_asked(&mut self, connection: ConnectionId, stream: StreamId, message: Message, len: usize) {
+        let Message::Open(open) = message else {
+            return self.violation(connection, "a session that does not begin with Open");
+        };
+        let Some(peer) = self.peer_of(connection) else { return };
+        let key = (open.replica, peer);
+        if self.stopping {
+            return self.refuse(connection, stream, Refusal::Busy);
+        }
+        if !self.replicas.contains_key(&key.0) {
+            return self.refuse(connection, stream, Refusal::NotAvailable);
+        }
+        if let Some(session) = self.sessions.get(&key) {
+            let opening = session.role == Role::Dialer && !session.is_live();
+            if opening && self.me < peer {
+                // Both opened at once: the smaller id's goes on.
+                return self.refuse(connection, stream, Refusal::Duplicate);
+            }
+            // The peer has none, or its own goes first.
+            self.forget_session(key);
+        }
+        let serial = self.io.number();
+        let admit = open.credentials.clone();
+        let new = !admit.is_empty();
+        let phase = Phase::Preparing(Some(Box::new(open)));
+        let mut session = Session::new(serial, key.0, peer, Role::Acceptor, connection, phase);
+        session.stream = Some(stream);
+        session.count_received(len);
+        self.streams.insert((connection, stream), StreamUse::Session(key.0, peer, serial));
+        self.sessions.insert(key, session);
+        let request = StoreRequest::Prepare {
+            replica: key.0,
+            peer,
+            admit,
+            credentials_of: new.then_some(self.me.0),
+            now: self.io.now.wall,
+        };
+        self.io.store((key.0, peer, serial), request);
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, stream: StreamId, refusal: Refusal) {
+        self.streams.remove(&(connection, stream));
+        self.io.send(connection, stream, Message::Refuse(refusal).encode());
+        self.io.put(Output::CloseStream { connection, stream });
+    }
+
+    /// A message on the stream of a session.
+    pub(super) fn session_message(&mut self, key: Key, serial: u64, message: Message, len: usize) {
+        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
+        session.count_received(len);
+        let connection = session.connection;
+        match message {
+            Message::Opened(open) => {
+                let Phase::Opening { mine, .. } = &session.phase else {
+                    return self.violation(connection, "an Opened that nobody waits for");
+                };
+                if open.replica != key.0 {
+                    return self.violation(connection, "an Opened for another replica");
+                }
+                let mine = mine.clone();
+                if open.credentials.is_empty() {
+                    self.begin(key, *mine, open);
+                } else {
+                    let admit = open.credentials.clone();
+                    session.phase = Phase::Admitting { mine, theirs: Box::new(open) };
+                    let request = StoreRequest::Prepare {
+                        replica: key.0,
+                        peer: key.1,
+                        admit,
+                        credentials_of: None,
+                        now: self.io.now.wall,
+                    };
+                    self.io.store((key.0, key.1, serial), request);
+                }
+            }
+            Message::Refuse(refusal) => self.session_refused(key, refusal),
+            message if session.is_live() => {
+                let known = &self.replicas[&key.0];
+                let effects = session.receive(&mut self.io, known, message);
+                self.effects(key, effects);
+            }
+            _ => self.violation(connection, "a message before the session is open"),
+        }
+    }
+
+    fn session_refused(&mut self, key: Key, refusal: Refusal) {
+        self.forget_session(key);
+        let now = self.io.now.elapsed;
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        if refusal == Refusal::Duplicate {
+            // The peer's own session is on its way.
+            job.next_open = now + OPEN_DEADLINE;
+            return;
+        }
+        job.show_credentials = true;
+        job.next_open = now + backoff(&mut self.io.random, job.attempts);
+        job.attempts = job.attempts.saturating_add(1);
+        let reason = match refusal {
+            Refusal::NotAvailable => "the peer does not have this replica, or not for this node",
+            Refusal::Busy | Refusal::Duplicate => "the peer is busy",
+        };
+        if job.record.last_error.as_deref() != Some(reason) {
+            job.record.last_error = Some(reason.into());
+            self.job_changed(key);
+        }
+        self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
+        if refusal == Refusal::NotAvailable {
+            self.answer_refused(key, refusal);
+        }
+    }
+
+    /// Work on the store is done.
+    pub(super) fn stored(&mut self, op: OpId, result: Result<StoreReply, WorkError>) {
+        let Some(OpFor::Session(replica, peer, serial)) = self.io.finish(op) else { return };
+        let key = (replica, peer);
+        // What was applied is learned even when the session is gone.
+        if let Ok(StoreReply::Applied { state, inserted, .. }) = &result {
+            if *inserted > 0 {
+                self.io.event(Event::Received { replica, peer, entries: *inserted });
+            }
+            if !self.replicas.contains_key(&replica) {
+                return;
+            }
+            self.applied_state(key, serial, state.clone());
+        }
+        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
+        let reply = match result {
+            Ok(reply) => reply,
+            Err(WorkError::Invalid(what)) => {
+                let connection = session.connection;
+                return self.violation(connection, &what);
+            }
+            Err(WorkError::Store(error)) => {
+                if let (Phase::Preparing(Some(_)), Some(stream)) = (&session.phase, session.stream) {
+                    let connection = session.connection;
+                    self.sessions.remove(&key);
+                    return self.refuse(connection, stream, Refusal::NotAvailable);
+                }
+                return self.end_session(key, &error.to_string());
+            }
+        };
+        let Some(known) = self.replicas.get(&replica) else { return };
+        let effects = match reply {
+            StoreReply::Prepared { state, readable, root, credentials } => {
+                return self.prepared(key, state, readable, root, credentials);
+            }
+            StoreReply::Changes { payload, changes } => session.changes_read(&mut self.io, known, payload, changes),
+            StoreReply::Missing { payload, page } => {
+                session.missing_read(&mut self.io, known, payload, page);
+                Vec::new()
+            }
+            StoreReply::Verified { bundles } => session.entries_verified(&mut self.io, known, bundles),
+            StoreReply::Applied { state, inserted, refused, refused_count, rights_changed: _ } => {
+                let applied = Applied { head: state.head, inserted, refused, refused_count };
+                session.entries_applied(&mut self.io, known, &applied)
+            }
+            StoreReply::Reconciled { reconciled, state: _ } => {
+                session.reconciled(&mut self.io, known, reconciled);
+                Vec::new()
+            }
+            StoreReply::Saved => Vec::new(),
+        };
+        self.effects(key, effects);
+    }
+
+    /// Learns the state after a session's batch; the session itself must not send it back first.
+    fn applied_state(&mut self, key: Key, serial: u64, state: ReplicaState) {
+        let held = self.sessions.get_mut(&key).filter(|session| session.serial == serial);
+        if let Some(session) = held {
+            session.hold = true;
+        }
+        self.learn(key.0, state);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.hold = false;
+        }
+    }
+
+    fn prepared(
+        &mut self,
+        key: Key,
+        state: ReplicaState,
+        readable: ReadScope,
+        root: Digest,
+        credentials: Vec<crate::model::Bundle>,
+    ) {
+        let head = state.head;
+        self.learn(key.0, state);
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.scope = Scope::of(&readable);
+        let have = self.jobs.get(&key).and_then(|job| job.record.received);
+        let facts = Facts { store: self.config.store, head, root, have };
+        let open = Open { replica: key.0, store: facts.store, head, root, have, credentials };
+        match std::mem::replace(&mut session.phase, Phase::Live) {
+            Phase::Preparing(None) => {
+                let connection = session.connection;
+                if !self.links.contains_key(&connection) {
+                    self.sessions.remove(&key);
+                    return;
+                }
+                let stream = self.io.stream();
+                session.stream = Some(stream);
+                session.phase = Phase::Opening { mine: Box::new(facts), deadline: self.io.now.elapsed + OPEN_DEADLINE };
+                self.streams.insert((connection, stream), StreamUse::Session(key.0, key.1, session.serial));
+                self.io.put(Output::OpenStream { connection, stream, kind: StreamKind::Session });
+                session.send(&mut self.io, Message::Open(open));
+            }
+            Phase::Preparing(Some(theirs)) => {
+                if session.scope.is_nothing() {
+                    let (connection, stream) = (session.connection, session.stream);
+                    self.sessions.remove(&key);
+                    let stream = stream.expect("an accepted session has a stream");
+                    return self.refuse(connection, stream, Refusal::NotAvailable);
+                }
+                session.send(&mut self.io, Message::Opened(open));
+                // A reader is remembered: what is written here is owed to it.
+                self.subscribe(key.0, key.1);
+                self.begin(key, facts, *theirs);
+            }
+            Phase::Admitting { mine, theirs } => self.begin(key, *mine, *theirs),
+            Phase::Opening { .. } | Phase::Live => unreachable!("nothing is prepared in these phases"),
+        }
+    }
+
+    fn begin(&mut self, key: Key, mine: Facts, theirs: Open) {
+        let known = &self.replicas[&key.0];
+        let session = self.sessions.get_mut(&key).expect("the session is opening");
+        let counts = (mine.root.count, theirs.root.count);
+        if let Some(expiry) = known.rights.next_expiry(&key.1, self.io.now.wall) {
+            let left = Duration::from_micros(expiry.0.saturating_sub(self.io.now.wall.0));
+            session.rights_end = self.io.now.elapsed.saturating_add(left);
+        }
+        self.io.event(Event::SyncStarted { replica: key.0, peer: key.1, counts });
+        let effects = session.begin(&mut self.io, mine, &theirs, known);
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.attempts = 0;
+            job.show_credentials = false;
+            if job.record.last_error.take().is_some() {
+                self.job_changed(key);
+            }
+        }
+        self.effects(key, effects);
+    }
+
+    fn effects(&mut self, key: Key, effects: Vec<Effect>) {
+        for effect in effects {
+            let Some(session) = self.sessions.get(&key) else { return };
+            let connection = session.connection;
+            match effect {
+                Effect::Synced => {
+                    self.io.event(Event::Synced { replica: key.0, peer: key.1 });
+                    let wall = self.io.now.wall;
+                    if let Some(job) = self.jobs.get_mut(&key) {
+                        job.record.last_synced = Some(wall);
+                    }
+                    self.job_changed(key);
+                }
+                Effect::Received(store, position) => {
+                    if let Some(job) = self.jobs.get_mut(&key)
+                        && job.record.received != Some((store, position))
+                    {
+                        job.record.received = Some((store, position));
+                        self.job_changed(key);
+                    }
+                }
+                Effect::Confirmed(position) => {
+                    if let Some(job) = self.jobs.get_mut(&key)
+                        && job.record.confirmed != position.0
+                    {
+                        job.record.confirmed = position.0;
+                        self.job_changed(key);
+                    }
+                }
+                Effect::Refused(refused) => {
+                    if let Some(job) = self.jobs.get_mut(&key) {
+                        job.refused += refused.count;
+                    }
+                    if let Some((_, reason)) = refused.entries.first() {
+                        let (entries, reason) = (refused.count, *reason);
+                        self.io.event(Event::Refused { replica: key.0, peer: key.1, entries, reason });
+                    }
+                }
+                Effect::Violation(what) => return self.violation(connection, &what),
+            }
+        }
+    }
+
+    pub(super) fn stream_ended(&mut self, connection: ConnectionId, stream: StreamId, error: Option<String>) {
+        let Some(used) = self.streams.remove(&(connection, stream)) else { return };
+        match used {
+            StreamUse::Control => self.violation(connection, "its control stream has ended"),
+            StreamUse::Fresh(_) => self.io.put(Output::CloseStream { connection, stream }),
+            StreamUse::Session(replica, peer, serial) => {
+                let key = (replica, peer);
+                if self.sessions.get(&key).is_some_and(|session| session.serial == serial) {
+                    self.session_lost(key, error.as_deref().unwrap_or("the peer ended the session"));
+                }
+                self.io.put(Output::CloseStream { connection, stream });
+            }
+        }
+    }
+
+    /// Removes a session without a word about it.
+    fn forget_session(&mut self, key: Key) {
+        let Some(session) = self.sessions.remove(&key) else { return };
+        let total = self.traffic.entry(key).or_default();
+        total.add(&session.traffic);
+        if let Some(stream) = session.stream
+            && self.streams.remove(&(session.connection, stream)).is_some()
+        {
+            self.io.put(Output::CloseStream { connection: session.connection, stream });
+        }
+    }
+
+    /// A session ended through no decision of ours: its job goes on after a while.
+    pub(super) fn session_lost(&mut self, key: Key, reason: &str) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        let unfinished = !session.synced;
+        self.forget_session(key);
+        if unfinished {
+            self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
+        }
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.next_open = self.io.now.elapsed + backoff(&mut self.io.random, job.attempts.min(3));
+            job.attempts = job.attempts.saturating_add(1);
+            job.record.last_error = Some(reason.into());
+            self.job_changed(key);
+        }
+    }
+
+    /// Ends a session because of something here.
+    pub(super) fn end_session(&mut self, key: Key, reason: &str) {
+        self.session_lost(key, reason);
+    }
+
+    /// Rights of a replica have changed: sessions whose peers see more or less now begin anew.
+    pub(super) fn rights_changed(&mut self, replica: ReplicaId) {
+        let rights = self.replicas[&replica].rights.clone();
+        let wall = self.io.now.wall;
+        let changed: Vec<Key> = self
+            .sessions
+            .iter()
+            .filter(|(key, session)| {
+                key.0 == replica && session.is_live() && Scope::of(&rights.readable(&key.1, wall)) != session.scope
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in changed {
+            self.end_session(key, "the peer's rights have changed");
+            if let Some(job) = self.jobs.get_mut(&key) {
+                job.next_open = self.io.now.elapsed;
+            }
+        }
+    }
+
+    /// What was ever moved for a job, in this run.
+    pub(super) fn traffic_of(&self, key: Key) -> Traffic {
+        let mut total = self.traffic.get(&key).copied().unwrap_or_default();
+        if let Some(session) = self.sessions.get(&key) {
+            total.add(&session.traffic);
+        }
+        total
+    }
+
+    /// Makes an open session compare roots now. False when there is none to do so.
+    pub(super) fn compare_now(&mut self, key: Key) -> bool {
+        let (Some(session), Some(known)) = (self.sessions.get_mut(&key), self.replicas.get(&key.0)) else {
+            return false;
+        };
+        if session.is_live() && !session.is_busy() {
+            session.synced = false;
+            session.check(&mut self.io, known);
+            return true;
+        }
+        false
+    }
+}

@@ -1,0 +1,185 @@
+//! Peers: where they are, which links lead to them, and when to dial again.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{io::*, limits::*};
+use crate::{address::PeerAddress, model::Timestamp};
+
+/// How many addresses are remembered of a peer; the ones that never worked go first.
+const MAX_KNOWN_ADDRESSES: usize = 32;
+
+/// What is saved of a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PeerRecord {
+    pub name: String,
+    pub blocked: bool,
+    pub addresses: Vec<KnownAddress>,
+}
+
+/// An address of a peer, and what we know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KnownAddress {
+    pub address: PeerAddress,
+    /// Whether the application or a ticket gave it. Claims of the peer itself come and go.
+    pub given: bool,
+    /// When a dial there last succeeded.
+    pub worked: Option<Timestamp>,
+    /// Why the last dial there failed.
+    #[serde(skip)]
+    pub error: Option<String>,
+}
+
+/// A race of dials over a peer's addresses (RFC 8305).
+#[derive(Debug)]
+pub(super) struct Race {
+    pub queue: VecDeque<PeerAddress>,
+    pub dialing: BTreeSet<DialId>,
+    pub next_at: Duration,
+    pub errors: Vec<String>,
+}
+
+/// A peer.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub record: PeerRecord,
+    /// Established links, the one in use first.
+    pub links: Vec<ConnectionId>,
+    pub race: Option<Race>,
+    /// Failed races since the last success.
+    pub attempts: u32,
+    pub next_try: Duration,
+    pub last_error: Option<String>,
+}
+
+impl Peer {
+    pub fn give(&mut self, addresses: impl IntoIterator<Item = PeerAddress>, given: bool) -> bool {
+        let mut changed = false;
+        for address in addresses {
+            match self.record.addresses.iter_mut().find(|known| known.address == address) {
+                Some(known) => {
+                    changed |= given && !known.given;
+                    known.given |= given;
+                }
+                None => {
+                    self.record.addresses.push(KnownAddress { address, given, worked: None, error: None });
+                    changed = true;
+                }
+            }
+        }
+        if self.record.addresses.len() > MAX_KNOWN_ADDRESSES {
+            self.record.addresses.sort_by_key(|known| std::cmp::Reverse((known.worked, known.given)));
+            self.record.addresses.truncate(MAX_KNOWN_ADDRESSES);
+        }
+        changed
+    }
+
+    /// What the peer says about itself replaces what it said before; what has worked stays.
+    pub fn claim(&mut self, claims: &[PeerAddress]) -> bool {
+        let before = self.record.addresses.clone();
+        self.record.addresses.retain(|known| known.given || known.worked.is_some() || claims.contains(&known.address));
+        self.give(claims.iter().cloned(), false);
+        self.record.addresses != before
+    }
+
+    /// The addresses in the order in which they are tried: what worked last comes first.
+    pub fn ranked(&self) -> VecDeque<PeerAddress> {
+        let mut known: Vec<_> = self.record.addresses.iter().collect();
+        known.sort_by_key(|known| std::cmp::Reverse((known.worked, known.given)));
+        known.into_iter().map(|known| known.address.clone()).collect()
+    }
+
+    pub fn worked(&mut self, address: &PeerAddress, now: Now) -> bool {
+        self.attempts = 0;
+        self.last_error = None;
+        self.give([address.clone()], false);
+        for known in &mut self.record.addresses {
+            if known.address == *address {
+                known.error = None;
+                // Coarse, so that reconnecting does not write every time.
+                if known.worked.is_none_or(|worked| worked.plus(Duration::from_secs(600)) < now.wall) {
+                    known.worked = Some(now.wall);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    pub fn failed(&mut self, address: &PeerAddress, error: &str) {
+        for known in &mut self.record.addresses {
+            if known.address == *address {
+                known.error = Some(error.into());
+            }
+        }
+    }
+}
+
+/// The delay before attempt number `attempts` + 1: exponential, with full jitter (Brooker 2015).
+pub(super) fn backoff(random: &mut super::random::Random, attempts: u32) -> Duration {
+    let ceiling = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX);
+    // A tenth of the first delay at least, so that jitter never means at once.
+    BACKOFF_MIN / 10 + Duration::from_micros(random.below(ceiling.as_micros() as u64))
+}
+
+/// What is saved of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    /// Up to where the peer has our log.
+    pub confirmed: u64,
+    /// Up to where we have its log.
+    pub received: Option<(crate::store::StoreId, crate::store::Position)>,
+    /// When roots were last equal.
+    pub last_synced: Option<Timestamp>,
+    /// Why the last try failed.
+    pub last_error: Option<String>,
+    /// A permanent error: nothing is tried until somebody asks.
+    pub parked: bool,
+}
+
+/// The obligation that a peer must have what a replica has.
+#[derive(Debug, Default)]
+pub(super) struct Job {
+    pub record: JobRecord,
+    /// Not before this is a session opened.
+    pub next_open: Duration,
+    pub attempts: u32,
+    /// Show credentials in the next opening.
+    pub show_credentials: bool,
+    /// Entries that the peer did not accept.
+    pub refused: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_grows_to_its_ceiling_with_full_jitter() {
+        let mut random = super::super::random::Random::new([7; 32]);
+        for attempts in 0..80 {
+            let delay = backoff(&mut random, attempts);
+            assert!(delay <= BACKOFF_MAX + BACKOFF_MIN / 10);
+            assert!(delay >= BACKOFF_MIN / 10);
+        }
+        assert!((0..50).any(|_| backoff(&mut random, 10) > BACKOFF_MAX / 2));
+        assert!((0..50).all(|_| backoff(&mut random, 0) <= BACKOFF_MIN * 2));
+    }
+
+    #[test]
+    fn b46_what_worked_is_tried_first_and_claims_are_replaced() {
+        let mut peer = Peer::default();
+        let address = |text: &str| text.parse::<PeerAddress>().unwrap();
+        peer.give([address("quic://192.0.2.1:1")], true);
+        peer.claim(&[address("quic://192.0.2.2:2")]);
+        peer.claim(&[address("quic://192.0.2.3:3")]);
+        assert_eq!(peer.record.addresses.len(), 2);
+        let now = Now { elapsed: Duration::ZERO, wall: Timestamp(5) };
+        peer.worked(&address("quic://192.0.2.3:3"), now);
+        assert_eq!(peer.ranked()[0], address("quic://192.0.2.3:3"));
+    }
+}

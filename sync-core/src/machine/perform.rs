@@ -1,0 +1,133 @@
+//! What every driver does with a [`StoreRequest`]: no decision is in it.
+
+use super::{
+    io::{StoreReply, StoreRequest, WorkError},
+    limits::*,
+    wire::{RefusalReason, decode_bundles, encode_bundles},
+};
+use crate::{
+    model::{Bundle, PublicKey, ReplicaId, Right, Rights, Timestamp, VerifiedBundle, Verifier, grant_key},
+    store::{Apply, Changes, Missing, MissingPage, Origin, Outcome, ReplicaStore, Scope, ShortId, StoreError},
+};
+
+/// Performs `request` on `store`.
+pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<StoreReply, WorkError> {
+    match request {
+        StoreRequest::Prepare { replica, peer, admit, credentials_of, now } => {
+            if !admit.is_empty() {
+                let bundles = verify_credentials(replica, admit)?;
+                let batch = Apply { replica, bundles, origin: Origin::Peer(peer), now, records: Vec::new() };
+                store.apply(batch).await?;
+            }
+            let state = store.state(replica).await?;
+            let readable = state.rights.readable(&peer, now);
+            let scope = Scope::of(&readable);
+            let root = if scope.is_all() { state.root } else { store.scope_summary(replica, scope).await?.digest() };
+            let credentials = match credentials_of {
+                Some(key) => credentials(store, &state.rights, key, now).await?,
+                None => Vec::new(),
+            };
+            Ok(StoreReply::Prepared { state, readable, root, credentials })
+        }
+        StoreRequest::Changes(request) => {
+            let changes = store.changes(request).await?;
+            let payload = encode_bundles(&changes.bundles);
+            Ok(StoreReply::Changes { payload, changes: Changes { bundles: Vec::new(), ..changes } })
+        }
+        StoreRequest::Verify { replica, payloads } => {
+            let mut verifier = Verifier::default();
+            let mut bundles = Vec::new();
+            for payload in payloads {
+                let decoded = decode_bundles(&payload).map_err(|error| WorkError::Invalid(error.to_string()))?;
+                verify(replica, decoded, &mut verifier, &mut bundles)?;
+            }
+            Ok(StoreReply::Verified { bundles })
+        }
+        StoreRequest::Apply { replica, bundles, peer, now, records } => {
+            let ids: Vec<ShortId> =
+                bundles.iter().flat_map(VerifiedBundle::entries).map(|entry| (&entry.order.hash).into()).collect();
+            let applied = store.apply(Apply { replica, bundles, origin: Origin::Peer(peer), now, records }).await?;
+            let refused: Vec<_> = ids
+                .into_iter()
+                .zip(&applied.outcomes)
+                .filter_map(|(id, outcome)| match outcome {
+                    Outcome::Refused(_) => Some((id, RefusalReason::Rights)),
+                    Outcome::Future => Some((id, RefusalReason::Future)),
+                    Outcome::Inserted { .. } | Outcome::Dominated | Outcome::Present => None,
+                })
+                .collect();
+            let refused_count = refused.len() as u64;
+            Ok(StoreReply::Applied {
+                inserted: applied.inserted(),
+                state: applied.state,
+                refused: refused.into_iter().take(MAX_REFUSALS).collect(),
+                refused_count,
+                rights_changed: applied.rights_changed,
+            })
+        }
+        StoreRequest::FirstClaims { replica, scope } => {
+            let state = store.state(replica).await?;
+            let claims = store.first_claims(replica, scope).await?;
+            let reconciled = crate::store::Reconciled { claims, missing: Vec::new() };
+            Ok(StoreReply::Reconciled { reconciled, state })
+        }
+        StoreRequest::Reconcile { replica, scope, claims } => {
+            let state = store.state(replica).await?;
+            let reconciled = store.reconcile(replica, scope, claims).await?;
+            Ok(StoreReply::Reconciled { reconciled, state })
+        }
+        StoreRequest::Missing { replica, scope, missing } => {
+            let page = store.missing(replica, scope, missing, ENTRIES_FRAME_LEN).await?;
+            let payload = encode_bundles(&page.bundles);
+            Ok(StoreReply::Missing { payload, page: MissingPage { bundles: Vec::new(), ..page } })
+        }
+        StoreRequest::Save { records } => {
+            store.save(records).await?;
+            Ok(StoreReply::Saved)
+        }
+    }
+}
+
+fn verify(
+    replica: ReplicaId,
+    bundles: Vec<Bundle>,
+    verifier: &mut Verifier,
+    into: &mut Vec<VerifiedBundle>,
+) -> Result<(), WorkError> {
+    for bundle in bundles {
+        into.push(bundle.verify(replica, verifier).map_err(|error| WorkError::Invalid(error.to_string()))?);
+    }
+    Ok(())
+}
+
+/// Credentials are system entries and nothing else: nobody writes before he may.
+fn verify_credentials(replica: ReplicaId, admit: Vec<Bundle>) -> Result<Vec<VerifiedBundle>, WorkError> {
+    if admit.iter().any(|bundle| bundle.items.iter().any(|item| !item.op.is_system())) {
+        return Err(WorkError::Invalid("its credentials hold entries that are none".into()));
+    }
+    let mut bundles = Vec::new();
+    verify(replica, admit, &mut Verifier::default(), &mut bundles)?;
+    Ok(bundles)
+}
+
+/// The chain of grants by which `key` may read, as bundles for somebody who does not know it.
+async fn credentials(
+    store: &dyn ReplicaStore,
+    rights: &Rights,
+    key: PublicKey,
+    now: Timestamp,
+) -> Result<Vec<Bundle>, StoreError> {
+    let Some((id, _)) = rights.best_grant(&key, Right::Read, now) else { return Ok(Vec::new()) };
+    let mut bundles = Vec::new();
+    for (id, ..) in rights.chain(id) {
+        let start = crate::model::SlotKey::of_key(&grant_key(&id));
+        let mut end = start.as_bytes().to_vec();
+        end.push(0);
+        let range = crate::model::SlotRange { start, end: Some(crate::model::SlotKey::from_bytes(end)) };
+        let missing = vec![Missing { range, except: Vec::new() }];
+        let page = store.missing(rights.replica(), Scope::all(), missing, ENTRIES_FRAME_LEN).await?;
+        bundles.extend(page.bundles);
+    }
+    bundles.truncate(MAX_CREDENTIALS);
+    Ok(bundles)
+}

@@ -1,0 +1,225 @@
+//! The machine: one flat dispatch over what happened, and the clock of everything that waits.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    io::*,
+    link::Link,
+    out::Io,
+    peer::{Job, Peer},
+    random::Random,
+    session::{Known, Session},
+};
+use crate::{
+    address::PeerAddress,
+    model::{PeerId, ReplicaId, SecretKey},
+    store::{ReplicaState, StoreId},
+};
+
+/// What the machine needs to know of its node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's key.
+    pub key: SecretKey,
+    /// Its store.
+    pub store: StoreId,
+    /// How often that store was opened.
+    pub incarnation: u64,
+    /// Where all of the machine's randomness comes from.
+    pub seed: [u8; 32],
+}
+
+/// An attempt to dial.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub address: PeerAddress,
+    pub peer: Option<PeerId>,
+}
+
+/// A question that waits.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub id: AskId,
+    pub replica: ReplicaId,
+    pub target: Target,
+    pub deadline: Duration,
+    pub dial: Option<DialId>,
+    pub before: Traffic,
+    pub error: Option<String>,
+}
+
+/// The pure state machine of a node. See the [module](super) for the law of its use.
+#[derive(Debug)]
+pub struct Synchronizer {
+    pub(super) config: Config,
+    pub(super) me: PeerId,
+    pub(super) io: Io,
+    pub(super) addresses: Vec<PeerAddress>,
+    pub(super) replicas: BTreeMap<ReplicaId, Known>,
+    pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) dials: BTreeMap<DialId, Dial>,
+    pub(super) links: BTreeMap<ConnectionId, Link>,
+    pub(super) streams: BTreeMap<(ConnectionId, StreamId), StreamUse>,
+    pub(super) jobs: BTreeMap<(ReplicaId, PeerId), Job>,
+    pub(super) sessions: BTreeMap<(ReplicaId, PeerId), Session>,
+    pub(super) traffic: BTreeMap<(ReplicaId, PeerId), Traffic>,
+    pub(super) asks: Vec<Ask>,
+    pub(super) save_at: Option<Duration>,
+    pub(super) stopping: bool,
+}
+
+/// What a stream is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamUse {
+    Control,
+    /// Accepted; its `Open` has not come yet.
+    Fresh(Duration),
+    Session(ReplicaId, PeerId, u64),
+}
+
+impl Synchronizer {
+    /// A machine that knows nothing but its node.
+    pub fn new(config: Config, now: Now) -> Self {
+        let me = PeerId(config.key.public());
+        let random = Random::new(config.seed);
+        Self {
+            config,
+            me,
+            io: Io::new(now, random),
+            addresses: Vec::new(),
+            replicas: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            links: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            traffic: BTreeMap::new(),
+            asks: Vec::new(),
+            save_at: None,
+            stopping: false,
+        }
+    }
+
+    /// The node that this machine is.
+    pub fn peer_id(&self) -> PeerId {
+        self.me
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.io.now = Now { elapsed: now.elapsed.max(self.io.now.elapsed), wall: now.wall };
+        match input {
+            Input::Tick => {}
+            Input::Restored { records } => self.restored(records),
+            Input::Listening { addresses } => self.addresses = addresses,
+            Input::Changed { replica, state } => self.changed(replica, state),
+            Input::Dropped { replica } => self.dropped(replica),
+            Input::AddPeer { peer, addresses } => self.add_peer(peer, addresses),
+            Input::RenamePeer { peer, name } => self.rename_peer(peer, name),
+            Input::RemovePeer { peer } => self.remove_peer(peer),
+            Input::BlockPeer { peer, blocked } => self.block_peer(peer, blocked),
+            Input::Subscribe { replica, peer } => self.subscribe(replica, peer),
+            Input::Unsubscribe { replica, peer } => self.unsubscribe(replica, peer),
+            Input::Sync { ask, replica, target, timeout } => self.ask(ask, replica, target, timeout),
+            Input::RetryNow => self.retry_now(),
+            Input::Connected { connection, dial, transport, binding } => {
+                self.connected(connection, dial, transport, binding);
+            }
+            Input::DialFailed { dial, error, temporary: _ } => self.dial_failed(dial, error),
+            Input::Disconnected { connection, reason } => self.disconnected(connection, reason),
+            Input::StreamAccepted { connection, stream, kind } => self.stream_accepted(connection, stream, kind),
+            Input::Frame { connection, stream, frame } => self.frame(connection, stream, frame),
+            Input::StreamEnded { connection, stream, error } => self.stream_ended(connection, stream, error),
+            Input::Stored { op, result } => self.stored(op, result),
+            Input::Shutdown => self.shutdown(),
+        }
+        self.drive();
+    }
+
+    /// The next thing to be done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.io.take()
+    }
+
+    /// When the machine wants to be told the time, at the latest; `elapsed` of [`Now`].
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let now = self.io.now.elapsed;
+        let links = self.links.values().map(|link| link.timeout(now));
+        let sessions = self.sessions.values().map(Session::timeout);
+        let asks = self.asks.iter().map(|ask| ask.deadline);
+        let fresh = self.streams.values().filter_map(|used| match used {
+            StreamUse::Fresh(deadline) => Some(*deadline),
+            StreamUse::Control | StreamUse::Session(..) => None,
+        });
+        let soonest = links.chain(sessions).chain(asks).chain(fresh).chain(self.save_at);
+        let soonest = soonest.chain(self.dial_timeouts()).min()?;
+        (soonest < Duration::MAX).then_some(soonest)
+    }
+
+    /// Everything that is due.
+    fn drive(&mut self) {
+        self.drive_links();
+        self.drive_sessions();
+        self.drive_peers();
+        self.drive_asks();
+        if self.save_at.is_some_and(|at| at <= self.io.now.elapsed) {
+            self.save_jobs();
+        }
+    }
+
+    fn changed(&mut self, replica: ReplicaId, state: ReplicaState) {
+        if let Some(known) = self.replicas.get(&replica) {
+            let entries = state.head.0.saturating_sub(known.head.0);
+            if entries > 0 {
+                self.io.event(Event::Written { replica, entries });
+            }
+        }
+        self.learn(replica, state);
+    }
+
+    /// Takes in a newer state of a replica and lets every session of it send on.
+    pub(super) fn learn(&mut self, replica: ReplicaId, state: ReplicaState) {
+        let known = Known { root: state.root, head: state.head, rights: state.rights };
+        match self.replicas.get(&replica) {
+            Some(before) if before.head > known.head => return,
+            Some(before) => {
+                let rights_changed = !std::sync::Arc::ptr_eq(&before.rights, &known.rights);
+                self.replicas.insert(replica, known);
+                if rights_changed {
+                    self.rights_changed(replica);
+                }
+            }
+            None => {
+                self.replicas.insert(replica, known);
+            }
+        }
+        let known = &self.replicas[&replica];
+        let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
+        for (_, session) in self.sessions.range_mut(peers) {
+            session.pump_out(&mut self.io, known);
+        }
+    }
+
+    fn dropped(&mut self, replica: ReplicaId) {
+        self.replicas.remove(&replica);
+        let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
+        for key in keys {
+            self.end_session(key, "the replica was removed here");
+            self.jobs.remove(&key);
+            self.io.dirty_jobs.remove(&key);
+        }
+    }
+
+    fn shutdown(&mut self) {
+        self.stopping = true;
+        self.save_jobs();
+        let keys: Vec<_> = self.sessions.keys().copied().collect();
+        for key in keys {
+            self.end_session(key, "this node shuts down");
+        }
+        for connection in self.links.keys() {
+            self.io.put(Output::Disconnect { connection: *connection, reason: DisconnectReason::Done });
+        }
+    }
+}

@@ -14,6 +14,8 @@
 
 pub mod address;
 pub mod machine;
+#[cfg(feature = "manager")]
+pub mod manager;
 pub mod model;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]

@@ -176,8 +176,7 @@ impl Synchronizer {
 
     pub(super) fn ask(&mut self, id: AskId, replica: ReplicaId, target: Target, timeout: Duration) {
         let deadline = self.io.now.elapsed.saturating_add(timeout);
-        let mut ask =
-            Ask { id, replica, target, deadline, dial: None, before: Traffic::default(), error: None };
+        let mut ask = Ask { id, replica, target, deadline, dial: None, before: Traffic::default(), error: None };
         match &ask.target {
             Target::Peer(peer) => {
                 let peer = *peer;

@@ -29,6 +29,7 @@ pub mod wire;
 
 pub use handshake::{Role, Transcript, common_version};
 pub use io::*;
+pub(crate) use perform::credentials;
 pub use perform::perform;
 pub use random::Random;
 pub use status::{Obstacle, PeerInfo, PeerState, PeerStatus, ReplicaStatus};

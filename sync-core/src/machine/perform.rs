@@ -111,7 +111,7 @@ fn verify_credentials(replica: ReplicaId, admit: Vec<Bundle>) -> Result<Vec<Veri
 }
 
 /// The chain of grants by which `key` may read, as bundles for somebody who does not know it.
-async fn credentials(
+pub(crate) async fn credentials(
     store: &dyn ReplicaStore,
     rights: &Rights,
     key: PublicKey,

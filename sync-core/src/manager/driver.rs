@@ -1,0 +1,480 @@
+//! The driver: one task that runs the command loop. It takes what happened, tells the machine,
+//! and performs what the machine asks for, each piece in a bounded task of its own. It decides
+//! nothing and waits for nothing but the next message.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::{AbortHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    error::ManagerError,
+    shared::Shared,
+    streams::{Accepted, Held},
+    transports::{Registered, Transports, dial},
+};
+use crate::{
+    address::PeerAddress,
+    machine::{
+        AskId, ConnectionId, DialId, DisconnectReason, Input, Now, Obstacle, OpId, Output, PeerInfo, ReplicaStatus,
+        StoreReply, StoreRequest, SyncReport, Synchronizer, Target, WorkError, perform, wire::StreamKind,
+    },
+    model::ReplicaId,
+    store::{NodeKind, NodeRecord, StoreError},
+    transport::{CloseReason, Connection, Incoming, SyncTransport, TransportError},
+};
+
+/// How many messages may wait for the driver. Readers of connections wait when it is full.
+pub(super) const QUEUE_LEN: usize = 1024;
+
+/// How many messages are handled before outputs are performed and others get their turn.
+const BURST: usize = 64;
+
+/// What the driver is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// For the machine.
+    Input(Input),
+    /// A dial succeeded.
+    Dialed { dial: DialId, transport: String, connection: Box<dyn Connection> },
+    /// A listening transport has accepted a connection.
+    Incoming { transport: String, connection: Box<dyn Connection> },
+    /// A peer opened a stream.
+    Accepted { connection: ConnectionId, accepted: Accepted },
+    /// Sync now and tell.
+    Sync { replica: ReplicaId, target: Target, timeout: Duration, answer: oneshot::Sender<SyncReport> },
+    /// A transport was built.
+    Register { name: String, transport: Arc<dyn SyncTransport>, answer: oneshot::Sender<Result<(), ManagerError>> },
+    /// Remove a transport and close it.
+    Remove { name: String, answer: oneshot::Sender<Result<Arc<dyn SyncTransport>, ManagerError>> },
+    /// Which transports there are.
+    Transports { answer: oneshot::Sender<Vec<Registered>> },
+    /// A transport listens, or does not any more.
+    Listening { name: String, addresses: Vec<PeerAddress>, answer: oneshot::Sender<()> },
+    /// How things stand.
+    Report { answer: oneshot::Sender<Report> },
+    /// End everything.
+    Shutdown { answer: oneshot::Sender<()> },
+}
+
+/// How things stand.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    pub addresses: Vec<PeerAddress>,
+    pub replicas: Vec<ReplicaStatus>,
+    pub peers: Vec<PeerInfo>,
+    pub obstacles: Vec<Obstacle>,
+}
+
+pub(super) struct Driver {
+    machine: Synchronizer,
+    shared: Arc<Shared>,
+    messages: mpsc::Receiver<Message>,
+    sender: mpsc::Sender<Message>,
+    saves: mpsc::UnboundedSender<(OpId, Vec<NodeRecord>)>,
+    started: Instant,
+    transports: Transports,
+    dials: HashMap<DialId, AbortHandle>,
+    held: HashMap<ConnectionId, Held>,
+    asks: HashMap<AskId, oneshot::Sender<SyncReport>>,
+    events: broadcast::Sender<crate::machine::Event>,
+    progress: watch::Sender<u64>,
+    tasks: JoinSet<()>,
+    next: u64,
+}
+
+impl Driver {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        machine: Synchronizer,
+        shared: Arc<Shared>,
+        messages: mpsc::Receiver<Message>,
+        sender: mpsc::Sender<Message>,
+        started: Instant,
+        events: broadcast::Sender<crate::machine::Event>,
+        progress: watch::Sender<u64>,
+    ) -> Self {
+        let (saves, queue) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(save_in_order(shared.clone(), queue, sender.clone()));
+        Self {
+            machine,
+            shared,
+            messages,
+            sender,
+            saves,
+            started,
+            transports: Transports::default(),
+            dials: HashMap::new(),
+            held: HashMap::new(),
+            asks: HashMap::new(),
+            events,
+            progress,
+            tasks,
+            next: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { elapsed: self.started.elapsed(), wall: (self.shared.wall)() }
+    }
+
+    /// Runs until it is told to stop or nobody holds the manager any more.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let deadline = self.machine.poll_timeout().map(|at| tokio::time::Instant::from_std(self.started + at));
+            let timer = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let message = tokio::select! {
+                () = stop.cancelled() => break,
+                message = self.messages.recv() => message,
+                () = timer => Some(Message::Input(Input::Tick)),
+            };
+            let Some(mut message) = message else { break };
+            let mut left = BURST;
+            let stopping = loop {
+                if let Message::Shutdown { answer } = message {
+                    break Some(answer);
+                }
+                self.take(message);
+                self.perform_all();
+                left -= 1;
+                match self.messages.try_recv() {
+                    Ok(next) if left > 0 => message = next,
+                    Ok(next) => {
+                        self.take(next);
+                        self.perform_all();
+                        break None;
+                    }
+                    Err(_) => break None,
+                }
+            };
+            self.progress.send_modify(|version| *version += 1);
+            while self.tasks.try_join_next().is_some() {}
+            if let Some(answer) = stopping {
+                self.finish().await;
+                let _ = answer.send(());
+                return;
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Ends everything in good order: sessions, saves, connections, transports.
+    async fn finish(&mut self) {
+        let now = self.now();
+        self.machine.handle(now, Input::Shutdown);
+        self.perform_all();
+        // The saves that were just asked for are the last; when the queue is closed and its task
+        // done, they are on disk.
+        let (closed, _) = mpsc::unbounded_channel();
+        self.saves = closed;
+        self.held.clear();
+        for dial in self.dials.values() {
+            dial.abort();
+        }
+        let transports: Vec<_> = self.transports.0.drain(..).collect();
+        for registered in transports {
+            registered.transport.close().await;
+        }
+        // Work under way finishes; its answers find nobody.
+        self.messages.close();
+        while self.messages.try_recv().is_ok() {}
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.machine.handle(now, input);
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => {
+                match &input {
+                    Input::Disconnected { connection, .. } => {
+                        self.held.remove(connection);
+                        self.shared.peer_unlinked(*connection);
+                    }
+                    Input::DialFailed { dial, .. } => {
+                        self.dials.remove(dial);
+                    }
+                    Input::Stored { result: Ok(StoreReply::Applied { state, rights_changed: _, .. }), op: _ } => {
+                        self.shared.observe(state);
+                    }
+                    Input::Changed { state, .. } => self.shared.observe(state),
+                    _ => {}
+                }
+                self.input(input);
+            }
+            Message::Dialed { dial, transport, connection } => {
+                self.dials.remove(&dial);
+                self.connected(Some(dial), transport, connection);
+            }
+            Message::Incoming { transport, connection } => self.connected(None, transport, connection),
+            Message::Accepted { connection, accepted } => self.stream_accepted(connection, accepted),
+            Message::Sync { replica, target, timeout, answer } => {
+                self.next += 1;
+                let ask = AskId(self.next);
+                self.asks.insert(ask, answer);
+                self.input(Input::Sync { ask, replica, target, timeout });
+            }
+            Message::Register { name, transport, answer } => {
+                let result = if self.transports.find(&name).is_some() {
+                    Err(ManagerError::NameTaken(name))
+                } else {
+                    self.transports.0.push(Registered { name, transport, listening: Vec::new() });
+                    // Peers that could not be reached for want of a transport are tried at once.
+                    self.input(Input::RetryNow);
+                    Ok(())
+                };
+                let _ = answer.send(result);
+            }
+            Message::Remove { name, answer } => {
+                let result = match self.transports.remove(&name) {
+                    Some(registered) => Ok(registered.transport),
+                    None => Err(ManagerError::UnknownTransport { name, known: self.transports.names() }),
+                };
+                let addresses = self.transports.addresses();
+                self.input(Input::Listening { addresses });
+                let _ = answer.send(result);
+            }
+            Message::Transports { answer } => {
+                let _ = answer.send(self.transports.0.clone());
+            }
+            Message::Listening { name, addresses, answer } => {
+                if let Some(registered) = self.transports.0.iter_mut().find(|registered| registered.name == name) {
+                    registered.listening = addresses;
+                }
+                let addresses = self.transports.addresses();
+                self.input(Input::Listening { addresses });
+                let _ = answer.send(());
+            }
+            Message::Report { answer } => {
+                let _ = answer.send(Report {
+                    addresses: self.transports.addresses(),
+                    replicas: self.machine.status(),
+                    peers: self.machine.peers(),
+                    obstacles: self.machine.obstacles(),
+                });
+            }
+            Message::Shutdown { .. } => unreachable!("the loop ends at a shutdown"),
+        }
+    }
+
+    fn connected(&mut self, dial: Option<DialId>, transport: String, connection: Box<dyn Connection>) {
+        self.next += 1;
+        let id = ConnectionId(self.next);
+        let connection: Arc<dyn Connection> = connection.into();
+        let binding = connection.channel_binding();
+        let held = Held::new(id, connection, dial.is_none(), self.sender.clone());
+        self.held.insert(id, held);
+        self.input(Input::Connected { connection: id, dial, transport, binding });
+    }
+
+    fn stream_accepted(&mut self, connection: ConnectionId, accepted: Accepted) {
+        let Some(held) = self.held.get_mut(&connection) else { return };
+        let (stream, kind) = (accepted.stream, accepted.kind);
+        if kind == StreamKind::Content {
+            if let Some(peer) = self.machine.peer_of(connection) {
+                self.shared.content_stream(peer, accepted.bytes);
+            }
+            return;
+        }
+        held.take(connection, accepted, self.sender.clone());
+        self.input(Input::StreamAccepted { connection, stream, kind });
+    }
+
+    fn perform_all(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Dial { dial, address } => self.dial(dial, address),
+            Output::CancelDial { dial } => {
+                if let Some(task) = self.dials.remove(&dial) {
+                    task.abort();
+                }
+            }
+            Output::Admit { connection, peer } => {
+                if let Some(held) = self.held.get(&connection) {
+                    held.admitted.notify_one();
+                    self.shared.peer_linked(peer, connection, held.connection.clone());
+                }
+            }
+            Output::Disconnect { connection, reason } => {
+                if let Some(held) = self.held.remove(&connection) {
+                    debug!(?connection, ?reason, "disconnect");
+                    self.shared.peer_unlinked(connection);
+                    let reason = match reason {
+                        DisconnectReason::Done => CloseReason::Done,
+                        DisconnectReason::Protocol | DisconnectReason::Silent => CloseReason::Protocol,
+                        DisconnectReason::Duplicate => CloseReason::Duplicate,
+                        DisconnectReason::Refused => CloseReason::Refused,
+                    };
+                    held.connection.close(reason);
+                }
+            }
+            Output::OpenStream { connection, stream, kind } => {
+                if let Some(held) = self.held.get_mut(&connection) {
+                    held.open(connection, stream, kind, self.sender.clone());
+                }
+            }
+            Output::Send { connection, stream, frame } => {
+                if let Some(held) = self.held.get_mut(&connection)
+                    && !held.send(stream, frame)
+                {
+                    warn!(?connection, "a peer does not read what it asked for; its connection is closed");
+                    held.connection.close(CloseReason::Protocol);
+                }
+            }
+            Output::CloseStream { connection, stream } => {
+                if let Some(held) = self.held.get_mut(&connection) {
+                    held.close(stream);
+                }
+            }
+            Output::Store { op, request } => self.store(op, request),
+            Output::Event(event) => {
+                debug!(?event);
+                // Nobody listening is no error.
+                let _ = self.events.send(event);
+            }
+            Output::Answer { ask, report } => {
+                if let Some(answer) = self.asks.remove(&ask) {
+                    let _ = answer.send(*report);
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, id: DialId, address: PeerAddress) {
+        let routes = self.transports.route(&address);
+        let sender = self.sender.clone();
+        let task = self.tasks.spawn(async move {
+            let dialed = match routes {
+                Ok(routes) => dial(routes, &address).await,
+                Err(error) => Err(error),
+            };
+            let message = match dialed {
+                Ok((transport, connection)) => Message::Dialed { dial: id, transport, connection },
+                Err(error) => Message::Input(Input::DialFailed {
+                    dial: id,
+                    temporary: error.is_temporary(),
+                    error: chain(&error),
+                }),
+            };
+            let _ = sender.send(message).await;
+        });
+        self.dials.insert(id, task);
+    }
+
+    fn store(&mut self, op: OpId, request: StoreRequest) {
+        if let StoreRequest::Save { records } = request {
+            // A closed queue means that the node has shut down.
+            let _ = self.saves.send((op, records));
+            return;
+        }
+        let (store, sender) = (self.shared.store.clone(), self.sender.clone());
+        let heavy = matches!(request, StoreRequest::Verify { .. });
+        self.tasks.spawn(async move {
+            // A panic in the work must not leave the machine waiting.
+            let work = if heavy {
+                let runtime = tokio::runtime::Handle::current();
+                tokio::task::spawn_blocking(move || runtime.block_on(perform(&*store, request)))
+            } else {
+                tokio::spawn(async move { perform(&*store, request).await })
+            };
+            let result = work
+                .await
+                .unwrap_or_else(|error| Err(WorkError::Store(StoreError::Failed(format!("a task failed: {error}")))));
+            let _ = sender.send(Message::Input(Input::Stored { op, result })).await;
+        });
+    }
+}
+
+/// Saves records in the order in which the machine asked for it.
+async fn save_in_order(
+    shared: Arc<Shared>,
+    mut queue: mpsc::UnboundedReceiver<(OpId, Vec<NodeRecord>)>,
+    sender: mpsc::Sender<Message>,
+) {
+    while let Some((op, mut records)) = queue.recv().await {
+        let mut ops = vec![op];
+        while let Ok((op, more)) = queue.try_recv() {
+            ops.push(op);
+            records.extend(more);
+        }
+        let result = shared.store.save(records).await;
+        if let Err(error) = &result {
+            warn!(%error, "what the node remembers could not be saved");
+        }
+        for op in ops {
+            let result = result.clone().map(|()| StoreReply::Saved).map_err(WorkError::Store);
+            let _ = sender.send(Message::Input(Input::Stored { op, result })).await;
+        }
+    }
+}
+
+/// An error and what lies beneath it, on one line.
+fn chain(error: &TransportError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Hands the connections that a listening transport accepts to the driver.
+pub(super) async fn forward(
+    name: String,
+    mut incoming: mpsc::Receiver<Box<dyn Connection>>,
+    sender: mpsc::Sender<Message>,
+) {
+    while let Some(connection) = incoming.recv().await {
+        if sender.send(Message::Incoming { transport: name.clone(), connection }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Starts a transport's listener; the state that it wants kept is saved.
+pub(super) async fn listen(shared: &Shared, registered: &Registered) -> Result<Vec<PeerAddress>, ManagerError> {
+    let (incoming, queue) = Incoming::channel();
+    let addresses = registered.transport.listen(incoming).await?;
+    save_state(shared, &registered.name, &*registered.transport).await?;
+    tokio::spawn(forward(registered.name.clone(), queue, shared.sender.clone()));
+    Ok(addresses)
+}
+
+/// Saves what a transport wants kept, under its name.
+pub(super) async fn save_state(shared: &Shared, name: &str, transport: &dyn SyncTransport) -> Result<(), ManagerError> {
+    let Some(state) = transport.state() else { return Ok(()) };
+    let value = postcard::to_allocvec(&state).expect("a transport's state can be encoded");
+    let name = bytes::Bytes::copy_from_slice(name.as_bytes());
+    let record = NodeRecord { kind: NodeKind::Transport, name, value: Some(value.into()) };
+    let saved = shared.store.node_records(NodeKind::Transport).await?;
+    if !saved.contains(&record) {
+        shared.store.save(vec![record]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! A replica, as an application uses it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    driver::Message,
+    error::ManagerError,
+    shared::{Live, Shared},
+};
+use crate::{
+    machine::Input,
+    model::{
+        AuthorId, Grant, Invite, Key, MAX_INLINE_LEN, Op, Prefix, ReplicaId, Right, SecretKey, Ticket, Timestamp,
+        Value, sign_commit,
+    },
+    store::{Apply, LogEntry, NodeKind, Origin, Outcome, Position, Query, ReplicaState, Select},
+};
+
+/// A handle to a replica. Cheap to clone; the replica stays open as long as the manager runs.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    pub(super) id: ReplicaId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) live: Arc<Live>,
+    pub(super) author: SecretKey,
+}
+
+/// What a ticket gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The right.
+    pub right: Right,
+    /// Until when.
+    pub expires: Option<Timestamp>,
+}
+
+impl Access {
+    /// To read, for ever.
+    pub const READ: Self = Self { right: Right::Read, expires: None };
+    /// To read and write, for ever.
+    pub const WRITE: Self = Self { right: Right::Write, expires: None };
+}
+
+impl Replica {
+    /// The replica's id.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Who signs what is written through this handle.
+    pub fn author(&self) -> AuthorId {
+        AuthorId(self.author.public())
+    }
+
+    /// The same replica, written by another author.
+    pub fn with_author(&self, author: SecretKey) -> Self {
+        Self { author, ..self.clone() }
+    }
+
+    /// Sets the value at `key`. Durable when the future completes. Values over
+    /// [`MAX_INLINE_LEN`] become blobs by themselves.
+    pub async fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<(), ManagerError> {
+        let mut transaction = self.write();
+        transaction.put(key, value).await?;
+        transaction.commit().await
+    }
+
+    /// Removes the value at `key`, of whatever author.
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), ManagerError> {
+        let mut transaction = self.write();
+        transaction.delete(key)?;
+        transaction.commit().await
+    }
+
+    /// Removes every value whose key begins with `prefix`.
+    pub async fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<(), ManagerError> {
+        let mut transaction = self.write();
+        transaction.delete_prefix(prefix)?;
+        transaction.commit().await
+    }
+
+    /// Begins a transaction: its entries become visible together, under one signature.
+    pub fn write(&self) -> Transaction {
+        Transaction { replica: self.clone(), ops: Vec::new() }
+    }
+
+    /// The newest entry at `key` across authors; none where that is a tombstone.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<LogEntry>, ManagerError> {
+        Ok(self.shared.store.get(self.id, Key::try_from(key.as_ref())?).await?)
+    }
+
+    /// Every author's entry at `key`, newest first.
+    pub async fn get_all(&self, key: impl AsRef<[u8]>) -> Result<Vec<LogEntry>, ManagerError> {
+        let key = Key::try_from(key.as_ref())?;
+        let query = Query { key: Some(key.as_bytes().clone()), select: Select::All, ..Query::default() };
+        Ok(self.shared.store.query(self.id, query).await?)
+    }
+
+    /// The entries that match.
+    pub async fn query(&self, query: Query) -> Result<Vec<LogEntry>, ManagerError> {
+        Ok(self.shared.store.query(self.id, query).await?)
+    }
+
+    /// The replica now: root, head, rights.
+    pub async fn state(&self) -> Result<ReplicaState, ManagerError> {
+        Ok(self.shared.store.state(self.id).await?)
+    }
+
+    /// What was written, from here and elsewhere, after the position `from`, in the order in which
+    /// this node accepted it; then what comes, as it comes. Overwritten entries are left out.
+    pub fn watch(&self, prefix: impl AsRef<[u8]>, from: Position) -> Watch {
+        Watch {
+            replica: self.clone(),
+            prefix: Bytes::copy_from_slice(prefix.as_ref()),
+            position: from,
+            ready: Default::default(),
+            head: self.live.head.subscribe(),
+        }
+    }
+
+    /// The last position of the change log.
+    pub fn head(&self) -> Position {
+        *self.live.head.borrow()
+    }
+
+    /// A ticket that invites to this replica, with the addresses where this node listens now.
+    pub async fn share(&self, access: Access) -> Result<Ticket, ManagerError> {
+        let now = (self.shared.wall)();
+        let secret = SecretKey::generate();
+        let state = self.state().await?;
+        let (issuer, parent) = match self.owner_key().await? {
+            Some(owner) => (owner, None),
+            None => {
+                let mine = state.rights.best_grant(&self.shared.key.public(), access.right, now);
+                let (id, grant) = mine.ok_or_else(|| ManagerError::CannotShare(self.id.short()))?;
+                if grant.expires.is_some_and(|expires| access.expires.is_none_or(|wanted| wanted > expires)) {
+                    return Err(ManagerError::CannotShare(self.id.short()));
+                }
+                (self.shared.key.clone(), Some(id))
+            }
+        };
+        let grant = Grant {
+            subject: secret.public(),
+            right: access.right,
+            prefix: Prefix::default(),
+            expires: access.expires,
+            parent,
+        };
+        self.with_author(issuer).grant(&grant).await?;
+        let state = self.state().await?;
+        let chain =
+            crate::machine::credentials(&*self.shared.store, &state.rights, secret.public(), Timestamp(0)).await?;
+        Ok(Ticket {
+            replica: self.id,
+            peer: Some(self.shared.me),
+            addresses: super::addresses(&self.shared).await?,
+            invite: Some(Invite { secret, chain }),
+        })
+    }
+
+    /// Writes a grant, signed by this handle's author.
+    pub(super) async fn grant(&self, grant: &Grant) -> Result<(), ManagerError> {
+        self.commit(vec![grant.to_op(&self.author())]).await
+    }
+
+    /// The owner's key, when this node has it.
+    async fn owner_key(&self) -> Result<Option<SecretKey>, ManagerError> {
+        let name = super::replica_key_name(&self.id.0);
+        let records = self.shared.store.node_records(NodeKind::Key).await?;
+        Ok(records
+            .into_iter()
+            .find(|record| record.name == name)
+            .and_then(|record| <[u8; 32]>::try_from(&record.value?[..]).ok())
+            .map(SecretKey::from_bytes))
+    }
+
+    pub(super) async fn commit(&self, ops: Vec<Op>) -> Result<(), ManagerError> {
+        let now = (self.shared.wall)();
+        let bundle = sign_commit(self.id, &self.author, &self.live.clock, now, ops)?;
+        // A clock that stands far ahead of the wall, because of what was seen, never stops a write.
+        let now = now.max(bundle.seal().timestamp);
+        let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
+        let applied = self.shared.store.apply(batch).await?;
+        let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
+            Outcome::Refused(reason) => Some(*reason),
+            _ => None,
+        });
+        self.shared.observe(&applied.state);
+        let input = Input::Changed { replica: self.id, state: applied.state };
+        self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
+        match refused {
+            Some(reason) => Err(ManagerError::NotPermitted { replica: self.id.short(), reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gathers entries that become visible together.
+#[derive(Debug)]
+pub struct Transaction {
+    replica: Replica,
+    ops: Vec<Op>,
+}
+
+impl Transaction {
+    /// Sets the value at `key`.
+    pub async fn put(&mut self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<(), ManagerError> {
+        let (key, value) = (Key::try_from(key.as_ref())?, value.into());
+        let value = if value.len() <= MAX_INLINE_LEN {
+            Value::Inline(value)
+        } else {
+            self.replica.shared.import(value).await?
+        };
+        self.push(Op::Put { key, value })
+    }
+
+    fn push(&mut self, op: Op) -> Result<(), ManagerError> {
+        if op.is_system() {
+            return Err(crate::model::EntryError::SystemKey.into());
+        }
+        op.check()?;
+        self.ops.push(op);
+        Ok(())
+    }
+
+    /// Removes the value at `key`.
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<(), ManagerError> {
+        let key = Key::try_from(key.as_ref())?;
+        self.push(Op::Delete { key })
+    }
+
+    /// Removes every value whose key begins with `prefix`.
+    pub fn delete_prefix(&mut self, prefix: impl AsRef<[u8]>) -> Result<(), ManagerError> {
+        self.push(Op::DeletePrefix { prefix: Prefix::new(Bytes::copy_from_slice(prefix.as_ref()))? })
+    }
+
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Signs and writes all of it. Durable when the future completes; an empty one does nothing.
+    pub async fn commit(self) -> Result<(), ManagerError> {
+        if self.ops.is_empty() {
+            return Ok(());
+        }
+        self.replica.commit(self.ops).await
+    }
+}
+
+/// The changes of a replica, one after the other, without end.
+#[derive(Debug)]
+pub struct Watch {
+    replica: Replica,
+    prefix: Bytes,
+    position: Position,
+    ready: std::collections::VecDeque<LogEntry>,
+    head: tokio::sync::watch::Receiver<Position>,
+}
+
+impl Watch {
+    /// How many entries are read at once.
+    const PAGE: usize = 256;
+
+    /// The next change; waits for it. An error ends nothing: the next call tries again.
+    pub async fn next(&mut self) -> Result<LogEntry, ManagerError> {
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                return Ok(entry);
+            }
+            if !self.fill().await? && self.head.changed().await.is_err() {
+                return Err(ManagerError::Closed);
+            }
+        }
+    }
+
+    /// The next change that is there already, without waiting.
+    pub async fn try_next(&mut self) -> Result<Option<LogEntry>, ManagerError> {
+        while self.ready.is_empty() {
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// Reads a page of the log. False when there was nothing more to read.
+    async fn fill(&mut self) -> Result<bool, ManagerError> {
+        self.head.mark_unchanged();
+        let page = self.replica.shared.store.log(self.replica.id, self.position, Self::PAGE).await?;
+        let Some(last) = page.last() else { return Ok(false) };
+        self.position = last.position;
+        let shown = page.into_iter().filter(|entry| {
+            !entry.entry.op.is_system() && {
+                let key = entry.entry.op.key_bytes();
+                key.starts_with(&self.prefix)
+                    || (matches!(entry.entry.op, Op::DeletePrefix { .. }) && self.prefix.starts_with(key))
+            }
+        });
+        self.ready.extend(shown);
+        Ok(true)
+    }
+
+    /// Up to where changes were taken.
+    pub fn position(&self) -> Position {
+        self.ready.front().map_or(self.position, |entry| Position(entry.position.0.saturating_sub(1)))
+    }
+}

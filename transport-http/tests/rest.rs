@@ -1,0 +1,319 @@
+//! The REST surface, through a real socket.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use common::{build, client, listen};
+use reqwest::{Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+use sync_core::{
+    model::{Hash, ReplicaId},
+    transport::{Connection, SyncTransport},
+};
+use tokio::sync::mpsc;
+use transport_http::{
+    HttpTransport, limits,
+    rest::{ApiError, KeyInfo, KeyQuery, NodeApi, ReplicaInfo, Scope, TokenAccess, ValueInfo},
+};
+
+const NOTES: [u8; 32] = [1; 32];
+const SECRET: [u8; 32] = [2; 32];
+const PUBLIC: [u8; 32] = [3; 32];
+const ABSENT: [u8; 32] = [9; 32];
+
+/// A node with three replicas of the same five keys. Token `all` reads all, `notes` reads the first.
+#[derive(Debug)]
+struct Node {
+    keys: Vec<(Vec<u8>, Bytes)>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let large: Bytes = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+        let keys = [
+            (&b"a"[..], Bytes::from_static(b"first")),
+            (b"a/b c%?#", Bytes::from_static(b"odd key")),
+            (b"b", Bytes::new()),
+            (b"large", large),
+            (b"\xFF\xFE", Bytes::from_static(b"no text")),
+        ];
+        Self { keys: keys.into_iter().map(|(key, value)| (key.to_vec(), value)).collect() }
+    }
+
+    fn has(replica: ReplicaId) -> bool {
+        [NOTES, SECRET, PUBLIC].contains(replica.as_bytes())
+    }
+
+    fn info(&self, value: &Bytes) -> ValueInfo {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&(value.len() as u64).to_be_bytes());
+        ValueInfo { len: value.len() as u64, hash: Hash(hash), author: NOTES.into(), timestamp: 5, complete: true }
+    }
+}
+
+#[async_trait]
+impl NodeApi for Node {
+    async fn authorize(&self, token: &str) -> Result<Option<TokenAccess>, ApiError> {
+        Ok(match token {
+            "all" => Some(TokenAccess { scope: Scope::All }),
+            "notes" => Some(TokenAccess { scope: Scope::Only(vec![NOTES.into()]) }),
+            _ => None,
+        })
+    }
+
+    async fn is_public(&self, replica: ReplicaId) -> Result<bool, ApiError> {
+        Ok(*replica.as_bytes() == PUBLIC)
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaInfo>, ApiError> {
+        let info = |id: [u8; 32]| ReplicaInfo { id: id.into(), entries: 5, root: Hash(id), public: id == PUBLIC };
+        Ok([NOTES, SECRET, PUBLIC].map(info).into())
+    }
+
+    async fn keys(&self, replica: ReplicaId, query: KeyQuery) -> Result<Option<Vec<KeyInfo>>, ApiError> {
+        let behind = |key: &Vec<u8>| query.after.as_ref().is_none_or(|after| key > after);
+        let asked = self.keys.iter().filter(|(key, _)| key.starts_with(&query.prefix) && behind(key));
+        let keys = asked.take(query.limit).map(|(key, value)| KeyInfo { key: key.clone(), value: self.info(value) });
+        Ok(Self::has(replica).then(|| keys.collect()))
+    }
+
+    async fn value(&self, replica: ReplicaId, key: &[u8]) -> Result<Option<ValueInfo>, ApiError> {
+        let found = self.keys.iter().find(|(other, _)| other == key).filter(|_| Self::has(replica));
+        Ok(found.map(|(_, value)| self.info(value)))
+    }
+
+    async fn read(
+        &self,
+        _: ReplicaId,
+        key: &[u8],
+        _: &ValueInfo,
+        offset: u64,
+        max_len: usize,
+    ) -> Result<Bytes, ApiError> {
+        let (_, value) = self.keys.iter().find(|(other, _)| other == key).ok_or(ApiError("it is gone".into()))?;
+        let start = offset as usize;
+        Ok(value.slice(start..value.len().min(start + max_len)))
+    }
+
+    async fn status(&self, access: &TokenAccess) -> Result<Value, ApiError> {
+        Ok(json!({ "all": access.scope == Scope::All }))
+    }
+}
+
+/// A listening node and someone who asks it.
+struct Asker {
+    _transport: HttpTransport,
+    _accepted: mpsc::Receiver<Box<dyn Connection>>,
+    base: String,
+    client: reqwest::Client,
+}
+
+impl Asker {
+    async fn start() -> Self {
+        let transport = build(HttpTransport::builder().rest(Arc::new(Node::new())));
+        let (addresses, accepted) = listen(&transport).await;
+        let base = addresses[0].as_str().trim_end_matches('/').to_owned();
+        Self { _transport: transport, _accepted: accepted, base, client: client() }
+    }
+
+    async fn ask(&self, path: &str, token: Option<&str>, headers: &[(header::HeaderName, &str)]) -> Response {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn json(&self, path: &str, token: Option<&str>) -> (StatusCode, Value) {
+        let response = self.ask(path, token, &[]).await;
+        let status = response.status();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    }
+}
+
+fn below(replica: [u8; 32], rest: &str) -> String {
+    format!("/v1/replicas/{}/{rest}", ReplicaId::from(replica))
+}
+
+#[tokio::test]
+async fn health_and_node_id_are_for_anyone() {
+    let node = Asker::start().await;
+    assert_eq!(node.json("/v1/health", None).await, (StatusCode::OK, json!({ "status": "ok" })));
+    let id = common::context(1, None).node_key.public().to_string();
+    assert_eq!(node.json("/v1/node", None).await, (StatusCode::OK, json!({ "node_id": id })));
+}
+
+#[tokio::test]
+async fn b61_without_a_valid_token_nothing_is_disclosed() {
+    let node = Asker::start().await;
+    let mut answers = Vec::new();
+    let mut paths = vec!["/v1/replicas".to_owned(), "/v1/status".into(), "/v1/replicas/nonsense/keys".into()];
+    for replica in [NOTES, SECRET, ABSENT] {
+        for rest in ["keys", "keys?limit=0", "values/a", "values/none", "values/%00grant"] {
+            paths.push(below(replica, rest));
+        }
+    }
+    for path in &paths {
+        for token in [None, Some(""), Some("wrong"), Some("ALL")] {
+            let response = node.ask(path, token, &[]).await;
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path} {token:?}");
+            assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
+            answers.push(response.text().await.unwrap());
+        }
+    }
+    // Word for word the same.
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    let long = "x".repeat(limits::MAX_TOKEN_LEN + 1);
+    for credentials in ["all", "Basic all", "Bearer", long.as_str()] {
+        let response = node.ask("/v1/status", None, &[(header::AUTHORIZATION, credentials)]).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{credentials}");
+    }
+}
+
+#[tokio::test]
+async fn b62_absent_and_forbidden_look_alike_to_a_valid_token() {
+    let node = Asker::start().await;
+    let mut answers = Vec::new();
+    for replica in [SECRET, ABSENT] {
+        for rest in ["keys", "values/a", "values/none", "values/large"] {
+            let response = node.ask(&below(replica, rest), Some("notes"), &[(header::RANGE, "bytes=0-1")]).await;
+            assert_eq!(response.status(), StatusCode::NOT_FOUND);
+            answers.push(response.text().await.unwrap());
+        }
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    let (_, seen) = node.json("/v1/replicas", Some("notes")).await;
+    let ids: Vec<&str> = seen["replicas"].as_array().unwrap().iter().map(|r| r["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [ReplicaId::from(NOTES).to_string(), ReplicaId::from(PUBLIC).to_string()]);
+    assert_eq!(node.json("/v1/status", Some("notes")).await.1, json!({ "all": false }));
+    assert_eq!(node.json("/v1/replicas", Some("all")).await.1["replicas"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_public_replica_is_read_without_a_token() {
+    let node = Asker::start().await;
+    assert_eq!(node.json(&below(PUBLIC, "keys"), None).await.0, StatusCode::OK);
+    let value = node.ask(&below(PUBLIC, "values/a"), None, &[]).await;
+    assert_eq!((value.status(), value.text().await.unwrap()), (StatusCode::OK, "first".into()));
+    assert_eq!(node.ask(&below(PUBLIC, "values/a"), Some("wrong"), &[]).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn keys_are_listed_in_pages_whatever_bytes_they_have() {
+    let node = Asker::start().await;
+    let (mut after, mut seen) = (String::new(), Vec::new());
+    loop {
+        let page = node.json(&below(NOTES, &format!("keys?limit=2{after}")), Some("notes")).await.1;
+        let keys = page["keys"].as_array().unwrap();
+        assert!(keys.len() <= 2);
+        seen.extend(keys.iter().map(|key| (key["key"].clone(), key["path"].as_str().unwrap().to_owned())));
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    let texts: Vec<_> = seen.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(texts, [Some("a"), Some("a/b c%?#"), Some("b"), Some("large"), None]);
+    // Each path leads to its value.
+    for ((_, path), (_, value)) in seen.iter().zip(&Node::new().keys) {
+        let response = node.ask(&below(NOTES, &format!("values/{path}")), Some("notes"), &[]).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert!(response.bytes().await.unwrap() == *value, "{path}");
+    }
+    let narrowed = node.json(&below(NOTES, "keys?prefix=a%2F"), Some("notes")).await.1;
+    assert_eq!(narrowed["keys"].as_array().unwrap().len(), 1);
+    let (status, error) = node.json(&below(NOTES, "keys?limit=1001"), Some("notes")).await;
+    assert_eq!((status, error["error"].as_str().unwrap().contains("1000")), (StatusCode::BAD_REQUEST, true));
+}
+
+#[tokio::test]
+async fn values_come_whole_in_ranges_and_not_at_all_when_they_are_known() {
+    let node = Asker::start().await;
+    let path = below(NOTES, "values/large");
+    let all = &Node::new().keys[3].1;
+    let whole = node.ask(&path, Some("all"), &[]).await;
+    let tag = whole.headers()[header::ETAG].to_str().unwrap().to_owned();
+    assert_eq!(whole.headers()[header::CONTENT_LENGTH], "300000");
+    assert_eq!(whole.headers()[header::CONTENT_TYPE], "application/octet-stream");
+    assert_eq!(whole.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert!(whole.bytes().await.unwrap() == *all);
+
+    let ranges: [(&str, Range<usize>); 4] = [
+        ("bytes=0-0", 0..1),
+        ("bytes=65535-131072", 65_535..131_073),
+        ("bytes=-5", 299_995..300_000),
+        ("bytes=299999-", 299_999..300_000),
+    ];
+    for (range, bytes) in ranges {
+        let part = node.ask(&path, Some("all"), &[(header::RANGE, range), (header::IF_RANGE, &tag)]).await;
+        assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT, "{range}");
+        let content_range = format!("bytes {}-{}/300000", bytes.start, bytes.end - 1);
+        assert_eq!(part.headers()[header::CONTENT_RANGE], content_range.as_str());
+        assert!(part.bytes().await.unwrap() == all[bytes], "{range}");
+    }
+    let beyond = node.ask(&path, Some("all"), &[(header::RANGE, "bytes=300000-")]).await;
+    assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(beyond.headers()[header::CONTENT_RANGE], "bytes */300000");
+    let stale = [(header::RANGE, "bytes=0-0"), (header::IF_RANGE, "\"another\"")];
+    assert_eq!(node.ask(&path, Some("all"), &stale).await.status(), StatusCode::OK);
+
+    for tags in [tag.clone(), format!("\"x\", W/{tag}"), "*".into()] {
+        let known = node.ask(&path, Some("all"), &[(header::IF_NONE_MATCH, &tags)]).await;
+        assert_eq!((known.status(), known.bytes().await.unwrap().len()), (StatusCode::NOT_MODIFIED, 0), "{tags}");
+    }
+    let changed = node.ask(&path, Some("all"), &[(header::IF_NONE_MATCH, "\"x\"")]).await;
+    assert_eq!(changed.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn system_keys_and_impossible_keys_are_not_there() {
+    let node = Asker::start().await;
+    for key in ["%00grant", "", &"k".repeat(1025), "none"] {
+        let response = node.ask(&below(NOTES, &format!("values/{key}")), Some("all"), &[]).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{key}");
+    }
+    let empty = node.ask(&below(NOTES, "values/b"), Some("all"), &[]).await;
+    assert_eq!((empty.status(), empty.bytes().await.unwrap().len()), (StatusCode::OK, 0));
+}
+
+#[tokio::test]
+async fn nothing_can_be_written() {
+    let node = Asker::start().await;
+    for method in [Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
+        for path in ["/v1/replicas".to_owned(), below(NOTES, "values/a"), "/v1/status".into()] {
+            let request = node.client.request(method.clone(), format!("{}{path}", node.base)).bearer_auth("all");
+            let status = request.body("new").send().await.unwrap().status();
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn head_tells_the_length_without_the_bytes() {
+    let node = Asker::start().await;
+    let request = node.client.head(format!("{}{}", node.base, below(NOTES, "values/large"))).bearer_auth("all");
+    let response = request.send().await.unwrap();
+    assert_eq!(
+        (response.status(), &response.headers()[header::CONTENT_LENGTH]),
+        (StatusCode::OK, &"300000".parse().unwrap())
+    );
+    assert_eq!(response.bytes().await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_node_without_rest_still_says_that_it_is_up() {
+    let transport = build(HttpTransport::builder());
+    let (addresses, _accepted) = listen(&transport).await;
+    let ask = |path: &str| client().get(format!("{}{path}", addresses[0].as_str().trim_end_matches('/'))).send();
+    assert_eq!(ask("/v1/health").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(ask("/v1/replicas").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    transport.close().await;
+}

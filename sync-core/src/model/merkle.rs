@@ -49,8 +49,7 @@ pub fn root_of_part(count: u32, leaves: &[(u32, Hash)], proof: &[Hash]) -> Optio
 }
 
 fn well_formed(count: u32, leaves: &[(u32, Hash)]) -> bool {
-    count >= 1
-        && count <= MAX_COMMIT_LEN
+    (1..=MAX_COMMIT_LEN).contains(&count)
         && leaves.last().is_some_and(|last| last.0 < count)
         && leaves.windows(2).all(|pair| pair[0].0 < pair[1].0)
 }

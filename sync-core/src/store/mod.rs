@@ -3,10 +3,26 @@
 //! [`ReplicaStore`] is coarse, async, dyn-safe and fallible. An embedded engine does not implement
 //! it by hand: it implements the small synchronous [`Engine`] and gets the rest from `EngineStore`.
 
+mod apply;
+mod commits;
 mod contract;
+mod core;
 mod engine;
+mod engine_store;
+mod index;
+mod names;
+mod page;
+mod queue;
+mod read;
+pub mod reconcile;
+mod registry;
+mod rights_cache;
+mod rows;
 mod types;
 
+pub use self::core::{Core, MAX_RECORD_NAME_LEN, Write, Written};
 pub use contract::ReplicaStore;
-pub use engine::{Engine, EngineRead, EngineWrite, Scan};
+pub use engine::{Engine, EngineRead, EngineWrite, Scan, Visit, Work};
+pub use engine_store::EngineStore;
+pub use registry::{StoreFactory, StoreRegistry};
 pub use types::*;

@@ -1,0 +1,388 @@
+//! How entries come into a replica: rights, dominance, and the rows that change.
+//!
+//! Many batches are applied in one transaction. All their entries for one replica are judged
+//! together, in the order of their places (prefix tombstones before keys, a key's tombstone before
+//! its values, newer before older): whatever an entry can be dominated by is there before it, so
+//! nothing is inserted and removed again, and the engine is written in order.
+
+use std::sync::Arc;
+
+use super::{
+    commits::CommitChanges,
+    core::Shared,
+    engine::{EngineWrite, Scan},
+    index::{self, Deltas},
+    names::NewNames,
+    rights_cache::admit_all,
+    rows::{self, EntryRow, Head, KeyNo, Proof, ReplicaNo, entry_key},
+    types::{Apply, Origin, Outcome, StoreError},
+};
+use crate::model::{
+    AuthorId, MAX_AHEAD, Op, Order, ReplicaId, Rights, RightsError, SlotKey, SlotRange, VerifiedBundle, VerifiedEntry,
+    successor_of_prefix,
+};
+
+/// How many changes to the index wait in memory: a prefix tombstone can remove any number of entries.
+const MAX_DELTAS: usize = 65_536;
+
+/// How many rows a removal of many reads at once.
+const REMOVAL_CHUNK: usize = 4_096;
+
+/// What the batches of one replica did.
+pub(super) struct ReplicaApplied {
+    /// Per request and entry.
+    pub outcomes: Vec<Vec<Outcome>>,
+    /// The rights after it, when they have changed, and their version.
+    pub new_rights: Option<(u64, Arc<Rights>)>,
+}
+
+/// Applies the batches of one replica. The caller commits.
+pub(super) fn apply(
+    rows: &mut dyn EngineWrite,
+    shared: &Shared,
+    new_names: &mut NewNames,
+    (id, replica): (ReplicaId, ReplicaNo),
+    requests: &[&Apply],
+) -> Result<ReplicaApplied, StoreError> {
+    let before = Head::load(rows, replica)?;
+    let rights = shared.rights.rights(rows, &shared.names, (id, replica), &before)?;
+    let mut outcomes: Vec<Vec<Outcome>> = requests
+        .iter()
+        .map(|request| vec![Outcome::Dominated; request.bundles.iter().map(VerifiedBundle::len).sum()])
+        .collect();
+    let (mut candidates, admitted) = judge(requests, rights, before.position, &mut outcomes);
+    candidates.sort_by(|a, b| a.key().cmp(&b.key()));
+    let mut writer = Writer {
+        rows,
+        shared,
+        new_names,
+        replica,
+        head: before,
+        commits: CommitChanges::default(),
+        deltas: Deltas::default(),
+        log: Vec::new(),
+    };
+    let mut rights_changed = false;
+    for candidate in &candidates {
+        let outcome = writer.settle(candidate)?;
+        outcomes[candidate.request][candidate.at] = outcome;
+        rights_changed |= candidate.system && matches!(outcome, Outcome::Inserted { .. });
+    }
+    if rights_changed {
+        writer.head.rights_version += 1;
+    }
+    let head = writer.finish(&before)?;
+    Ok(ReplicaApplied { outcomes, new_rights: rights_changed.then_some((head.rights_version, admitted)) })
+}
+
+/// An entry that its author may write now.
+struct Candidate<'a> {
+    request: usize,
+    /// Its place among the outcomes of the request.
+    at: usize,
+    bundle: &'a VerifiedBundle,
+    origin: Origin,
+    entry: VerifiedEntry<'a>,
+    place: SlotKey,
+    system: bool,
+    position: u64,
+}
+
+impl Candidate<'_> {
+    fn key(&self) -> (&SlotKey, bool, std::cmp::Reverse<Order>) {
+        (&self.place, !self.is_tombstone(), std::cmp::Reverse(self.entry.order))
+    }
+
+    fn is_tombstone(&self) -> bool {
+        !matches!(self.entry.op, Op::Put { .. })
+    }
+}
+
+/// Separates what may come in from what is refused or must wait. System entries are judged first,
+/// all of them together, then the others against the rights that they give.
+fn judge<'a>(
+    requests: &[&'a Apply],
+    rights: Arc<Rights>,
+    mut position: u64,
+    outcomes: &mut [Vec<Outcome>],
+) -> (Vec<Candidate<'a>>, Arc<Rights>) {
+    let mut rights = rights;
+    let mut candidates = Vec::new();
+    for (number, request) in requests.iter().enumerate() {
+        // A local write never fails because of a clock.
+        let latest = match request.origin {
+            Origin::Local => None,
+            Origin::Peer(_) => Some(request.now.plus(MAX_AHEAD)),
+        };
+        let entries = request.bundles.iter().flat_map(|bundle| bundle.entries().map(move |entry| (bundle, entry)));
+        for (at, (bundle, entry)) in entries.enumerate() {
+            if latest.is_some_and(|latest| entry.order.timestamp > latest) {
+                outcomes[number][at] = Outcome::Future;
+                continue;
+            }
+            position += 1;
+            candidates.push(Candidate {
+                request: number,
+                at,
+                bundle,
+                origin: request.origin,
+                place: entry.op.slot_key(),
+                system: entry.op.is_system(),
+                entry,
+                position,
+            });
+        }
+    }
+    let mut waiting: Vec<&Candidate<'_>> = candidates.iter().filter(|candidate| candidate.system).collect();
+    if !waiting.is_empty() {
+        let admitting = Arc::make_mut(&mut rights);
+        admit_all(admitting, &mut waiting, |candidate| (candidate.entry.order.author, candidate.entry.op));
+    }
+    candidates.retain(|candidate| {
+        let Order { author, timestamp, .. } = candidate.entry.order;
+        let refused = match candidate.system {
+            true => Arc::make_mut(&mut rights).admit(&author, candidate.entry.op).err(),
+            false => (!rights.may_write(&author, candidate.entry.op, timestamp)).then_some(RightsError::NotCovered),
+        };
+        if let Some(error) = refused {
+            outcomes[candidate.request][candidate.at] = Outcome::Refused(error);
+        }
+        refused.is_none()
+    });
+    (candidates, rights)
+}
+
+/// Writes one replica in a transaction.
+struct Writer<'a> {
+    rows: &'a mut dyn EngineWrite,
+    shared: &'a Shared,
+    new_names: &'a mut NewNames,
+    replica: ReplicaNo,
+    head: Head,
+    commits: CommitChanges,
+    deltas: Deltas,
+    /// The log rows to be written: position, origin, and the entry's key.
+    log: Vec<(u64, Option<KeyNo>, Vec<u8>)>,
+}
+
+impl Writer<'_> {
+    /// Decides what becomes of an entry and does it.
+    fn settle(&mut self, candidate: &Candidate<'_>) -> Result<Outcome, StoreError> {
+        let order = candidate.entry.order;
+        let place = candidate.place.as_bytes();
+        let author = self.new_names.number(self.rows, &self.shared.names, &order.author.0)?;
+        let slot = match candidate.is_tombstone() {
+            true => entry_key::tombstone(self.replica, place),
+            false => entry_key::value(self.replica, place, author),
+        };
+        let old = match self.rows.get(&slot)? {
+            Some(bytes) => {
+                let (row, _) = EntryRow::decode(&bytes)?;
+                if row.hash == order.hash {
+                    return Ok(Outcome::Present);
+                }
+                if self.order(&row)? > order {
+                    return Ok(Outcome::Dominated);
+                }
+                Some(row)
+            }
+            None => None,
+        };
+        if !candidate.system && self.is_deleted(candidate)? {
+            return Ok(Outcome::Dominated);
+        }
+        let mut replaced = 0;
+        if let Some(row) = old {
+            self.remove(&slot, &candidate.place, &row)?;
+            replaced += 1;
+        }
+        match candidate.entry.op {
+            Op::Put { .. } => {}
+            Op::Delete { .. } => {
+                let (start, end) = entry_key::group(self.replica, place);
+                replaced += self.remove_older(start, Some(end), &order)?;
+            }
+            Op::DeletePrefix { prefix } => {
+                for section in [1u8, 2] {
+                    let start = [&[section], &prefix[..]].concat();
+                    let end = successor_of_prefix(&start).map(SlotKey::from_bytes);
+                    let range = SlotRange { start: SlotKey::from_bytes(start), end };
+                    let (start, end) = entry_key::range(self.replica, &range);
+                    replaced += self.remove_older(start, end, &order)?;
+                }
+            }
+        }
+        self.insert(candidate, slot, author)?;
+        Ok(Outcome::Inserted { replaced })
+    }
+
+    fn order(&self, row: &EntryRow) -> Result<Order, StoreError> {
+        let author = AuthorId(self.new_names.key(self.rows, &self.shared.names, row.author)?);
+        Ok(Order { timestamp: row.timestamp, author, hash: row.hash })
+    }
+
+    /// Whether a newer tombstone covers the entry: one of its key, or of a prefix of it.
+    fn is_deleted(&self, candidate: &Candidate<'_>) -> Result<bool, StoreError> {
+        let order = candidate.entry.order;
+        if !candidate.is_tombstone() && self.head.tombstones > 0 {
+            let slot = entry_key::tombstone(self.replica, candidate.place.as_bytes());
+            if let Some(bytes) = self.rows.get(&slot)?
+                && self.order(&EntryRow::decode(&bytes)?.0)? > order
+            {
+                return Ok(true);
+            }
+        }
+        if self.head.prefix_tombstones == 0 {
+            return Ok(false);
+        }
+        self.is_covered(candidate.entry.op.key_bytes(), &order)
+    }
+
+    /// Whether a prefix tombstone newer than `order` covers `key`.
+    ///
+    /// Visits the prefixes of `key` that have one, from the longest, without trying each length:
+    /// the last tombstone at or before the key is either one of them, or shares a prefix with the
+    /// key such that no longer one can be there.
+    fn is_covered(&self, key: &[u8], order: &Order) -> Result<bool, StoreError> {
+        let first = entry_key::from(self.replica, &[1]);
+        let mut bound = [&[1], key].concat();
+        loop {
+            let mut found = None;
+            let end = entry_key::past(self.replica, &bound);
+            rows::scan(self.rows, (&first, Some(&end)), Scan::Backward, |key, value| {
+                found = Some((entry_key::place(key)?, EntryRow::decode(value)?.0));
+                Ok(false)
+            })?;
+            let Some((place, row)) = found else { return Ok(false) };
+            let common = place.iter().zip(&bound).take_while(|(a, b)| a == b).count();
+            let covers = common == place.len();
+            if covers && self.order(&row)? > *order {
+                return Ok(true);
+            }
+            match covers {
+                true if common == 1 => return Ok(false),
+                true => bound.truncate(common - 1),
+                false => bound.truncate(common),
+            }
+        }
+    }
+
+    /// Removes the rows between two keys that are older than `order`.
+    fn remove_older(&mut self, start: Vec<u8>, end: Option<Vec<u8>>, order: &Order) -> Result<u32, StoreError> {
+        let mut removed = 0;
+        let mut start = start;
+        loop {
+            let mut chunk: Vec<(Vec<u8>, EntryRow)> = Vec::new();
+            rows::scan(self.rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
+                chunk.push((key.to_vec(), EntryRow::decode(value)?.0));
+                Ok(chunk.len() < REMOVAL_CHUNK)
+            })?;
+            let Some((last, _)) = chunk.last() else { return Ok(removed) };
+            start = [&last[..], &[0]].concat();
+            for (key, row) in chunk {
+                if self.order(&row)? < *order {
+                    self.remove(&key, &SlotKey::from_bytes(entry_key::place(&key)?), &row)?;
+                    removed += 1;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, slot: &[u8], place: &SlotKey, row: &EntryRow) -> Result<(), StoreError> {
+        self.rows.delete(slot)?;
+        self.rows.delete(&rows::log_key(self.replica, row.position))?;
+        self.commits.removed(&row.proof);
+        if entry_key::is_tombstone(slot) {
+            *self.tombstones(place) -= 1;
+        }
+        self.deltas.removed(place.clone(), row.hash);
+        self.bound_deltas()
+    }
+
+    fn insert(&mut self, candidate: &Candidate<'_>, slot: Vec<u8>, author: KeyNo) -> Result<(), StoreError> {
+        let VerifiedEntry { index, order, op } = candidate.entry;
+        let bundle = candidate.bundle;
+        let origin = match candidate.origin {
+            Origin::Local => None,
+            Origin::Peer(peer) => Some(self.new_names.number(self.rows, &self.shared.names, &peer.0)?),
+        };
+        let proof = match bundle.seal().count {
+            1 => Proof::Alone(bundle.seal().signature),
+            _ => Proof::Part(self.commits.part(self.rows, self.replica, bundle, &mut self.head.next_commit)?, index),
+        };
+        let position = candidate.position;
+        let row = EntryRow { hash: order.hash, timestamp: order.timestamp, author, position, origin, proof };
+        self.rows.put(&slot, &row.encode(op))?;
+        self.commits.inserted(&proof);
+        self.log.push((position, origin, slot));
+        self.head.position = self.head.position.max(position);
+        self.head.newest = self.head.newest.max(order.timestamp);
+        if candidate.is_tombstone() {
+            *self.tombstones(&candidate.place) += 1;
+        }
+        self.deltas.inserted(candidate.place.clone(), order.hash);
+        self.bound_deltas()
+    }
+
+    /// The count of tombstones of the kind that lives at `place`.
+    fn tombstones(&mut self, place: &SlotKey) -> &mut u64 {
+        match place.as_bytes().first() {
+            Some(1) => &mut self.head.prefix_tombstones,
+            _ => &mut self.head.tombstones,
+        }
+    }
+
+    fn bound_deltas(&mut self) -> Result<(), StoreError> {
+        if self.deltas.len() < MAX_DELTAS {
+            return Ok(());
+        }
+        index::update(self.rows, self.replica, &self.shared.salt, std::mem::take(&mut self.deltas))
+    }
+
+    fn finish(mut self, before: &Head) -> Result<Head, StoreError> {
+        self.log.sort_unstable_by_key(|row| row.0);
+        for (position, origin, slot) in &self.log {
+            let row = rows::log_row(*origin, slot);
+            self.rows.put(&rows::log_key(self.replica, *position), &row)?;
+        }
+        self.commits.write(self.rows, self.replica)?;
+        index::update(self.rows, self.replica, &self.shared.salt, self.deltas)?;
+        if self.head != *before {
+            self.rows.put(&rows::head_key(self.replica), &self.head.encode())?;
+        }
+        Ok(self.head)
+    }
+}
+
+/// Makes the rows of an empty replica.
+pub(super) fn create(rows: &mut dyn EngineWrite, replica: ReplicaNo) -> Result<(), StoreError> {
+    rows.put(&rows::head_key(replica), &Head::default().encode())
+}
+
+/// Removes every row of a replica; answers their size in bytes.
+pub(super) fn remove_replica(
+    rows: &mut dyn EngineWrite,
+    id: &ReplicaId,
+    replica: ReplicaNo,
+) -> Result<u64, StoreError> {
+    rows.delete(&rows::replica_key(&id.0))?;
+    let mut bytes = 0;
+    for prefix in rows::prefixes_of(replica) {
+        let end = rows::after(&prefix);
+        loop {
+            let mut chunk: Vec<Vec<u8>> = Vec::new();
+            rows::scan(rows, (&prefix, end.as_deref()), Scan::Forward, |key, value| {
+                bytes += (key.len() + value.len()) as u64;
+                chunk.push(key.to_vec());
+                Ok(chunk.len() < REMOVAL_CHUNK)
+            })?;
+            if chunk.is_empty() {
+                break;
+            }
+            for key in chunk {
+                rows.delete(&key)?;
+            }
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,267 @@
+//! `EngineStore`: a [`ReplicaStore`] over an [`Engine`], on threads of its own and for any executor.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use futures_channel::oneshot;
+
+use super::{
+    contract::ReplicaStore,
+    core::{Core, Write, Written},
+    engine::Engine,
+    queue::Queue,
+    types::*,
+};
+use crate::model::{Key, ReplicaId, SlotRange, Summary};
+
+/// How many requests to write wait for the writer.
+const WRITE_QUEUE: usize = 1_024;
+
+/// How many requests to read wait for a reader.
+const READ_QUEUE: usize = 1_024;
+
+/// How many entries are merged into one transaction: more gains little and makes the first wait.
+const MAX_GROUP: usize = 16_384;
+
+/// How many threads read. Reads are short; two keep a long one from holding up the others.
+const READERS: usize = 2;
+
+/// A store over an engine: one thread writes, and merges what waits into one transaction; a few read.
+///
+/// When the last handle is dropped, what was begun is finished and the threads end.
+pub struct EngineStore<E: Engine> {
+    core: Arc<Core<E>>,
+    writes: Arc<Queue<WriteJob>>,
+    reads: Arc<Queue<ReadJob<E>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct WriteJob {
+    write: Write,
+    done: oneshot::Sender<Result<Written, StoreError>>,
+}
+
+type ReadJob<E> = Box<dyn FnOnce(&Core<E>) + Send>;
+
+impl<E: Engine> fmt::Debug for EngineStore<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EngineStore({:?}, {})", self.core.store_id(), self.core.engine().place())
+    }
+}
+
+impl<E: Engine> EngineStore<E> {
+    /// Opens the store in `engine`, or makes a new one there.
+    #[cfg(feature = "manager")]
+    pub fn open(engine: E) -> Result<Self, StoreError> {
+        let mut fresh = [0; 32];
+        getrandom::fill(&mut fresh).expect("the operating system has randomness");
+        Self::open_with(engine, fresh)
+    }
+
+    /// Opens the store in `engine`, or makes a new one from `fresh`, 32 random bytes.
+    pub fn open_with(engine: E, fresh: [u8; 32]) -> Result<Self, StoreError> {
+        let core = Arc::new(Core::open(engine, fresh)?);
+        let writes = Arc::new(Queue::new(WRITE_QUEUE));
+        let reads = Arc::new(Queue::new(READ_QUEUE));
+        let mut threads = vec![{
+            let (core, writes) = (core.clone(), writes.clone());
+            spawn("store writer", move || write_all(&core, &writes))?
+        }];
+        for _ in 0..READERS {
+            let (core, reads) = (core.clone(), reads.clone());
+            threads.push(spawn("store reader", move || read_all(&core, &reads))?);
+        }
+        Ok(Self { core, writes, reads, threads: Mutex::new(threads) })
+    }
+
+    /// The synchronous logic beneath.
+    pub fn core(&self) -> &Core<E> {
+        &self.core
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        let (done, answer) = oneshot::channel();
+        if !self.writes.push(WriteJob { write, done }).await {
+            return Err(StoreError::Closed);
+        }
+        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("the writer's thread ended".into())))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core<E>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let job: ReadJob<E> = Box::new(move |core| {
+            if !done.is_canceled() {
+                // Nobody waits for it any more if this fails.
+                let _ = done.send(work(core));
+            }
+        });
+        if !self.reads.push(job).await {
+            return Err(StoreError::Closed);
+        }
+        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("the reader's thread ended".into())))
+    }
+
+    fn join(&self) {
+        self.writes.close();
+        self.reads.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A handle can be dropped by a reader's own job; a thread does not wait for itself.
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic there was reported when it happened.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl<E: Engine> Drop for EngineStore<E> {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|source| StoreError::Io { context: format!("starting the thread `{name}`"), source: Arc::new(source) })
+}
+
+/// Closes the queue when its thread ends, by a panic too, so that nobody waits for it in vain.
+struct CloseAtEnd<'a, T>(&'a Queue<T>);
+
+impl<T> Drop for CloseAtEnd<'_, T> {
+    fn drop(&mut self) {
+        self.0.close();
+        if std::thread::panicking() {
+            self.0.clear();
+        }
+    }
+}
+
+fn write_all<E: Engine>(core: &Core<E>, queue: &Queue<WriteJob>) {
+    let _close = CloseAtEnd(queue);
+    let weigh = |job: &WriteJob| match &job.write {
+        Write::Apply(apply) => 1 + apply.bundles.iter().map(|bundle| bundle.len()).sum::<usize>(),
+        _ => 1,
+    };
+    while let Some(jobs) = queue.pop(MAX_GROUP, weigh) {
+        let (writes, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.write, job.done)).unzip();
+        for (done, result) in done.into_iter().zip(core.write(&writes)) {
+            // Whoever does not wait any more will read what is there.
+            let _ = done.send(result);
+        }
+    }
+}
+
+fn read_all<E: Engine>(core: &Core<E>, queue: &Queue<ReadJob<E>>) {
+    let _close = CloseAtEnd(queue);
+    while let Some(jobs) = queue.pop(1, |_| 1) {
+        jobs.into_iter().for_each(|job| job(core));
+    }
+}
+
+#[async_trait]
+impl<E: Engine> ReplicaStore for EngineStore<E> {
+    fn store_id(&self) -> StoreId {
+        self.core.store_id()
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaId>, StoreError> {
+        self.read(|core| core.replicas()).await
+    }
+
+    async fn create_replica(&self, replica: ReplicaId, records: Vec<NodeRecord>) -> Result<(), StoreError> {
+        self.write(Write::CreateReplica { replica, records }).await.map(|_| ())
+    }
+
+    async fn drop_replica(&self, replica: ReplicaId, records: Vec<NodeRecord>) -> Result<u64, StoreError> {
+        match self.write(Write::DropReplica { replica, records }).await? {
+            Written::Freed(bytes) => Ok(bytes),
+            other => unreachable!("a dropped replica answers its bytes, not {other:?}"),
+        }
+    }
+
+    async fn state(&self, replica: ReplicaId) -> Result<ReplicaState, StoreError> {
+        self.read(move |core| core.state(replica)).await
+    }
+
+    async fn apply(&self, batch: Apply) -> Result<Applied, StoreError> {
+        match self.write(Write::Apply(batch)).await? {
+            Written::Applied(applied) => Ok(applied),
+            other => unreachable!("an applied batch answers its outcomes, not {other:?}"),
+        }
+    }
+
+    async fn get(&self, replica: ReplicaId, key: Key) -> Result<Option<LogEntry>, StoreError> {
+        self.read(move |core| core.get(replica, &key)).await
+    }
+
+    async fn query(&self, replica: ReplicaId, query: Query) -> Result<Vec<LogEntry>, StoreError> {
+        self.read(move |core| core.query(replica, &query)).await
+    }
+
+    async fn summary(&self, replica: ReplicaId, range: SlotRange) -> Result<Summary, StoreError> {
+        self.read(move |core| core.summary(replica, &range)).await
+    }
+
+    async fn scope_summary(&self, replica: ReplicaId, scope: Scope) -> Result<Summary, StoreError> {
+        self.read(move |core| core.scope_summary(replica, &scope)).await
+    }
+
+    async fn split(
+        &self,
+        replica: ReplicaId,
+        range: SlotRange,
+        parts: usize,
+    ) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
+        self.read(move |core| core.split(replica, &range, parts)).await
+    }
+
+    async fn log(&self, replica: ReplicaId, since: Position, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.read(move |core| core.log(replica, since, limit)).await
+    }
+
+    async fn changes(&self, request: ChangesRequest) -> Result<Changes, StoreError> {
+        self.read(move |core| core.changes(&request)).await
+    }
+
+    async fn first_claims(&self, replica: ReplicaId, scope: Scope) -> Result<Vec<Claim>, StoreError> {
+        self.read(move |core| core.first_claims(replica, &scope)).await
+    }
+
+    async fn reconcile(&self, replica: ReplicaId, scope: Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError> {
+        self.read(move |core| core.reconcile(replica, &scope, claims)).await
+    }
+
+    async fn missing(
+        &self,
+        replica: ReplicaId,
+        scope: Scope,
+        missing: Vec<Missing>,
+        max_bytes: usize,
+    ) -> Result<MissingPage, StoreError> {
+        self.read(move |core| core.missing(replica, &scope, &missing, max_bytes)).await
+    }
+
+    async fn node_records(&self, kind: NodeKind) -> Result<Vec<NodeRecord>, StoreError> {
+        self.read(move |core| core.node_records(kind)).await
+    }
+
+    async fn save(&self, records: Vec<NodeRecord>) -> Result<(), StoreError> {
+        self.write(Write::Save { records }).await.map(|_| ())
+    }
+
+    async fn close(&self) {
+        // Blocks for as long as what was begun takes: its end is what the caller waits for.
+        self.join();
+    }
+}

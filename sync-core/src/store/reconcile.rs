@@ -1,0 +1,177 @@
+//! Range-based set reconciliation (Meyer 2022), one step of it: a peer's claims against what is here.
+//!
+//! | claim about a range | here | answer |
+//! |---|---|---|
+//! | digest | the same | nothing |
+//! | digest of nothing | something | send it |
+//! | digest | nothing | `Final` of nothing: send me yours |
+//! | digest | few entries | `Ids` of them |
+//! | digest | many | digests of parts of the range |
+//! | ids | | send what they lack; `Final` of mine if I lack some |
+//! | final ids | | send what they lack |
+//!
+//! PROTOCOL.md, "Reconciliation", is the specification.
+
+use std::collections::HashSet;
+
+use super::types::{Claim, Have, Missing, Reconciled, Scope, ShortId, StoreError};
+use crate::model::{Digest, SlotRange, Summary};
+
+/// Into how many parts the whole is cut at first: most of a large equal set is settled at once.
+pub const FIRST_PARTS: usize = 32;
+
+/// Into how many parts a range that differs is cut.
+pub const PARTS: usize = 16;
+
+/// A range with at most so many entries is answered with their ids.
+pub const LEAF: u64 = 32;
+
+/// At most so many claims come in one message: it bounds the work that a message buys.
+pub const MAX_CLAIMS: usize = 256;
+
+/// At most so many claims are answered at a time. What is left is found by the next pass, as the
+/// roots still differ.
+pub const MAX_ANSWERS: usize = 8_192;
+
+/// At most so many ids are listed for a range. More entries than that in a range that cannot be cut are
+/// many authors' at one key; both sides then send all of them.
+pub const MAX_IDS: u64 = 8_192;
+
+/// What a reconciliation reads of a replica.
+pub trait View {
+    /// The summary of the entries in `range`.
+    fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError>;
+
+    /// Cuts `range` into at most `parts` ranges of about the same number of entries.
+    fn split(&self, range: &SlotRange, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError>;
+
+    /// The ids of the entries in `range`.
+    fn ids(&self, range: &SlotRange) -> Result<Vec<ShortId>, StoreError>;
+}
+
+/// The claims that begin a reconciliation over `scope`.
+pub fn first_claims(view: &dyn View, scope: &Scope) -> Result<Vec<Claim>, StoreError> {
+    let mut counts = Vec::with_capacity(scope.ranges().len());
+    for range in scope.ranges() {
+        counts.push(view.summary(range)?.count());
+    }
+    let total = counts.iter().sum::<u64>().max(1);
+    let mut claims = Vec::new();
+    for (range, count) in scope.ranges().iter().zip(counts) {
+        let parts = (FIRST_PARTS as u128 * u128::from(count)).div_ceil(u128::from(total)) as usize;
+        for (range, summary) in view.split(range, parts.max(1))? {
+            claims.push(Claim { range, have: Have::Digest(summary.digest()) });
+        }
+    }
+    Ok(claims)
+}
+
+/// Answers a message of claims. An error is the sender's fault, or the store's.
+pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError> {
+    check(&claims)?;
+    let mut answer = Reconciled::default();
+    for Claim { range, have } in claims {
+        let parts = scope.clamp(&range);
+        match have {
+            Have::Digest(theirs) => {
+                let comparable = parts.first() == Some(&range);
+                for part in parts {
+                    if answer.claims.len() >= MAX_ANSWERS {
+                        return Ok(answer);
+                    }
+                    compare(view, part, theirs, comparable, &mut answer)?;
+                }
+            }
+            Have::Ids(theirs) => {
+                let theirs: HashSet<ShortId> = theirs.into_iter().collect();
+                let mut common = 0;
+                let mut mine = Vec::with_capacity(parts.len());
+                for part in parts {
+                    let ids = view.ids(&part)?;
+                    common += ids.iter().filter(|id| theirs.contains(*id)).count();
+                    mine.push((part, ids));
+                }
+                let lacking = common < theirs.len();
+                for (part, ids) in mine {
+                    if ids.iter().any(|id| !theirs.contains(id)) {
+                        answer.missing.push(Missing { range: part.clone(), except: sorted(&theirs) });
+                    }
+                    if lacking && ids.len() as u64 > MAX_IDS {
+                        answer.claims.push(Claim { range: part, have: Have::Final(Vec::new()) });
+                    } else if lacking {
+                        answer.claims.push(Claim { range: part, have: Have::Final(ids) });
+                    }
+                }
+            }
+            Have::Final(theirs) => {
+                let theirs: HashSet<ShortId> = theirs.into_iter().collect();
+                for part in parts {
+                    if view.ids(&part)?.iter().any(|id| !theirs.contains(id)) {
+                        answer.missing.push(Missing { range: part, except: sorted(&theirs) });
+                    }
+                }
+            }
+        }
+    }
+    Ok(answer)
+}
+
+/// Answers a digest of `range`; it is `comparable` when it is about exactly this range.
+fn compare(
+    view: &dyn View,
+    range: SlotRange,
+    theirs: Digest,
+    comparable: bool,
+    answer: &mut Reconciled,
+) -> Result<(), StoreError> {
+    let mine = view.summary(&range)?;
+    if comparable && mine.digest() == theirs {
+        return Ok(());
+    }
+    if theirs.count == 0 {
+        if mine.count() > 0 {
+            answer.missing.push(Missing { range, except: Vec::new() });
+        }
+        return Ok(());
+    }
+    if mine.count() == 0 {
+        answer.claims.push(Claim { range, have: Have::Final(Vec::new()) });
+        return Ok(());
+    }
+    if mine.count() > LEAF {
+        let parts = view.split(&range, PARTS)?;
+        if parts.len() > 1 {
+            let digests =
+                parts.into_iter().map(|(range, summary)| Claim { range, have: Have::Digest(summary.digest()) });
+            answer.claims.extend(digests);
+            return Ok(());
+        }
+    }
+    if mine.count() > MAX_IDS {
+        answer.missing.push(Missing { range: range.clone(), except: Vec::new() });
+        answer.claims.push(Claim { range, have: Have::Final(Vec::new()) });
+        return Ok(());
+    }
+    let ids = view.ids(&range)?;
+    answer.claims.push(Claim { range, have: Have::Ids(ids) });
+    Ok(())
+}
+
+fn sorted(ids: &HashSet<ShortId>) -> Vec<ShortId> {
+    let mut ids: Vec<ShortId> = ids.iter().copied().collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Claims must be at most [`MAX_CLAIMS`], ascending and disjoint.
+fn check(claims: &[Claim]) -> Result<(), StoreError> {
+    if claims.len() > MAX_CLAIMS {
+        return Err(StoreError::Limit(format!("{} claims in one message; at most {MAX_CLAIMS}", claims.len())));
+    }
+    let in_order =
+        claims.windows(2).all(|pair| pair[0].range.end.as_ref().is_some_and(|end| *end <= pair[1].range.start));
+    if !in_order || claims.iter().any(|claim| claim.range.is_empty()) {
+        return Err(StoreError::Limit("the claims of a message must be ascending and disjoint".into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! The engine seam on one redb table of bytes.
+//!
+//! Commits are two-phase: redb's design document says that one-phase commits with checksums can be
+//! attacked with chosen data, and most data here was chosen by others. After an I/O error the file
+//! is closed and opened again before anything else is done with it: a failed flush is never
+//! retried on the same file, as the kernel may have marked the pages clean.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table,
+    TableDefinition, TableError,
+};
+use sync_core::store::{Engine, EngineRead, EngineWrite, Scan, StoreError, Visit, Work};
+
+use crate::error;
+
+const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("syncline");
+
+/// How much memory redb may use for its cache unless told otherwise; its own default is 1 GiB.
+pub const DEFAULT_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// A redb file as an engine.
+#[derive(Debug)]
+pub struct RedbEngine {
+    file: Arc<File>,
+}
+
+/// The file, open or to be opened again.
+#[derive(Debug)]
+struct File {
+    place: String,
+    /// Where it can be opened again; a backend that was handed in cannot.
+    path: Option<PathBuf>,
+    cache_bytes: usize,
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+impl RedbEngine {
+    /// Opens the file, or makes a new one that only its owner can read, and the directories above it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with_cache(path, DEFAULT_CACHE_BYTES)
+    }
+
+    /// Opens the file with a cache of so many bytes.
+    pub fn open_with_cache(path: impl AsRef<Path>, cache_bytes: usize) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_path_buf();
+        let place = path.display().to_string();
+        let database = open_path(&path, &place, cache_bytes)?;
+        let database = Mutex::new(Some(Arc::new(database)));
+        Ok(Self { file: Arc::new(File { place, path: Some(path), cache_bytes, database }) })
+    }
+
+    /// Opens a store on a backend of redb's: tests cut, tear and refuse its writes.
+    pub fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        let place = "the given backend".to_string();
+        let cache_bytes = DEFAULT_CACHE_BYTES;
+        let database = builder(cache_bytes).create_with_backend(backend);
+        let database = database.and_then_table(&place)?;
+        let database = Mutex::new(Some(Arc::new(database)));
+        Ok(Self { file: Arc::new(File { place, path: None, cache_bytes, database }) })
+    }
+}
+
+impl File {
+    /// The database; opens the file again when it failed before.
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*database {
+            return Ok(database.clone());
+        }
+        let path = self.path.as_ref().ok_or_else(|| StoreError::Failed(self.place.clone()))?;
+        tracing::info!(store = %self.place, "opening the store again after an error");
+        let opened = Arc::new(open_path(path, &self.place, self.cache_bytes)?);
+        *database = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// Closes the file after an error that says that it cannot be used any more.
+    fn judge(&self, failed: &Arc<Database>, error: StoreError) -> StoreError {
+        let is_broken = matches!(error, StoreError::DiskFull(_) | StoreError::Failed(_) | StoreError::Io { .. });
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_broken && database.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
+            tracing::warn!(store = %self.place, %error, "the store failed");
+            *database = None;
+        }
+        error
+    }
+}
+
+fn builder(cache_bytes: usize) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder
+}
+
+fn open_path(path: &Path, place: &str, cache_bytes: usize) -> Result<Database, StoreError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(|error| error::io("making the directory of", place, error))?;
+    let is_new = !path.exists();
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(|error| error::io("opening", place, error))?;
+    let database = builder(cache_bytes).create_file(file).and_then_table(place)?;
+    if is_new {
+        sync_directory(directory).map_err(|error| error::io("flushing the directory of", place, error))?;
+    }
+    Ok(database)
+}
+
+/// The name of a new file is durable when its directory is.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    if cfg!(unix) { fs::File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// Makes the table where there is none.
+trait AndThenTable {
+    fn and_then_table(self, place: &str) -> Result<Database, StoreError>;
+}
+
+impl AndThenTable for Result<Database, DatabaseError> {
+    fn and_then_table(self, place: &str) -> Result<Database, StoreError> {
+        let database = self.map_err(|error| error::opening(place, error))?;
+        let reading = database.begin_read().map_err(|error| error::beginning(place, error))?;
+        match reading.open_table(ROWS) {
+            Ok(_) => return Ok(database),
+            Err(TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error::table(place, error)),
+        }
+        let mut writing = database.begin_write().map_err(|error| error::beginning(place, error))?;
+        writing.set_two_phase_commit(true);
+        writing.open_table(ROWS).map_err(|error| error::table(place, error))?;
+        writing.commit().map_err(|error| error::committing(place, error))?;
+        Ok(database)
+    }
+}
+
+impl Engine for RedbEngine {
+    type Snapshot = RedbSnapshot;
+
+    fn snapshot(&self) -> Result<RedbSnapshot, StoreError> {
+        let database = self.file.database()?;
+        let place = &self.file.place;
+        let table = database
+            .begin_read()
+            .map_err(|error| error::beginning(place, error))
+            .and_then(|reading| reading.open_table(ROWS).map_err(|error| error::table(place, error)))
+            .map_err(|error| self.file.judge(&database, error))?;
+        Ok(RedbSnapshot { table, database, file: self.file.clone() })
+    }
+
+    fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
+        let database = self.file.database()?;
+        transaction(&database, &self.file.place, work).map_err(|error| self.file.judge(&database, error))
+    }
+
+    fn place(&self) -> String {
+        self.file.place.clone()
+    }
+}
+
+fn transaction(database: &Database, place: &str, work: Work<'_>) -> Result<(), StoreError> {
+    let mut writing = database.begin_write().map_err(|error| error::beginning(place, error))?;
+    writing.set_two_phase_commit(true);
+    let table = writing.open_table(ROWS).map_err(|error| error::table(place, error))?;
+    let mut rows = RedbWriter { table, place, changed: false };
+    work(&mut rows)?;
+    let changed = rows.changed;
+    drop(rows);
+    // What changes nothing needs no flush.
+    match changed {
+        true => writing.commit().map_err(|error| error::committing(place, error)),
+        false => writing.abort().map_err(|error| error::storage(place, error)),
+    }
+}
+
+/// The rows at one moment.
+pub struct RedbSnapshot {
+    table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    database: Arc<Database>,
+    file: Arc<File>,
+}
+
+impl EngineRead for RedbSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        get(&self.table, key, &self.file.place).map_err(|error| self.file.judge(&self.database, error))
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
+        scan(&self.table, start, end, order, visit, &self.file.place)
+            .map_err(|error| self.file.judge(&self.database, error))
+    }
+}
+
+struct RedbWriter<'tx> {
+    table: Table<'tx, &'static [u8], &'static [u8]>,
+    place: &'tx str,
+    changed: bool,
+}
+
+impl EngineRead for RedbWriter<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        get(&self.table, key, self.place)
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
+        scan(&self.table, start, end, order, visit, self.place)
+    }
+}
+
+impl EngineWrite for RedbWriter<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.changed = true;
+        self.table.insert(key, value).map(|_| ()).map_err(|error| error::storage(self.place, error))
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let removed = self.table.remove(key).map_err(|error| error::storage(self.place, error))?;
+        self.changed |= removed.is_some();
+        Ok(())
+    }
+}
+
+fn get(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+    place: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = table.get(key).map_err(|error| error::storage(place, error))?;
+    Ok(row.map(|row| row.value().to_vec()))
+}
+
+fn scan(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    start: &[u8],
+    end: Option<&[u8]>,
+    order: Scan,
+    visit: Visit<'_>,
+    place: &str,
+) -> Result<(), StoreError> {
+    // redb does not take a range whose end is before its start.
+    if end.is_some_and(|end| end <= start) {
+        return Ok(());
+    }
+    let mut range = match end {
+        Some(end) => table.range::<&[u8]>(start..end),
+        None => table.range::<&[u8]>(start..),
+    }
+    .map_err(|error| error::storage(place, error))?;
+    let next = move || match order {
+        Scan::Forward => range.next(),
+        Scan::Backward => range.next_back(),
+    };
+    for row in std::iter::from_fn(next) {
+        let (key, value) = row.map_err(|error| error::storage(place, error))?;
+        if visit(key.value(), value.value()).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}

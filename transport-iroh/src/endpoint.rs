@@ -11,7 +11,8 @@ use std::{
 use iroh::{
     Endpoint, NetReportConfig, RelayMode, RelayUrl, SecretKey,
     endpoint::{
-        BindError, BindOpts, Builder, InvalidSocketAddr, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+        BindError, BindOpts, Builder, IdleTimeout, InvalidSocketAddr, PortmapperConfig, QuicTransportConfig, VarInt,
+        presets,
     },
 };
 use sync_core::transport::{TransportError, TransportErrorKind};
@@ -203,6 +204,7 @@ async fn end(bound: Bound) {
 fn quic() -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::MAX_STREAMS))
+        .max_idle_timeout(Some(IdleTimeout::try_from(limits::IDLE_TIMEOUT).expect("25 s fit 62 bits of ms")))
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW))
         .receive_window(VarInt::from_u32(limits::CONNECTION_WINDOW))
         .send_window(u64::from(limits::STREAM_WINDOW) * 4)

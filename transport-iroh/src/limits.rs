@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sync_core::transport::DIAL_DEADLINE;
+use sync_core::transport::{DIAL_DEADLINE, IDLE_DEADLINE};
 
 /// A dial gives up after this: one second before the contract's deadline, so that the answer is
 /// there in time on a busy machine too.
@@ -17,6 +17,11 @@ pub const MAX_IP_ADDRESSES: usize = 8;
 
 /// Of an address to be dialled at most this many relays are tried; a node has one home relay.
 pub const MAX_RELAYS: usize = 2;
+
+/// A connection ends when nothing arrived for this long. The count begins anew with the first thing sent after the
+/// last arrival (RFC 9000, section 10.1), and that is iroh's keep-alive after 5 s at the latest; together they keep the
+/// contract's deadline. (A mounted endpoint has the application's timeout.)
+pub const IDLE_TIMEOUT: Duration = IDLE_DEADLINE.saturating_sub(Duration::from_secs(5));
 
 /// Streams that the other end may have open at a time: ten replicas with a session and blobs
 /// each fit many times over.

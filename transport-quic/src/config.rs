@@ -16,7 +16,6 @@ use rustls::{
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     version::TLS13,
 };
-use sync_core::transport::IDLE_DEADLINE;
 
 use crate::limits;
 
@@ -68,8 +67,20 @@ impl QuicConfig {
             .max_incoming(limits::MAX_QUEUED)
             .incoming_buffer_size(limits::MAX_QUEUED_BYTES)
             .incoming_buffer_size_total(limits::MAX_QUEUED_BYTES_TOTAL);
-        Ok(Self { client, server, endpoint: EndpointConfig::default() })
+        Ok(Self { client, server, endpoint: endpoint_config() })
     }
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(limits::MAX_DATAGRAM).expect("it is between 1,200 and 65,527");
+    config
+}
+
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut config = MtuDiscoveryConfig::default();
+    config.upper_bound(limits::MAX_DATAGRAM);
+    config
 }
 
 fn transport_config(windows: Windows) -> TransportConfig {
@@ -82,8 +93,8 @@ fn transport_config(windows: Windows) -> TransportConfig {
         .receive_window(VarInt::from_u32(windows.connection))
         .send_window(u64::from(windows.stream) * 4)
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_DEADLINE).expect("30 s is a valid idle timeout")))
-        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+        .max_idle_timeout(Some(IdleTimeout::try_from(limits::IDLE_TIMEOUT).expect("25 s fit 62 bits of ms")))
+        .mtu_discovery_config(Some(mtu_discovery()));
     config
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sync_core::transport::DIAL_DEADLINE;
+use sync_core::transport::{DIAL_DEADLINE, IDLE_DEADLINE};
 
 /// A dial gives up after this: one second before the contract's deadline, so that the answer is
 /// there in time on a busy machine too.
@@ -19,6 +19,10 @@ pub const MAX_ADVERTISED: usize = 8;
 
 /// Silence is broken after this, so that six keep-alives fit the idle deadline and NAT mappings stay.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A connection ends when nothing arrived for this long. The count begins anew with the first thing sent after the
+/// last arrival (RFC 9000, section 10.1), and that is a keep-alive at the latest; together they keep the contract's deadline.
+pub const IDLE_TIMEOUT: Duration = IDLE_DEADLINE.saturating_sub(KEEP_ALIVE);
 
 /// Streams that the other end may have open at a time: ten replicas with a session and blobs
 /// each fit many times over. No one-way streams, no datagrams.
@@ -54,3 +58,8 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// The socket buffers that are asked for, in bytes; the kernel may give less. QUIC arrives in bursts
 /// of 64 KiB, and what finds no place is sent again.
 pub const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The largest datagram that path MTU discovery tries. On loopback and on networks with jumbo frames it
+/// doubles the throughput; elsewhere discovery settles at what the path takes, some 1,450 bytes. quinn hands
+/// the kernel ten at a time, which together must stay below 64 KiB.
+pub const MAX_DATAGRAM: u16 = 6400;

@@ -246,6 +246,24 @@ async fn garbage_at_the_port_does_no_harm() {
 }
 
 #[tokio::test]
+async fn b16_closing_ends_a_dial_under_way() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let id = SecretKey::generate().public();
+    let address: PeerAddress = format!("iroh:{id}?ip={}", silent.local_addr().unwrap()).parse().unwrap();
+    let client = build(loopback(), None).await;
+    let dial = tokio::spawn({
+        let client = client.clone();
+        async move { client.dial(&address).await.unwrap_err().kind }
+    });
+    // The dial has begun when its first packet is there.
+    silent.set_nonblocking(true).unwrap();
+    let silent = tokio::net::UdpSocket::from_std(silent).unwrap();
+    silent.readable().await.unwrap();
+    timeout(SOON, client.close()).await.unwrap();
+    assert_eq!(timeout(SOON, dial).await.unwrap().unwrap(), TransportErrorKind::Closed);
+}
+
+#[tokio::test]
 async fn b9_another_node_at_the_address_is_refused() {
     let (server, address, _accepted) = listening(loopback()).await;
     let id = SecretKey::generate().public();

@@ -52,8 +52,9 @@ pub const MAX_QUEUED_BYTES_TOTAL: u64 = 4 << 20;
 /// How long `stop_listening` waits for connections that are just ending before it leaves the rest to go on.
 pub const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// How long `close` waits until the other ends were told. Dead ones would take longer.
-pub const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How long `close` stays to tell the other ends. Each is told at once; the rest of the time is for those that
+/// did not hear it and send again. A dial under way to a dead address would take 3 s.
+pub const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// The socket buffers that are asked for, in bytes; the kernel may give less. QUIC arrives in bursts
 /// of 64 KiB, and what finds no place is sent again.

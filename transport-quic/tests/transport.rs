@@ -277,6 +277,23 @@ async fn b9_a_silent_address_is_a_timeout_within_the_deadline() {
 }
 
 #[tokio::test]
+async fn b16_closing_ends_a_dial_under_way_and_does_not_wait_for_it() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address: PeerAddress = format!("quic://{}", silent.local_addr().unwrap()).parse().unwrap();
+    let client = build(loopback(), None).await;
+    let dial = tokio::spawn({
+        let client = client.clone();
+        async move { client.dial(&address).await.unwrap_err().kind }
+    });
+    // The dial has begun when its first packet is there.
+    silent.set_nonblocking(true).unwrap();
+    let silent = tokio::net::UdpSocket::from_std(silent).unwrap();
+    silent.readable().await.unwrap();
+    timeout(Duration::from_secs(2), client.close()).await.expect("nothing is left to be told");
+    assert_eq!(timeout(SOON, dial).await.unwrap().unwrap(), TransportErrorKind::Closed);
+}
+
+#[tokio::test]
 async fn b9_a_name_without_an_address_is_unreachable_and_a_foreign_scheme_is_unsupported() {
     let client = build(loopback(), None).await;
     let nowhere = client.dial(&"quic://nowhere.invalid:4433".parse().unwrap()).await.unwrap_err();
@@ -329,6 +346,48 @@ async fn one_connection_more_than_allowed_is_refused_and_harms_none() {
     let _second = client.dial(&address).await.unwrap();
     assert_eq!(client.dial(&address).await.unwrap_err().kind, TransportErrorKind::Refused);
     echo(&*first, &*first_there).await;
+}
+
+/// Beyond `VALIDATE_FROM` handshakes at a time who dials must come back with a token, unseen by the caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_dials_at_once_all_succeed() {
+    let (_server, address, mut accepted) = listening(loopback()).await;
+    let taken = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while taken.len() < 100 {
+            taken.push(accepted.recv().await.unwrap());
+        }
+        taken
+    });
+    let client = build(loopback(), None).await;
+    let mut dials = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (client, address) = (client.clone(), address.clone());
+        dials.spawn(async move { client.dial(&address).await.unwrap() });
+    }
+    let dialled = dials.join_all().await;
+    let taken = timeout(SOON, taken).await.unwrap().unwrap();
+    let bindings = |connections: &[Box<dyn Connection>]| {
+        connections.iter().map(|connection| connection.channel_binding()).collect::<std::collections::HashSet<_>>()
+    };
+    assert_eq!(bindings(&dialled), bindings(&taken));
+    assert_eq!(bindings(&dialled).len(), 100);
+}
+
+#[tokio::test]
+async fn nobody_takes_connections_so_those_beyond_the_queue_are_closed() {
+    let (_server, address, accepted) = listening(loopback()).await;
+    let client = build(loopback(), None).await;
+    let mut ends = tokio::task::JoinSet::new();
+    for _ in 0..=Incoming::CAPACITY {
+        let dialled = client.dial(&address).await.unwrap();
+        ends.spawn(async move { dialled.closed().await.kind });
+    }
+    let one = timeout(SOON, ends.join_next()).await.expect("one is closed at once");
+    assert_eq!(one.unwrap().unwrap(), TransportErrorKind::ConnectionLost);
+    assert_eq!(accepted.len(), Incoming::CAPACITY);
+    drop(accepted);
+    assert_eq!(client.dial(&address).await.unwrap_err().kind, TransportErrorKind::Refused);
 }
 
 #[tokio::test]

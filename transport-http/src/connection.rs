@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use sync_core::transport::{ByteStream, CloseReason, Connection, TransportError};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::listen::Caller;
+
 /// What a transport knows of its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Registry(Mutex<Vec<Weak<Held>>>);
@@ -13,13 +15,21 @@ pub(crate) struct Registry(Mutex<Vec<Weak<Held>>>);
 #[derive(Debug)]
 struct Held {
     connection: Box<dyn Connection>,
-    /// The place among the connections that the listener allows.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
+}
+
+/// What an accepted connection takes up, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// One of the connections that the transport allows.
+    pub _permit: OwnedSemaphorePermit,
+    /// One of those of its address; unknown when the application's server accepted it.
+    pub _caller: Option<Arc<Caller>>,
 }
 
 impl Registry {
     /// Remembers `connection` as long as its user keeps it.
-    pub fn hold(&self, connection: Box<dyn Connection>, place: Option<OwnedSemaphorePermit>) -> Box<dyn Connection> {
+    pub fn hold(&self, connection: Box<dyn Connection>, place: Option<Place>) -> Box<dyn Connection> {
         let held = Arc::new(Held { connection, _place: place });
         let mut all = self.all();
         if all.len() == all.capacity() {

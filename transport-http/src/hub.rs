@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State, WebSocketUpgrade},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -16,12 +16,13 @@ use sync_core::{
         upgrade::{Role, upgrade},
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::SYNC_PATH,
-    connection::Registry,
+    connection::{Place, Registry},
+    listen::Caller,
     rest::{self, NodeApi, Refusal},
     websocket::{ServerPipe, limit},
 };
@@ -88,7 +89,7 @@ impl Hub {
     }
 
     /// Remembers a connection; it ends when the transport is closed.
-    pub fn hold(&self, connection: Box<dyn Connection>, place: Option<OwnedSemaphorePermit>) -> Box<dyn Connection> {
+    pub fn hold(&self, connection: Box<dyn Connection>, place: Option<Place>) -> Box<dyn Connection> {
         let connection = self.connections.hold(connection, place);
         // Whoever was just being held while it closed is not forgotten.
         if self.closed.is_cancelled() {
@@ -97,8 +98,9 @@ impl Hub {
         connection
     }
 
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.node.get()?.places.clone().try_acquire_owned().ok()
+    fn place(&self, caller: Option<Arc<Caller>>) -> Option<Place> {
+        let permit = self.node.get()?.places.clone().try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, _caller: caller })
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {
@@ -123,8 +125,12 @@ async fn while_listening(State(hub): State<Arc<Hub>>, request: Request, next: Ne
 }
 
 /// Makes a connection of a request.
-async fn accept(State(hub): State<Arc<Hub>>, upgrade: WebSocketUpgrade) -> Response {
-    let Some(place) = hub.place() else {
+async fn accept(
+    State(hub): State<Arc<Hub>>,
+    caller: Option<Extension<Arc<Caller>>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let Some(place) = hub.place(caller.map(|Extension(caller)| caller)) else {
         return Refusal::Unavailable("the node has as many connections as it takes").into_response();
     };
     limit(upgrade).on_upgrade(move |socket| async move {
@@ -138,7 +144,7 @@ async fn accept(State(hub): State<Arc<Hub>>, upgrade: WebSocketUpgrade) -> Respo
     })
 }
 
-async fn hand_over(hub: &Hub, pipe: ServerPipe, place: OwnedSemaphorePermit) -> Result<(), TransportError> {
+async fn hand_over(hub: &Hub, pipe: ServerPipe, place: Place) -> Result<(), TransportError> {
     let connection = hub.hold(upgrade(pipe, Role::Listener).await?, Some(place));
     if let Some(incoming) = hub.incoming() {
         incoming.offer(connection);

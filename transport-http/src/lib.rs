@@ -37,6 +37,23 @@
 //! # }
 //! ```
 //!
+//! # Proxies
+//!
+//! Dialling goes through the proxy that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`). A reverse proxy in
+//! front of a listener must pass the upgrade on; nginx does it with
+//!
+//! ```text
+//! location /notes/ {
+//!     proxy_pass http://127.0.0.1:8080/;
+//!     proxy_http_version 1.1;
+//!     proxy_set_header Upgrade $http_upgrade;
+//!     proxy_set_header Connection upgrade;
+//!     proxy_read_timeout 1h;
+//! }
+//! ```
+//!
+//! and the listener says under which address it is reached: [`HttpBuilder::advertise`].
+//!
 //! # Routes
 //!
 //! They are below the path of the address, and answer while the transport listens.

@@ -24,9 +24,9 @@ pub const WATCH_TICK: Duration = Duration::from_secs(1);
 /// Plain HTTP connections at a time, before they become WebSockets. Each costs about 10 KiB.
 pub const MAX_REQUESTING: usize = 512;
 
-/// The same from one address, so that one host cannot take all. Loopback is exempt: a reverse
-/// proxy on the machine brings everybody from there.
-pub const MAX_REQUESTING_PER_ADDRESS: usize = 128;
+/// Connections from one address, before and after they become WebSockets, so that one host cannot take all.
+/// Loopback is exempt: a reverse proxy on the machine brings everybody from there.
+pub const MAX_PER_ADDRESS: usize = 128;
 
 /// The head of a request. Ours have a few hundred bytes.
 pub const MAX_HEAD_LEN: usize = 16 * 1024;

@@ -30,9 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::limits::{
-    ANSWER_STALL, MAX_HEAD_LEN, MAX_REQUESTING, MAX_REQUESTING_PER_ADDRESS, REQUEST_DEADLINE, WATCH_TICK,
-};
+use crate::limits::{ANSWER_STALL, MAX_HEAD_LEN, MAX_PER_ADDRESS, MAX_REQUESTING, REQUEST_DEADLINE, WATCH_TICK};
 
 /// A running listener. Dropping it without [`Listener::stop`] leaves its end to the token.
 #[derive(Debug)]
@@ -83,7 +81,7 @@ async fn serve(socket: TcpListener, server: Arc<Server>, stop: CancellationToken
         match accepted {
             Ok((stream, address)) => {
                 if let Some(caller) = server.callers.admit(address.ip()) {
-                    requesting.spawn(converse(server.clone(), stream, caller, place));
+                    requesting.spawn(converse(server.clone(), stream, Arc::new(caller), place));
                 }
             }
             Err(error) => {
@@ -96,15 +94,15 @@ async fn serve(socket: TcpListener, server: Arc<Server>, stop: CancellationToken
 }
 
 /// One HTTP connection, to its end, its upgrade or its deadline.
-async fn converse(server: Arc<Server>, stream: TcpStream, caller: Caller, place: OwnedSemaphorePermit) {
+async fn converse(server: Arc<Server>, stream: TcpStream, caller: Arc<Caller>, place: OwnedSemaphorePermit) {
     let activity = Arc::new(Activity::default());
     let conversation = async {
         stream.set_nodelay(true).ok();
         let stream = Counted { inner: stream, activity: activity.clone() };
         match &server.tls {
-            None => answer(&server.router, stream, &activity).await,
+            None => answer(&server.router, stream, &activity, &caller).await,
             Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => answer(&server.router, stream, &activity).await,
+                Ok(stream) => answer(&server.router, stream, &activity, &caller).await,
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
             },
         }
@@ -113,14 +111,16 @@ async fn converse(server: Arc<Server>, stream: TcpStream, caller: Caller, place:
         () = conversation => {}
         () = activity.overdue() => tracing::debug!("an HTTP connection was too slow"),
     }
-    drop((caller, place));
+    drop(place);
 }
 
-async fn answer<S>(router: &Router, stream: S, activity: &Arc<Activity>)
+async fn answer<S>(router: &Router, stream: S, activity: &Arc<Activity>, caller: &Arc<Caller>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        // A WebSocket keeps it, so that one address cannot have them all.
+        request.extensions_mut().insert(caller.clone());
         let request_in_work = InWork::begin(activity);
         let answer = router.clone().oneshot(request.map(Body::new));
         async move {
@@ -143,13 +143,14 @@ where
 struct Callers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 /// One connection of an address, counted until dropped.
-struct Caller(Callers, IpAddr);
+#[derive(Debug)]
+pub(crate) struct Caller(Callers, IpAddr);
 
 impl Callers {
     fn admit(&self, address: IpAddr) -> Option<Caller> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
-        if *count >= MAX_REQUESTING_PER_ADDRESS && !address.to_canonical().is_loopback() {
+        if *count >= MAX_PER_ADDRESS && !address.to_canonical().is_loopback() {
             return None;
         }
         *count += 1;
@@ -308,4 +309,26 @@ async fn bind_at(wanted: SocketAddr, remembered: Option<u16>) -> io::Result<TcpL
         }
     }
     TcpListener::bind(wanted).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b35_one_address_cannot_take_all_places() {
+        let callers = Callers::default();
+        let (greedy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let mut kept: Vec<Caller> = (0..MAX_PER_ADDRESS).map(|_| callers.admit(greedy).unwrap()).collect();
+        assert!(callers.admit(greedy).is_none());
+        let _other = callers.admit(other).unwrap();
+        kept.pop();
+        assert!(callers.admit(greedy).is_some());
+        kept.clear();
+        assert_eq!(callers.0.lock().unwrap().len(), 1);
+        // A reverse proxy on this machine brings everybody.
+        for loopback in [IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap(), "::ffff:127.0.0.1".parse().unwrap()] {
+            kept.extend((0..2 * MAX_PER_ADDRESS).map(|_| callers.admit(loopback).unwrap()));
+        }
+    }
 }

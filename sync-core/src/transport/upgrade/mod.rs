@@ -16,12 +16,17 @@
 //!
 //! The layers, from the pipe up:
 //!
-//! 1. *Noise* `XX_25519_ChaChaPoly_BLAKE2s` with fresh static keys on both sides: it encrypts and
-//!    authenticates the pipe, and its handshake hash is the channel binding. Who is at the other
-//!    end is not asked here: the signed handshake above proves it against that hash.
-//! 2. *Messages*: each Noise message goes behind its length (2 bytes, big-endian). The first
-//!    byte of the plaintext says what it is: data, keep-alive, or a farewell with its reason.
-//! 3. *yamux* 0.13 over the data. One task owns it all, so a connection costs one task.
+//! 1. *Noise* `XX_25519_ChaChaPoly_BLAKE2s` with fresh static keys on both sides, the prologue
+//!    `syncline v1 noise yamux` and a zero byte, no payloads: it encrypts and authenticates the pipe, and its handshake
+//!    hash is the channel binding. Who is at the other end is not asked here: the signed handshake above
+//!    proves it against that hash.
+//! 2. *Messages*: each Noise message, those of the handshake too, goes behind its length (2 bytes, big-endian). After the
+//!    handshake the first byte of the plaintext says what it is: 0 data, 1 keep-alive, 2 farewell with its
+//!    [`CloseReason`](super::CloseReason) (4 bytes, big-endian). Others are skipped. The borders of data messages mean nothing.
+//! 3. *yamux* (version 0 of its specification) over the data; the dialler is its client. One task owns it all,
+//!    so a connection costs one task.
+//!
+//! Either end sends something at least every 10 s, and gives up after 25 s without a byte.
 
 mod connection;
 mod driver;

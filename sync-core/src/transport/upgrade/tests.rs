@@ -138,6 +138,28 @@ async fn b79_messages_of_unknown_kinds_are_skipped() {
     assert_eq!(&heard, b"hello");
 }
 
+/// The numbers on the wire, which other implementations rely on.
+#[tokio::test]
+async fn keep_alives_and_farewells_are_understood_by_their_numbers() {
+    let cases = [
+        (0u32, TransportErrorKind::ConnectionLost, "not needed any more"),
+        (1, TransportErrorKind::ConnectionLost, "protocol"),
+        (2, TransportErrorKind::ConnectionLost, "another connection"),
+        (3, TransportErrorKind::Refused, "refused"),
+        (4, TransportErrorKind::ConnectionLost, "not needed any more"),
+    ];
+    for (reason, kind, text) in cases {
+        let (mut pipe, mut noise, there) = insider().await;
+        say(&mut pipe, &mut noise, &[1]).await;
+        let mut farewell = vec![2];
+        farewell.extend_from_slice(&reason.to_be_bytes());
+        say(&mut pipe, &mut noise, &farewell).await;
+        let error = there.closed().await;
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.context.contains(text), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn b77_more_streams_than_wait_for_accept_are_held_back() {
     let (mut pipe, mut noise, there) = insider().await;

@@ -23,6 +23,10 @@ pub const WINDOW_FRAMES: u64 = 512;
 /// transaction is written goes into the next one together.
 pub const APPLY_LEN: usize = 2 << 20;
 
+/// A replica of at most so many entries is sent whole rather than compared: comparing takes a
+/// round trip, sixteen entries are a packet or two.
+pub const NEARLY_EMPTY: u64 = 16;
+
 /// The most claims in one message of a reconciliation.
 pub const MAX_CLAIMS: usize = 256;
 

@@ -284,7 +284,7 @@ impl Session {
             self.tail = Some(start);
             self.confirmed = start;
             // A peer that has lost everything needs back what it once gave.
-            self.echo_until = if theirs.root.count == 0 { mine.head } else { Position(0) };
+            self.echo_until = if is_nearly_empty(&theirs) { mine.head } else { Position(0) };
             let reading = self.pump_out(io, known);
             if !reading {
                 let mark = self.mark(known);
@@ -374,7 +374,12 @@ impl Session {
             self.confirmed = changes.through.max(self.confirmed);
             effects.push(Effect::Confirmed(self.confirmed));
         }
-        self.pump_out(io, known);
+        let reading = self.pump_out(io, known);
+        if changes.entries == 0 && !reading && !self.synced {
+            // Nothing of it was for the peer; it can compare roots now.
+            let mark = self.mark(known);
+            self.send(io, Message::Mark(mark));
+        }
         effects
     }
 
@@ -510,6 +515,7 @@ impl Session {
         self.verified.push_back(batch);
         let mut effects = Vec::new();
         self.pump_in(io, known, &mut effects);
+        self.pump_out(io, known);
         effects
     }
 
@@ -541,6 +547,7 @@ impl Session {
         let ours = self.mark(known);
         self.send(io, Message::Mark(ours));
         self.pump_in(io, known, &mut effects);
+        self.pump_out(io, known);
         effects
     }
 
@@ -723,12 +730,18 @@ pub(super) struct Applied {
     pub refused_count: u64,
 }
 
+/// Whether a side has so little that sending all costs less than finding out what it has: a node
+/// that has just joined holds the grants that let it in, and nothing else.
+fn is_nearly_empty(facts: &Facts) -> bool {
+    facts.root.count <= NEARLY_EMPTY
+}
+
 /// From where `sender` must stream its log to `receiver`; none when no position is valid.
 fn log_start(sender: &Facts, receiver: &Facts) -> Option<Position> {
     match receiver.have {
-        _ if receiver.root.count == 0 => Some(Position(0)),
+        _ if is_nearly_empty(receiver) => Some(Position(0)),
         Some((store, position)) if store == sender.store && position <= sender.head => Some(position),
-        _ if sender.root.count == 0 => Some(sender.head),
+        _ if is_nearly_empty(sender) => Some(Position(0)),
         _ => None,
     }
 }

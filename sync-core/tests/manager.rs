@@ -1,0 +1,183 @@
+//! The manager over the transport in memory and the store in memory: whole nodes in one process.
+
+use std::{sync::Arc, time::Duration};
+
+use sync_core::{
+    machine::{Event, SyncOutcome},
+    manager::{Access, ManagerError, Replica, SyncManager},
+    model::Ticket,
+    store::{Position, ReplicaStore},
+    transport::memory::{MemoryNetwork, MemoryTransport},
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+async fn node_on(store: Arc<dyn ReplicaStore>, network: &MemoryNetwork, name: &str) -> SyncManager {
+    let manager = SyncManager::builder(store).spawn().await.unwrap();
+    manager.register_transport("memory", MemoryTransport::builder(network, name)).await.unwrap();
+    manager.accept_connections().await.unwrap();
+    manager
+}
+
+async fn node(network: &MemoryNetwork, name: &str) -> SyncManager {
+    node_on(Arc::new(store_mem::open().unwrap()), network, name).await
+}
+
+async fn equal(nodes: &[&Replica]) {
+    let wait = async {
+        let mut watches: Vec<_> = nodes.iter().map(|node| node.watch("", node.head())).collect();
+        loop {
+            let mut roots = Vec::new();
+            for node in nodes {
+                roots.push(node.state().await.unwrap().root);
+            }
+            if roots.windows(2).all(|pair| pair[0] == pair[1]) {
+                return;
+            }
+            let changes = watches.iter_mut().map(|watch| Box::pin(watch.next()));
+            let _ = tokio::time::timeout(Duration::from_millis(200), futures_util::future::select_all(changes)).await;
+        }
+    };
+    tokio::time::timeout(LONG, wait).await.expect("the replicas become equal");
+}
+
+async fn shared(manager: &SyncManager) -> (Replica, Ticket) {
+    let replica = manager.create_replica().await.unwrap();
+    let ticket = replica.share(Access::WRITE).await.unwrap();
+    (replica, ticket)
+}
+
+#[tokio::test]
+async fn b17_first_contact_syncs_everything_and_changes_are_live_both_ways() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let (left, ticket) = shared(&a).await;
+    for n in 0..300 {
+        left.put(format!("key {n}"), format!("value {n}")).await.unwrap();
+    }
+    let right = b.join(ticket).await.unwrap();
+    b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+    assert_eq!(right.state().await.unwrap().root, left.state().await.unwrap().root);
+    let mut watch = left.watch("from b", left.head());
+    right.put("from b", "hello").await.unwrap();
+    let seen = tokio::time::timeout(LONG, watch.next()).await.unwrap().unwrap();
+    assert_eq!(&seen.entry.op.key_bytes()[..], b"from b");
+    left.delete("key 7").await.unwrap();
+    left.delete_prefix("key 1").await.unwrap();
+    equal(&[&left, &right]).await;
+    assert_eq!(right.get("key 7").await.unwrap(), None);
+    assert_eq!(right.get("key 12").await.unwrap(), None);
+    assert!(right.get("key 2").await.unwrap().is_some());
+    a.flush(LONG).await.unwrap();
+    b.flush(LONG).await.unwrap();
+    let peer = &a.status().await.unwrap().replicas[0].peers[0];
+    assert_eq!(peer.pending, 0);
+}
+
+#[tokio::test]
+async fn b19_equal_replicas_cost_one_round_trip_of_constant_size() {
+    let network = MemoryNetwork::new();
+    let mut sizes = Vec::new();
+    for count in [10, 1000] {
+        let store: Arc<dyn ReplicaStore> = Arc::new(store_mem::open().unwrap());
+        let (a, b) = (node(&network, "a").await, node_on(store.clone(), &network, "b").await);
+        let (left, ticket) = shared(&a).await;
+        let mut transaction = left.write();
+        for n in 0..count {
+            transaction.put(format!("key {n}"), "v").await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let right = b.join(ticket).await.unwrap();
+        b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+        a.flush(LONG).await.unwrap();
+        b.shutdown(LONG).await.unwrap();
+        // It comes back and does not listen, so that only one side opens.
+        let b = SyncManager::builder(store).spawn().await.unwrap();
+        let mut events = b.events();
+        b.register_transport("memory", MemoryTransport::builder(&network, "b")).await.unwrap();
+        while !matches!(tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap(), Event::Synced { .. }) {}
+        let traffic = b.status().await.unwrap().replicas[0].peers[0].traffic;
+        assert_eq!((traffic.sent, traffic.received, traffic.messages, traffic.round_trips), (0, 0, 2, 1));
+        sizes.push(traffic.bytes_sent + traffic.bytes_received);
+        a.shutdown(LONG).await.unwrap();
+        b.shutdown(LONG).await.unwrap();
+    }
+    assert!(sizes[1] <= 400 && sizes[1].abs_diff(sizes[0]) <= 8, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn b22_a_chain_converges_though_its_ends_never_meet() {
+    let network = MemoryNetwork::new();
+    let (a, b, c) = (node(&network, "a").await, node(&network, "b").await, node(&network, "c").await);
+    let (first, ticket) = shared(&a).await;
+    let middle = b.join(ticket).await.unwrap();
+    b.wait_synced(middle.id(), a.node_id(), LONG).await.unwrap();
+    let onward = middle.share(Access::WRITE).await.unwrap();
+    let last = c.join(onward).await.unwrap();
+    first.put("a", "1").await.unwrap();
+    last.put("c", "3").await.unwrap();
+    middle.put("b", "2").await.unwrap();
+    equal(&[&first, &middle, &last]).await;
+    assert!(last.get("a").await.unwrap().is_some());
+    assert!(first.get("c").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn b61_strangers_and_readers_get_no_further_than_their_right() {
+    let network = MemoryNetwork::new();
+    let (a, b, c) = (node(&network, "a").await, node(&network, "b").await, node(&network, "c").await);
+    let (left, _) = shared(&a).await;
+    left.put("secret", "value").await.unwrap();
+    // A stranger knows the address and the replica's id, and has no ticket.
+    c.store().create_replica(left.id(), vec![]).await.unwrap();
+    let stranger = c.open_replica(left.id()).await.unwrap();
+    let report = c.sync_with(a.addresses().await.unwrap()[0].clone(), left.id(), LONG).await.unwrap();
+    assert!(matches!(report.outcome, SyncOutcome::Refused(_)), "{report:?}");
+    assert_eq!(stranger.get("secret").await.unwrap(), None);
+    // A reader reads, and its writes are refused where they are made.
+    let reader = b.join(left.share(Access::READ).await.unwrap()).await.unwrap();
+    b.wait_synced(reader.id(), a.node_id(), LONG).await.unwrap();
+    assert!(reader.get("secret").await.unwrap().is_some());
+    assert!(matches!(reader.put("mine", "x").await, Err(ManagerError::NotPermitted { .. })));
+    assert!(matches!(reader.share(Access::WRITE).await, Err(ManagerError::CannotShare(_))));
+}
+
+#[tokio::test]
+async fn b39_what_was_written_while_the_peer_was_away_reaches_it_when_it_returns() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let store: Arc<dyn ReplicaStore> = Arc::new(store_mem::open().unwrap());
+    let b = node_on(store.clone(), &network, "b").await;
+    let (left, ticket) = shared(&a).await;
+    let right = b.join(ticket).await.unwrap();
+    b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+    b.shutdown(LONG).await.unwrap();
+    for n in 0..50 {
+        left.put(format!("{n}"), "while away").await.unwrap();
+    }
+    let status = a.status().await.unwrap();
+    assert_eq!(status.replicas[0].peers[0].pending, 50);
+    let b = node_on(store, &network, "b").await;
+    let right = b.open_replica(right.id()).await.unwrap();
+    equal(&[&left, &right]).await;
+    a.flush(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_begins_where_it_is_told_and_goes_on() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let replica = a.create_replica().await.unwrap();
+    replica.put("x/1", "1").await.unwrap();
+    replica.put("y/1", "1").await.unwrap();
+    replica.put("x/2", "2").await.unwrap();
+    let mut watch = replica.watch("x/", Position(0));
+    assert_eq!(&watch.next().await.unwrap().entry.op.key_bytes()[..], b"x/1");
+    assert_eq!(&watch.next().await.unwrap().entry.op.key_bytes()[..], b"x/2");
+    assert_eq!(watch.try_next().await.unwrap(), None);
+    let resumed = replica.watch("", watch.position());
+    replica.delete_prefix("x").await.unwrap();
+    assert_eq!(&watch.next().await.unwrap().entry.op.key_bytes()[..], b"x");
+    let mut resumed = resumed;
+    assert_eq!(&resumed.next().await.unwrap().entry.op.key_bytes()[..], b"x");
+}

@@ -211,6 +211,11 @@ impl Partial {
         self.lock().verified.contains(&(0..self.tree.groups()))
     }
 
+    /// Whether some of it is claimed.
+    pub fn is_claimed(&self) -> bool {
+        !self.lock().claimed.is_empty()
+    }
+
     /// Reserves the next run of at most `max_groups` missing groups that nobody has claimed.
     /// Nothing when all is here or claimed.
     pub fn claim(self: &Arc<Self>, max_groups: u64) -> Option<Claim> {

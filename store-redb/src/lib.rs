@@ -11,14 +11,17 @@ pub mod error;
 use std::{path::Path, sync::Arc};
 
 pub use engine::{DEFAULT_CACHE_BYTES, RedbEngine};
-use sync_core::store::{EngineStore, ReplicaStore, StoreError, StoreRegistry};
+use sync_core::store::{ContentDir, EngineStore, ReplicaStore, StoreError, StoreRegistry};
 
 /// A store in a redb file.
 pub type RedbStore = EngineStore<RedbEngine>;
 
 /// Opens the store in the file at `path`, or makes a new one there, with the directories above it.
+/// Content lies beside it, in a directory of the same name with the ending `content`.
 pub fn open(path: impl AsRef<Path>) -> Result<RedbStore, StoreError> {
-    EngineStore::open(RedbEngine::open(path)?)
+    let engine = RedbEngine::open(&path)?;
+    let content = ContentDir::open(path.as_ref().with_extension("content"))?;
+    EngineStore::open_beside(engine, content)
 }
 
 /// Registers the store as `redb`: `redb:/path/of/file`.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{
     commits::CommitChanges,
+    content::{self, Reference},
     core::Shared,
     engine::{EngineWrite, Scan},
     index::{self, Deltas},
@@ -18,8 +19,8 @@ use super::{
     types::{Apply, Origin, Outcome, StoreError},
 };
 use crate::model::{
-    AuthorId, MAX_AHEAD, Op, Order, ReplicaId, Rights, RightsError, SlotKey, SlotRange, VerifiedBundle, VerifiedEntry,
-    successor_of_prefix,
+    AuthorId, Hash, MAX_AHEAD, Op, Order, ReplicaId, Rights, RightsError, SlotKey, SlotRange, Value, VerifiedBundle,
+    VerifiedEntry, successor_of_prefix,
 };
 
 /// How many changes to the index wait in memory: a prefix tombstone can remove any number of entries.
@@ -152,6 +153,9 @@ fn judge<'a>(
     (candidates, rights)
 }
 
+/// The content that an entry refers to, if it does, and its claimed length.
+type Blob = Option<(Hash, u64)>;
+
 /// Writes one replica in a transaction.
 struct Writer<'a> {
     rows: &'a mut dyn EngineWrite,
@@ -177,14 +181,14 @@ impl Writer<'_> {
         };
         let old = match self.rows.get(&slot)? {
             Some(bytes) => {
-                let (row, _) = EntryRow::decode(&bytes)?;
+                let (row, body) = EntryRow::decode(&bytes)?;
                 if row.hash == order.hash {
                     return Ok(Outcome::Present);
                 }
                 if self.order(&row)? > order {
                     return Ok(Outcome::Dominated);
                 }
-                Some(row)
+                Some((row, rows::blob_of(body)?))
             }
             None => None,
         };
@@ -192,8 +196,8 @@ impl Writer<'_> {
             return Ok(Outcome::Dominated);
         }
         let mut replaced = 0;
-        if let Some(row) = old {
-            self.remove(&slot, &candidate.place, &row)?;
+        if let Some((row, blob)) = old {
+            self.remove(&slot, &candidate.place, &row, blob)?;
             replaced += 1;
         }
         match candidate.entry.op {
@@ -272,24 +276,28 @@ impl Writer<'_> {
         let mut removed = 0;
         let mut start = start;
         loop {
-            let mut chunk: Vec<(Vec<u8>, EntryRow)> = Vec::new();
+            let mut chunk: Vec<(Vec<u8>, EntryRow, Blob)> = Vec::new();
             rows::scan(self.rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
-                chunk.push((key.to_vec(), EntryRow::decode(value)?.0));
+                let (row, body) = EntryRow::decode(value)?;
+                chunk.push((key.to_vec(), row, rows::blob_of(body)?));
                 Ok(chunk.len() < REMOVAL_CHUNK)
             })?;
-            let Some((last, _)) = chunk.last() else { return Ok(removed) };
+            let Some((last, ..)) = chunk.last() else { return Ok(removed) };
             start = [&last[..], &[0]].concat();
-            for (key, row) in chunk {
+            for (key, row, blob) in chunk {
                 if self.order(&row)? < *order {
-                    self.remove(&key, &SlotKey::from_bytes(entry_key::place(&key)?), &row)?;
+                    self.remove(&key, &SlotKey::from_bytes(entry_key::place(&key)?), &row, blob)?;
                     removed += 1;
                 }
             }
         }
     }
 
-    fn remove(&mut self, slot: &[u8], place: &SlotKey, row: &EntryRow) -> Result<(), StoreError> {
+    fn remove(&mut self, slot: &[u8], place: &SlotKey, row: &EntryRow, blob: Blob) -> Result<(), StoreError> {
         self.rows.delete(slot)?;
+        if let Some((hash, len)) = blob {
+            content::unrefer(self.rows, &Reference { hash, len, entry: slot })?;
+        }
         self.rows.delete(&rows::log_key(self.replica, row.position))?;
         self.commits.removed(&row.proof);
         if entry_key::is_tombstone(slot) {
@@ -313,6 +321,9 @@ impl Writer<'_> {
         let position = candidate.position;
         let row = EntryRow { hash: order.hash, timestamp: order.timestamp, author, position, origin, proof };
         self.rows.put(&slot, &row.encode(op))?;
+        if let Op::Put { value: Value::Blob { hash, len }, .. } = op {
+            content::refer(self.rows, &Reference { hash: *hash, len: *len, entry: &slot })?;
+        }
         self.commits.inserted(&proof);
         self.log.push((position, origin, slot));
         self.head.position = self.head.position.max(position);
@@ -370,17 +381,20 @@ pub(super) fn remove_replica(
     for prefix in rows::prefixes_of(replica) {
         let end = rows::after(&prefix);
         loop {
-            let mut chunk: Vec<Vec<u8>> = Vec::new();
+            let mut chunk: Vec<(Vec<u8>, Blob)> = Vec::new();
             rows::scan(rows, (&prefix, end.as_deref()), Scan::Forward, |key, value| {
                 bytes += (key.len() + value.len()) as u64;
-                chunk.push(key.to_vec());
+                chunk.push((key.to_vec(), rows::blob_in(key, value)?));
                 Ok(chunk.len() < REMOVAL_CHUNK)
             })?;
             if chunk.is_empty() {
                 break;
             }
-            for key in chunk {
+            for (key, blob) in chunk {
                 rows.delete(&key)?;
+                if let Some((hash, len)) = blob {
+                    content::unrefer(rows, &Reference { hash, len, entry: &key })?;
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::types::*;
+use super::{content::ContentStore, types::*};
 use crate::model::{Key, ReplicaId, SlotRange, Summary};
 
 /// Keeps replicas, and the few things that a node keeps for itself.
@@ -36,7 +36,7 @@ use crate::model::{Key, ReplicaId, SlotRange, Summary};
 /// - *a dropped replica leaves nothing* but what the caller records.
 /// - *an unknown replica is an error*, and reading creates nothing.
 #[async_trait]
-pub trait ReplicaStore: fmt::Debug + Send + Sync + 'static {
+pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
     /// The store's random id.
     fn store_id(&self) -> StoreId;
 

@@ -2,21 +2,27 @@
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_channel::oneshot;
+use sync_content::ContentDir;
 
 use super::{
+    content::{
+        Begun, ContentKeeper, ContentStatus, ContentStore, Download, Imported, OnProgress, Reader, Referrer, Want,
+    },
     contract::ReplicaStore,
     core::{Core, Write, Written},
     engine::Engine,
     queue::Queue,
     types::*,
 };
-use crate::model::{Key, ReplicaId, SlotRange, Summary};
+use crate::model::{Hash, Key, ReplicaId, SlotRange, Summary};
 
 /// How many requests to write wait for the writer.
 const WRITE_QUEUE: usize = 1_024;
@@ -30,6 +36,12 @@ const MAX_GROUP: usize = 16_384;
 /// How many threads read. Reads are short; two keep a long one from holding up the others.
 const READERS: usize = 2;
 
+/// How many threads import content, and how many do what downloads need: neither waits for the other.
+const CONTENT_THREADS: usize = 2;
+
+/// How many requests wait for each of the two.
+const CONTENT_QUEUE: usize = 1_024;
+
 /// A store over an engine: one thread writes, and merges what waits into one transaction; a few read.
 ///
 /// When the last handle is dropped, what was begun is finished and the threads end.
@@ -37,6 +49,9 @@ pub struct EngineStore<E: Engine> {
     core: Arc<Core<E>>,
     writes: Arc<Queue<WriteJob>>,
     reads: Arc<Queue<ReadJob<E>>>,
+    content: Arc<ContentKeeper<E>>,
+    imports: Arc<Queue<ContentJob<E>>>,
+    downloads: Arc<Queue<ContentJob<E>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -45,7 +60,9 @@ struct WriteJob {
     done: oneshot::Sender<Result<Written, StoreError>>,
 }
 
-type ReadJob<E> = Box<dyn FnOnce(&Core<E>) + Send>;
+type ReadJob<E> = Job<Core<E>>;
+
+type ContentJob<E> = Job<ContentKeeper<E>>;
 
 impl<E: Engine> fmt::Debug for EngineStore<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,17 +71,25 @@ impl<E: Engine> fmt::Debug for EngineStore<E> {
 }
 
 impl<E: Engine> EngineStore<E> {
-    /// Opens the store in `engine`, or makes a new one there.
+    /// Opens the store in `engine`, or makes a new one there. Content is kept in memory.
     #[cfg(feature = "manager")]
     pub fn open(engine: E) -> Result<Self, StoreError> {
+        Self::open_beside(engine, ContentDir::in_memory())
+    }
+
+    /// Opens the store in `engine`, or makes a new one there, with its content in `content`, which
+    /// belongs to this store alone.
+    #[cfg(feature = "manager")]
+    pub fn open_beside(engine: E, content: ContentDir) -> Result<Self, StoreError> {
         let mut fresh = [0; 32];
         getrandom::fill(&mut fresh).expect("the operating system has randomness");
-        Self::open_with(engine, fresh)
+        Self::open_with(engine, fresh, content)
     }
 
     /// Opens the store in `engine`, or makes a new one from `fresh`, 32 random bytes.
-    pub fn open_with(engine: E, fresh: [u8; 32]) -> Result<Self, StoreError> {
+    pub fn open_with(engine: E, fresh: [u8; 32], content: ContentDir) -> Result<Self, StoreError> {
         let core = Arc::new(Core::open(engine, fresh)?);
+        let content = Arc::new(ContentKeeper::open(core.clone(), content)?);
         let writes = Arc::new(Queue::new(WRITE_QUEUE));
         let reads = Arc::new(Queue::new(READ_QUEUE));
         let mut threads = vec![{
@@ -73,9 +98,17 @@ impl<E: Engine> EngineStore<E> {
         }];
         for _ in 0..READERS {
             let (core, reads) = (core.clone(), reads.clone());
-            threads.push(spawn("store reader", move || read_all(&core, &reads))?);
+            threads.push(spawn("store reader", move || perform_all(&*core, &reads))?);
         }
-        Ok(Self { core, writes, reads, threads: Mutex::new(threads) })
+        let imports = Arc::new(Queue::new(CONTENT_QUEUE));
+        let downloads = Arc::new(Queue::new(CONTENT_QUEUE));
+        for (name, queue) in [("content importer", &imports), ("content keeper", &downloads)] {
+            for _ in 0..CONTENT_THREADS {
+                let (content, queue) = (content.clone(), Arc::clone(queue));
+                threads.push(spawn(name, move || perform_all(&*content, &queue))?);
+            }
+        }
+        Ok(Self { core, writes, reads, content, imports, downloads, threads: Mutex::new(threads) })
     }
 
     /// The synchronous logic beneath.
@@ -95,22 +128,23 @@ impl<E: Engine> EngineStore<E> {
         &self,
         work: impl FnOnce(&Core<E>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (done, answer) = oneshot::channel();
-        let job: ReadJob<E> = Box::new(move |core| {
-            if !done.is_canceled() {
-                // Nobody waits for it any more if this fails.
-                let _ = done.send(work(core));
-            }
-        });
-        if !self.reads.push(job).await {
-            return Err(StoreError::Closed);
-        }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("the reader's thread ended".into())))
+        ask(&self.reads, work).await
+    }
+
+    /// Looks at content's rows.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ContentKeeper<E>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let content = self.content.clone();
+        self.read(move |_| work(&content)).await
     }
 
     fn join(&self) {
         self.writes.close();
         self.reads.close();
+        self.imports.close();
+        self.downloads.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A handle can be dropped by a reader's own job; a thread does not wait for itself.
@@ -162,11 +196,32 @@ fn write_all<E: Engine>(core: &Core<E>, queue: &Queue<WriteJob>) {
     }
 }
 
-fn read_all<E: Engine>(core: &Core<E>, queue: &Queue<ReadJob<E>>) {
+/// A request to a thread that has a `C`.
+type Job<C> = Box<dyn FnOnce(&C) + Send>;
+
+fn perform_all<C>(on: &C, queue: &Queue<Job<C>>) {
     let _close = CloseAtEnd(queue);
     while let Some(jobs) = queue.pop(1, |_| 1) {
-        jobs.into_iter().for_each(|job| job(core));
+        jobs.into_iter().for_each(|job| job(on));
     }
+}
+
+/// Has a thread do `work` and waits for it.
+async fn ask<C: 'static, T: Send + 'static>(
+    queue: &Queue<Job<C>>,
+    work: impl FnOnce(&C) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (done, answer) = oneshot::channel();
+    let job: Job<C> = Box::new(move |on| {
+        if !done.is_canceled() {
+            // Nobody waits for it any more if this fails.
+            let _ = done.send(work(on));
+        }
+    });
+    if !queue.push(job).await {
+        return Err(StoreError::Closed);
+    }
+    answer.await.unwrap_or_else(|_| Err(StoreError::Failed("a thread of the store ended".into())))
 }
 
 #[async_trait]
@@ -263,5 +318,56 @@ impl<E: Engine> ReplicaStore for EngineStore<E> {
     async fn close(&self) {
         // Blocks for as long as what was begun takes: its end is what the caller waits for.
         self.join();
+    }
+}
+
+#[async_trait]
+impl<E: Engine> ContentStore for EngineStore<E> {
+    async fn content_status(&self, hash: Hash) -> Result<ContentStatus, StoreError> {
+        self.look(move |content| content.status(&hash)).await
+    }
+
+    async fn import_path(&self, path: PathBuf, progress: OnProgress) -> Result<Imported, StoreError> {
+        ask(&self.imports, move |content| content.import_path(&path, &mut |at| progress(at))).await
+    }
+
+    async fn import_paths(&self, paths: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError> {
+        ask(&self.imports, move |content| Ok(content.import_paths(&paths))).await
+    }
+
+    async fn import_bytes(&self, bytes: Bytes) -> Result<Imported, StoreError> {
+        ask(&self.imports, move |content| content.import_bytes(&bytes)).await
+    }
+
+    async fn reader(&self, hash: Hash) -> Result<Option<Reader>, StoreError> {
+        self.look(move |content| content.reader(&hash)).await
+    }
+
+    async fn wants(&self, after: Option<Hash>, limit: usize) -> Result<Vec<Want>, StoreError> {
+        self.look(move |content| content.wants(after.as_ref(), limit)).await
+    }
+
+    async fn references(&self, hash: Hash, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+        self.look(move |content| content.references(&hash, limit)).await
+    }
+
+    async fn begin_download(&self, hash: Hash, len: u64) -> Result<Begun, StoreError> {
+        ask(&self.downloads, move |content| content.begin_download(&hash, len)).await
+    }
+
+    async fn checkpoint_download(&self, download: Arc<Download>) -> Result<(), StoreError> {
+        ask(&self.downloads, move |content| content.checkpoint_download(download.partial())).await
+    }
+
+    async fn finish_downloads(&self, downloads: Vec<Arc<Download>>) -> Result<(), StoreError> {
+        ask(&self.downloads, move |content| content.finish_downloads(&downloads)).await
+    }
+
+    async fn content_damaged(&self, hash: Hash) -> Result<(), StoreError> {
+        ask(&self.downloads, move |content| content.damaged(&hash)).await
+    }
+
+    async fn collect_content(&self) -> Result<u64, StoreError> {
+        ask(&self.downloads, move |content| content.collect()).await
     }
 }

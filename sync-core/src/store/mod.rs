@@ -5,6 +5,7 @@
 
 mod apply;
 mod commits;
+pub mod content;
 mod contract;
 mod core;
 mod engine;
@@ -21,6 +22,10 @@ mod rows;
 mod types;
 
 pub use self::core::{Core, MAX_RECORD_NAME_LEN, Write, Written};
+pub use content::{
+    Begun, ContentDir, ContentError, ContentStatus, ContentStore, Download, GroupRanges, Imported, OnProgress, Partial,
+    Pin, Progress, Reader, Referrer, Want,
+};
 pub use contract::ReplicaStore;
 pub use engine::{Engine, EngineRead, EngineWrite, Scan, Visit, Work};
 pub use engine_store::EngineStore;

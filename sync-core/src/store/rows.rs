@@ -11,6 +11,7 @@
 //! | commit, tree, name | replica, commit; replica, hash of the seal and root | [`CommitRow`]; tree; commit |
 //! | index | replica, level, place | a summary (see `index`) |
 //! | node | kind, name | the node's own records |
+//! | 20 to 23 | | what is here of contents (see `content::rows`) |
 //!
 //! Numbers are big-endian, so they sort. In entry keys the byte 00 of a place is written `00 ff`,
 //! so that `00 00` ends it and the order of keys is the order of places.
@@ -411,6 +412,21 @@ impl EntryRow {
     pub fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
         Ok(Hash(Fields(bytes).take("an entry's row")?))
     }
+}
+
+/// The content that an entry refers to, and its claimed length, from the last part of its row.
+pub(super) fn blob_of(body: &[u8]) -> Result<Option<(Hash, u64)>, StoreError> {
+    const WHAT: &str = "an entry's row";
+    let Some((&BLOB, body)) = body.split_first() else { return Ok(None) };
+    let mut fields = Fields(body);
+    let blob = (Hash(fields.take(WHAT)?), fields.u64(WHAT)?);
+    fields.end(WHAT)?;
+    Ok(Some(blob))
+}
+
+/// The same from a row of any space.
+pub(super) fn blob_in(key: &[u8], row: &[u8]) -> Result<Option<(Hash, u64)>, StoreError> {
+    if key.first() == Some(&ENTRY) { blob_of(EntryRow::decode(row)?.1) } else { Ok(None) }
 }
 
 /// The op of an entry at `place`, from the last part of its row.

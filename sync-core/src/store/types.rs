@@ -423,6 +423,9 @@ pub enum StoreError {
         /// What the system said.
         source: Arc<std::io::Error>,
     },
+    /// The files of content failed.
+    #[error(transparent)]
+    Content(Arc<sync_content::ContentError>),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -442,6 +445,10 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying again later, with nothing changed here, can help.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::DiskFull(_))
+        match self {
+            Self::DiskFull(_) => true,
+            Self::Content(error) => error.is_temporary(),
+            _ => false,
+        }
     }
 }

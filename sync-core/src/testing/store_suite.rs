@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::store::ReplicaStore;
 
+pub mod content;
 pub mod history;
 pub mod world;
 
@@ -25,6 +26,12 @@ macro_rules! store_suite {
     ($harness:ty) => {
         $crate::store_suite!($harness,
             history: the_result_does_not_depend_on_the_order_of_arrival,
+            content: imported_content_survives,
+            content: b70_a_want_is_as_durable_as_the_entry_that_wants,
+            content: b70_a_download_goes_on_at_its_checkpoint,
+            content: b72_unreferenced_content_is_collected,
+            content: b72_referenced_content_is_never_collected,
+            content: reading_content_creates_nothing,
         );
 
         #[test]

@@ -1,0 +1,313 @@
+//! Content over an engine: import, download, collection. Everything here blocks.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, mpsc},
+};
+
+use sync_content::{
+    Checkpoint, ContentDir, ContentError, FileKind, OnProgress, Partial, Published, Reader, Staged, quiet,
+};
+
+use super::{
+    Begun, ContentStatus, Download, Imported, Referrer, Want,
+    pins::Pins,
+    rows::{self, ContentRow},
+};
+use crate::{
+    model::{Hash, Key, ReplicaId},
+    store::{
+        Core, Engine, EngineRead, Scan, StoreError,
+        rows::{corrupt, entry_key, replica_rows},
+    },
+};
+
+/// At most so many contents get their names in one go: each holds its file open until then.
+const PUBLISH_BATCH: usize = 256;
+
+/// At most so many contents are collected in one go: imports wait while their files are unlinked.
+const COLLECT_BATCH: usize = 256;
+
+/// Keeps the content of a store: files in a directory, rows in an engine.
+#[derive(Debug)]
+pub(in crate::store) struct ContentKeeper<E> {
+    core: Arc<Core<E>>,
+    dir: ContentDir,
+    pins: Arc<Pins>,
+    publisher: Publisher,
+}
+
+impl<E: Engine> ContentKeeper<E> {
+    /// Brings files and rows into agreement: files without a row are removed, and rows whose
+    /// file somebody took become wants again.
+    pub fn open(core: Arc<Core<E>>, dir: ContentDir) -> Result<Self, StoreError> {
+        let here = rows::contents(&core.engine().snapshot()?)?;
+        let mut gone = here.clone();
+        dir.sweep(|kind, hash| {
+            let hash = hash.into();
+            // A download that was finished but not committed has its final name already, and
+            // gets its old one back when it goes on.
+            let keep = here.get(&hash).is_some_and(|row| *row == kind || *row == FileKind::Partial);
+            if keep {
+                gone.remove(&hash);
+            }
+            keep
+        })?;
+        // A download that has nothing yet has a file only while it runs; it simply begins again.
+        if !gone.is_empty() {
+            core.engine().write(&mut |rows| gone.keys().try_for_each(|hash| rows::put_missing(rows, hash)))?;
+        }
+        Ok(Self { core, dir, pins: Arc::default(), publisher: Publisher::default() })
+    }
+
+    pub fn status(&self, hash: &Hash) -> Result<ContentStatus, StoreError> {
+        Ok(match ContentRow::load(&self.core.engine().snapshot()?, hash)? {
+            None => ContentStatus::Missing,
+            Some(ContentRow::Complete { len, .. }) => ContentStatus::Complete { len },
+            Some(ContentRow::Partial(checkpoint)) => ContentStatus::Partial {
+                len: checkpoint.len(),
+                have: checkpoint.verified().byte_count(checkpoint.len()),
+            },
+        })
+    }
+
+    pub fn import_path(&self, path: &Path, progress: OnProgress<'_>) -> Result<Imported, StoreError> {
+        self.import(self.dir.stage_path(path, progress)?)
+    }
+
+    /// One batch for all that can be read.
+    pub fn import_paths(&self, paths: &[impl AsRef<Path>]) -> Vec<Result<Imported, StoreError>> {
+        let staged: Vec<_> = paths.iter().map(|path| self.dir.stage_path(path.as_ref(), &mut quiet)).collect();
+        let mut results = Vec::with_capacity(staged.len());
+        let mut batch = Vec::new();
+        for staged in staged {
+            results.push(staged.map_err(StoreError::from).map(|staged| {
+                let hash = Hash::from(staged.hash());
+                let imported = Imported { hash, len: staged.len(), pin: self.pins.pin(hash) };
+                batch.push(staged);
+                imported
+            }));
+        }
+        if let Err(error) = self.publish_all(batch) {
+            results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(error.clone()));
+        }
+        results
+    }
+
+    pub fn import_bytes(&self, bytes: &[u8]) -> Result<Imported, StoreError> {
+        self.import(self.dir.stage_bytes(bytes)?)
+    }
+
+    fn import(&self, staged: Staged) -> Result<Imported, StoreError> {
+        // Pinned before it gets its name, so that no collection unlinks that name under it.
+        let pin = self.pins.pin(staged.hash().into());
+        let published = self.publish(staged)?;
+        Ok(Imported { hash: published.hash.into(), len: published.len, pin })
+    }
+
+    /// Gives staged content its name and its row, together with what others stage meanwhile.
+    fn publish(&self, staged: Staged) -> Result<Published, StoreError> {
+        self.publisher.publish(staged, |batch| self.publish_all(batch))
+    }
+
+    fn publish_all(&self, batch: Vec<Staged>) -> Result<Vec<Published>, StoreError> {
+        let published = self.dir.publish(batch)?;
+        self.core.engine().write(&mut |rows| {
+            published.iter().try_for_each(|content| {
+                rows::put_complete(rows, &content.hash.into(), content.len, content.outboard.clone())
+            })
+        })?;
+        Ok(published)
+    }
+
+    pub fn reader(&self, hash: &Hash) -> Result<Option<Reader>, StoreError> {
+        let mut row = ContentRow::load(&self.core.engine().snapshot()?, hash)?;
+        loop {
+            let opened = match &row {
+                None => return Ok(None),
+                Some(ContentRow::Complete { len, outboard }) => self.dir.reader((*hash).into(), *len, outboard),
+                Some(ContentRow::Partial(checkpoint)) if checkpoint.verified().is_empty() => return Ok(None),
+                Some(ContentRow::Partial(checkpoint)) => self.dir.partial_reader(checkpoint),
+            };
+            let error = match opened {
+                Ok(reader) => return Ok(Some(reader)),
+                Err(error) => error,
+            };
+            // Collected or finished between the two looks? Then the row says so.
+            let now = ContentRow::load(&self.core.engine().snapshot()?, hash)?;
+            if now == row {
+                return Err(error.into());
+            }
+            row = now;
+        }
+    }
+
+    pub fn wants(&self, from: Option<&Hash>, limit: usize) -> Result<Vec<Want>, StoreError> {
+        let found = rows::wants(&self.core.engine().snapshot()?, from, limit)?;
+        Ok(found.into_iter().map(|(hash, len)| Want { hash, len }).collect())
+    }
+
+    pub fn references(&self, hash: &Hash, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+        let snapshot = self.core.engine().snapshot()?;
+        let mut found = Vec::new();
+        rows::references(&snapshot, hash, &mut |entry| {
+            if found.len() == limit {
+                return ControlFlow::Break(());
+            }
+            found.push(entry.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        found.into_iter().map(|entry| referrer(&snapshot, &entry)).collect()
+    }
+
+    pub fn begin_download(&self, hash: &Hash, len: u64) -> Result<Begun, StoreError> {
+        let Some(lease) = self.pins.lease(*hash) else { return Ok(Begun::Busy) };
+        let pin = self.pins.pin(*hash);
+        let start = Checkpoint::start((*hash).into(), len);
+        let from = match ContentRow::load(&self.core.engine().snapshot()?, hash)? {
+            Some(ContentRow::Complete { .. }) => return Ok(Begun::Complete),
+            // A length is only claimed until it is proved: another claim begins anew.
+            Some(ContentRow::Partial(checkpoint)) if checkpoint.len() == len => checkpoint,
+            Some(ContentRow::Partial(_)) => self.restart(&start)?,
+            None => start.clone(),
+        };
+        let partial = match self.dir.download(from) {
+            Err(ContentError::Damaged { .. }) => self.dir.download(self.restart(&start)?)?,
+            result => result?,
+        };
+        Ok(Begun::Ours(Download { partial, _lease: lease, _pin: pin }))
+    }
+
+    /// The row must say that nothing is here before the files do.
+    fn restart(&self, start: &Checkpoint) -> Result<Checkpoint, StoreError> {
+        self.core.engine().write(&mut |rows| rows::put_partial(rows, start))?;
+        Ok(start.clone())
+    }
+
+    pub fn checkpoint_download(&self, partial: &Partial) -> Result<(), StoreError> {
+        let checkpoint = partial.checkpoint()?;
+        self.core.engine().write(&mut |rows| rows::put_partial(rows, &checkpoint))
+    }
+
+    pub fn finish_downloads(&self, downloads: &[Arc<Download>]) -> Result<(), StoreError> {
+        for batch in downloads.chunks(PUBLISH_BATCH) {
+            let staged = batch.iter().map(|download| download.partial.finish()).collect::<Result<_, _>>()?;
+            self.publish_all(staged)?;
+        }
+        Ok(())
+    }
+
+    pub fn damaged(&self, hash: &Hash) -> Result<(), StoreError> {
+        self.core.engine().write(&mut |rows| rows::put_missing(rows, hash))
+    }
+
+    /// Removes content that nobody refers to or pins.
+    pub fn collect(&self) -> Result<u64, StoreError> {
+        let mut from = None;
+        loop {
+            let candidates = rows::doomed(&self.core.engine().snapshot()?, from.as_ref(), COLLECT_BATCH)?;
+            let Some(last) = candidates.last() else { return Ok(0) };
+            from = Some(*last);
+            let removed = self.collect_from(&candidates)?;
+            if removed > 0 {
+                return Ok(removed);
+            }
+            // All of them are pinned or referenced: look at the next.
+        }
+    }
+
+    fn collect_from(&self, candidates: &[Hash]) -> Result<u64, StoreError> {
+        // Nobody pins from the decision to the last unlink, so no import or download can be
+        // writing under a name that is about to go. An entry that comes to refer to one of them
+        // is a transaction before this one, which then spares it, or after it, which then wants it.
+        let collecting = self.pins.collecting();
+        let mut gone = Vec::new();
+        self.core.engine().write(&mut |rows| {
+            for hash in candidates {
+                if rows::is_referenced(rows, hash)? {
+                    rows::spare(rows, hash)?;
+                } else if !self.pins.is_pinned(hash) {
+                    rows::remove(rows, hash)?;
+                    gone.push(*hash);
+                }
+            }
+            Ok(())
+        })?;
+        for hash in &gone {
+            let hash = (*hash).into();
+            self.dir.remove(&hash)?;
+            self.dir.remove_partial(&hash)?;
+        }
+        drop(collecting);
+        Ok(gone.len() as u64)
+    }
+}
+
+fn referrer(rows: &dyn EngineRead, entry: &[u8]) -> Result<Referrer, StoreError> {
+    let place = entry_key::place(entry)?;
+    let number = &entry[1..5];
+    let key = Key::new(place.slice(1..)).map_err(|_| corrupt("a reference to content"))?;
+    let (start, end) = replica_rows();
+    let mut replica = None;
+    rows.scan(&start, Some(&end), Scan::Forward, &mut |key, value| {
+        if value == number {
+            replica = key[1..].try_into().ok().map(|id: [u8; 32]| ReplicaId::from(id));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Referrer { replica: replica.ok_or_else(|| corrupt("a reference to content"))?, key })
+}
+
+/// Joins what is staged at the same time into one batch of syncs and one transaction. Whoever
+/// comes first publishes for all that wait.
+#[derive(Debug, Default)]
+struct Publisher {
+    waiting: Mutex<Vec<Waiting>>,
+    turn: Mutex<()>,
+}
+
+type Waiting = (Staged, mpsc::Sender<Result<Published, StoreError>>);
+
+impl Publisher {
+    fn publish(
+        &self,
+        staged: Staged,
+        publish_all: impl Fn(Vec<Staged>) -> Result<Vec<Published>, StoreError>,
+    ) -> Result<Published, StoreError> {
+        let (sender, receiver) = mpsc::channel();
+        self.waiting().push((staged, sender));
+        loop {
+            let _turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            match receiver.try_recv() {
+                Ok(result) => return result,
+                Err(mpsc::TryRecvError::Empty) => {}
+                // Whoever published it panicked.
+                Err(mpsc::TryRecvError::Disconnected) => return Err(StoreError::Failed("an import was lost".into())),
+            }
+            let batch: Vec<Waiting> = {
+                let mut waiting = self.waiting();
+                let count = waiting.len().min(PUBLISH_BATCH);
+                waiting.drain(..count).collect()
+            };
+            let (batch, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            match publish_all(batch) {
+                Ok(published) => {
+                    for (sender, published) in senders.iter().zip(published) {
+                        let _ = sender.send(Ok(published));
+                    }
+                }
+                Err(error) => {
+                    for sender in &senders {
+                        let _ = sender.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().expect("nothing panics while it holds the queue")
+    }
+}

@@ -1,0 +1,188 @@
+//! Content: the bytes of blobs, beside the entries that refer to them.
+//!
+//! An entry with a blob has only hash and length. Whether the bytes are here, in full, in part or
+//! not at all, who refers to them and what is wanted is kept in rows of the same engine, changed
+//! in the same transaction as the entries: so what is referenced cannot be collected, and a want
+//! cannot be forgotten. The bytes themselves are files ([`sync_content`]), written and synced
+//! before the row that says so.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | here | [`ContentStore`], the seam, and its values |
+//! | `rows` | the rows, and what happens to them when an entry comes or goes |
+//! | `keeper` | import, download and collection over an [`super::Engine`] |
+//! | `pins` | who holds content that no entry refers to yet |
+
+mod keeper;
+mod pins;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, ops::ControlFlow, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+pub use pins::Pin;
+pub use sync_content::{ContentDir, ContentError, GroupRanges, Partial, Progress, Reader};
+
+pub(super) use self::{
+    keeper::ContentKeeper,
+    rows::{Reference, refer, unrefer},
+};
+use super::StoreError;
+use crate::model::{Hash, Key, ReplicaId};
+
+/// Is told how far an import is; `Break` stops it.
+pub type OnProgress = Arc<dyn Fn(Progress) -> ControlFlow<()> + Send + Sync>;
+
+/// Keeps content and knows who refers to it.
+///
+/// # Contract
+///
+/// - *referenced content is never collected*, under any race of insert, overwrite and collection.
+/// - *unreferenced content is collected*: when its last reference and its last pin are gone.
+/// - *a want is as durable as the entry that wants*, and ends with the content or the last reference.
+/// - *imported content survives*: when an import completes, bytes and row are on disk.
+/// - *a download goes on at its checkpoint* after a crash, and never claims what is not there.
+/// - *one owner per hash*: a second download of a hash is refused while the first runs.
+/// - *reading creates nothing*.
+#[async_trait]
+pub trait ContentStore: fmt::Debug + Send + Sync {
+    /// How much of a content is here.
+    async fn content_status(&self, hash: Hash) -> Result<ContentStatus, StoreError>;
+
+    /// Copies a file in. It stays while the pin is held or an entry refers to it.
+    async fn import_path(&self, path: PathBuf, progress: OnProgress) -> Result<Imported, StoreError>;
+
+    /// Copies many files in, with one batch of syncs for all: at most a few hundred, small ones.
+    async fn import_paths(&self, paths: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError>;
+
+    /// Takes bytes in.
+    async fn import_bytes(&self, bytes: Bytes) -> Result<Imported, StoreError>;
+
+    /// A reader of what is here, in full or in part; nothing when nothing is. It blocks on the
+    /// disk: use it on a blocking thread.
+    async fn reader(&self, hash: Hash) -> Result<Option<Reader>, StoreError>;
+
+    /// Contents that entries refer to and that are not here in full, by hash, after `after`.
+    async fn wants(&self, after: Option<Hash>, limit: usize) -> Result<Vec<Want>, StoreError>;
+
+    /// Entries that refer to a content, at most `limit`.
+    async fn references(&self, hash: Hash, limit: usize) -> Result<Vec<Referrer>, StoreError>;
+
+    /// Begins or resumes a download.
+    async fn begin_download(&self, hash: Hash, len: u64) -> Result<Begun, StoreError>;
+
+    /// Makes durable what a download has.
+    async fn checkpoint_download(&self, download: Arc<Download>) -> Result<(), StoreError>;
+
+    /// Makes the content of downloads complete, with one batch of syncs for all. All their groups
+    /// must be here. After an error they begin again at their checkpoints.
+    async fn finish_downloads(&self, downloads: Vec<Arc<Download>>) -> Result<(), StoreError>;
+
+    /// Content turned out to be damaged on the disk: it is not here any more, and wanted again
+    /// where an entry refers to it.
+    async fn content_damaged(&self, hash: Hash) -> Result<(), StoreError>;
+
+    /// Removes content that nobody refers to or pins, and answers how many there were. Called
+    /// now and then; one call removes a bounded number, 0 means that there is nothing to do.
+    async fn collect_content(&self) -> Result<u64, StoreError>;
+}
+
+/// How much of a content is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContentStatus {
+    /// Nothing.
+    Missing,
+    /// Some of it, durably.
+    Partial {
+        /// Its claimed length in bytes.
+        len: u64,
+        /// How many of them are here and proved.
+        have: u64,
+    },
+    /// All of it.
+    Complete {
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+/// Content that was taken in.
+#[derive(Debug)]
+pub struct Imported {
+    /// The hash of the whole.
+    pub hash: Hash,
+    /// The length in bytes.
+    pub len: u64,
+    /// Holds it until an entry refers to it.
+    pub pin: Pin,
+}
+
+/// Content that an entry refers to and that is not here in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// Its hash.
+    pub hash: Hash,
+    /// The length that the entry claims.
+    pub len: u64,
+}
+
+/// An entry that refers to a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referrer {
+    /// Its replica.
+    pub replica: ReplicaId,
+    /// Its key.
+    pub key: Key,
+}
+
+/// What came of the wish to download.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is ours to fetch.
+    Ours(Download),
+    /// It is here already.
+    Complete,
+    /// Somebody else fetches it.
+    Busy,
+}
+
+/// The ownership of a download. Dropped, it stays where its last checkpoint was.
+#[derive(Debug)]
+pub struct Download {
+    pub(crate) partial: Arc<Partial>,
+    pub(crate) _lease: pins::Lease,
+    pub(crate) _pin: Pin,
+}
+
+impl Download {
+    /// What receives the groups. Pushing to it blocks on the disk.
+    pub fn partial(&self) -> &Arc<Partial> {
+        &self.partial
+    }
+
+    /// The hash of the whole.
+    pub fn hash(&self) -> Hash {
+        self.partial.hash().into()
+    }
+}
+
+impl From<sync_content::Hash> for Hash {
+    fn from(hash: sync_content::Hash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+impl From<Hash> for sync_content::Hash {
+    fn from(hash: Hash) -> Self {
+        Self::from_bytes(hash.0)
+    }
+}
+
+impl From<ContentError> for StoreError {
+    fn from(error: ContentError) -> Self {
+        if error.is_disk_full() { Self::DiskFull(error.to_string()) } else { Self::Content(Arc::new(error)) }
+    }
+}

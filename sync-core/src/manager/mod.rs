@@ -1,6 +1,7 @@
 //! The manager: what an application holds. A cheap handle in front of one task, the driver, that
 //! runs the machine and performs what it asks for.
 
+pub mod blobs;
 mod driver;
 mod error;
 mod replica;

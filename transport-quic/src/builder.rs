@@ -175,6 +175,7 @@ impl SyncTransport for QuicTransport {
         let mut listening = self.listening.lock().await;
         match &*listening {
             Listening::Closed => return Err(closed("listening")),
+            Listening::Open(listener) if listener.has_failed() => {}
             Listening::Open(_) | Listening::ClientOnly => {
                 let context = "listening: this QUIC transport listens already; stop it first";
                 return Err(TransportError::new(TransportErrorKind::AlreadyListening, context));

@@ -33,7 +33,7 @@ pub(crate) enum Dialler {
     Closed,
 }
 
-/// A client endpoint, and the task that ends it when `_open` is dropped.
+/// A client endpoint, and the task that ends it when `_open` is dropped or its socket has failed.
 pub(crate) struct DialSocket {
     endpoint: Endpoint,
     _open: oneshot::Sender<()>,
@@ -44,9 +44,10 @@ impl Dialler {
     /// The endpoint, made now if there is none.
     pub fn endpoint(&mut self, config: &QuicConfig) -> Result<Endpoint, TransportError> {
         match self {
-            Self::Bound(socket) => Ok(socket.endpoint.clone()),
+            Self::Bound(socket) if !socket.task.is_finished() => Ok(socket.endpoint.clone()),
             Self::Closed => Err(closed("dialling")),
-            Self::Unbound => {
+            // A socket that failed, as one may when a machine wakes up, is replaced.
+            Self::Unbound | Self::Bound(_) => {
                 let socket = DialSocket::bind(config).map_err(|cause| {
                     let context = "dialling: no UDP socket could be opened on this machine";
                     TransportError::because(TransportErrorKind::Unreachable, context, cause)
@@ -75,8 +76,12 @@ impl DialSocket {
         let (open, ended) = oneshot::channel::<()>();
         let held = endpoint.clone();
         let task = tokio::spawn(async move {
-            // Nothing is ever sent: this resolves when the sender is dropped.
-            let _ = ended.await;
+            tokio::select! {
+                // Nothing is ever sent: this resolves when the sender is dropped.
+                _ = ended => {}
+                // Without a server's settings nobody ever arrives: this resolves when the endpoint has failed.
+                _ = held.accept() => tracing::warn!("the socket for dialling failed; the next dial takes another"),
+            }
             wind_down(&held, &socket).await;
         });
         Ok(Self { endpoint, _open: open, task })
@@ -159,5 +164,25 @@ async fn race(
             None if waiting.len() > 0 => {}
             None => return Err(last_error.expect("every candidate that did not win left an error")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Windows;
+
+    #[tokio::test]
+    async fn a_socket_that_failed_is_replaced_at_the_next_dial() {
+        let config = QuicConfig::new(&rcgen::KeyPair::generate().unwrap(), Windows::default()).unwrap();
+        let mut dialler = Dialler::Unbound;
+        let first = dialler.endpoint(&config).unwrap();
+        assert_eq!(dialler.endpoint(&config).unwrap().local_addr().unwrap(), first.local_addr().unwrap());
+        // To whoever holds it, an endpoint that was closed looks like one whose socket failed.
+        first.close(quinn::VarInt::from_u32(0), b"");
+        let Dialler::Bound(socket) = &mut dialler else { panic!("it was bound") };
+        (&mut socket.task).await.unwrap();
+        let second = dialler.endpoint(&config).unwrap();
+        assert_ne!(second.local_addr().unwrap(), first.local_addr().unwrap());
     }
 }

@@ -77,6 +77,11 @@ impl Listener {
         Ok(Self { orders, task, addresses })
     }
 
+    /// Whether its socket failed: nothing is accepted any more.
+    pub fn has_failed(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Hands connections to `incoming`. False when the task has ended meanwhile.
     pub async fn accept(&self, incoming: Incoming) -> bool {
         let (taken, answer) = oneshot::channel();
@@ -127,7 +132,10 @@ impl Admission {
                 },
                 arrived = self.endpoint.accept() => match arrived {
                     Some(arrived) => self.admit(arrived),
-                    None => break,
+                    None => {
+                        tracing::error!("the socket for listening failed; listen again");
+                        break;
+                    }
                 },
                 Some(_) = self.handshakes.join_next() => {}
                 () = self.endpoint.wait_idle(), if self.draining => break,

@@ -13,11 +13,11 @@ use sync_core::{
 
 use crate::{
     address::{Reach, SCHEME, advertised, parse},
-    connection::{Dialling, OpenConnections},
     dial,
     endpoint::{OwnEndpoint, Services},
     listen::Gate,
     mount::Protocol,
+    open::{Dialling, OpenConnections},
     state::IrohState,
 };
 

@@ -7,12 +7,7 @@ use sync_core::{
 };
 use tokio::time::timeout;
 
-use crate::{
-    ALPN,
-    connection::{IrohConnection, OpenConnections},
-    error::dial_failed,
-    limits::DIAL_TIMEOUT,
-};
+use crate::{ALPN, connection::IrohConnection, error::dial_failed, limits::DIAL_TIMEOUT, open::OpenConnections};
 
 /// Opens a connection to `target`, which was parsed from `address`, within [`DIAL_TIMEOUT`].
 pub(crate) async fn dial(

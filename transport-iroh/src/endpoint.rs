@@ -25,10 +25,10 @@ use tokio::{
 use crate::{
     ALPN,
     address::Reach,
-    connection::{Dialling, OpenConnections},
     error::closed,
     limits,
     listen::{self, Gate},
+    open::{Dialling, OpenConnections},
 };
 
 /// Which services outside the local network the endpoint uses.

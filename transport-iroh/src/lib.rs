@@ -58,10 +58,8 @@
 //! An endpoint of iroh is one node on the network, so dialling and listening share it: it is bound
 //! at the first of the two, and refuses everyone until `listen`. `stop_listening` refuses who comes new; when no
 //! connection is open it closes the endpoint too, which frees the port, and the next dial binds it again. With
-//! connections open the endpoint stays, because they would end with it. `close` ends it in any case.
-//!
-//! iroh keeps a UDP socket as long as somebody holds a connection or a stream of it, ended or
-//! not. So the port is free a moment after `close` has returned *and* the application has dropped those.
+//! connections open the endpoint stays, because they would end with it. `close` ends it in any case;
+//! iroh's last tasks let go of the socket some milliseconds after that.
 //!
 //! # Who is at the other end
 //!
@@ -77,6 +75,7 @@
 //! | `listen.rs` | the gate that every accepted connection passes, and admission to it |
 //! | `mount.rs` | [`Protocol`], the handler for a `Router` |
 //! | `connection.rs` | a connection and its streams |
+//! | `open.rs` | what the application holds, and how it is taken from it |
 //! | `state.rs` | what is kept between starts: the port |
 //! | `error.rs` | from iroh's errors to the contract's |
 //! | `limits.rs` | every limit, with its reason |
@@ -92,6 +91,7 @@ mod error;
 pub mod limits;
 mod listen;
 mod mount;
+mod open;
 mod state;
 
 pub use builder::{IrohBuilder, IrohTransport, MountedBuilder};

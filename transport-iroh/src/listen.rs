@@ -10,9 +10,10 @@ use sync_core::transport::{CloseReason, Incoming, TransportError, TransportError
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 
 use crate::{
-    connection::{IrohConnection, OpenConnections, close},
+    connection::{IrohConnection, close},
     error::closed,
     limits,
+    open::OpenConnections,
 };
 
 /// Whether connections are accepted, and where they go. Shared by the transport and whoever accepts for it:
@@ -109,7 +110,8 @@ impl Gate {
     }
 }
 
-/// Accepts for the transport's own endpoint until `ended` resolves, then closes the endpoint.
+/// Accepts for the transport's own endpoint until `ended` resolves, then closes the endpoint and lets go of what
+/// would keep its socket.
 pub(crate) async fn run(
     endpoint: Endpoint,
     gate: Arc<Gate>,
@@ -131,6 +133,7 @@ pub(crate) async fn run(
     if timeout(limits::CLOSE_GRACE, endpoint.close()).await.is_err() {
         tracing::warn!("the iroh endpoint did not end in time; dropping it");
     }
+    open.take_all();
 }
 
 /// Refuses, asks to show a return path, or starts the handshake.

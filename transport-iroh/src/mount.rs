@@ -7,7 +7,7 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler},
 };
 
-use crate::{connection::OpenConnections, limits, listen::Gate};
+use crate::{limits, listen::Gate, open::OpenConnections};
 
 /// Accepts connections for a mounted [`IrohTransport`](crate::IrohTransport).
 ///

@@ -12,6 +12,13 @@ use sync_core::{
 
 const LONG: Duration = Duration::from_secs(20);
 
+/// Waits until `node` is synced with `other`; shows both sides' status when that does not happen.
+async fn synced(node: &SyncManager, replica: &Replica, other: &SyncManager) {
+    if let Err(error) = node.wait_synced(replica.id(), other.node_id(), LONG).await {
+        panic!("{error}: {:#?} {:#?}", node.status().await, other.status().await);
+    }
+}
+
 async fn node_on(store: Arc<dyn ReplicaStore>, network: &MemoryNetwork, name: &str) -> SyncManager {
     let manager = SyncManager::builder(store).spawn().await.unwrap();
     manager.register_transport("memory", MemoryTransport::builder(network, name)).await.unwrap();
@@ -56,7 +63,7 @@ async fn b17_first_contact_syncs_everything_and_changes_are_live_both_ways() {
         left.put(format!("key {n}"), format!("value {n}")).await.unwrap();
     }
     let right = b.join(ticket).await.unwrap();
-    b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+    synced(&b, &right, &a).await;
     assert_eq!(right.state().await.unwrap().root, left.state().await.unwrap().root);
     let mut watch = left.watch("from b", left.head());
     right.put("from b", "hello").await.unwrap();
@@ -88,7 +95,7 @@ async fn b19_equal_replicas_cost_one_round_trip_of_constant_size() {
         }
         transaction.commit().await.unwrap();
         let right = b.join(ticket).await.unwrap();
-        b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+        synced(&b, &right, &a).await;
         a.flush(LONG).await.unwrap();
         b.shutdown(LONG).await.unwrap();
         // It comes back and does not listen, so that only one side opens.
@@ -111,7 +118,7 @@ async fn b22_a_chain_converges_though_its_ends_never_meet() {
     let (a, b, c) = (node(&network, "a").await, node(&network, "b").await, node(&network, "c").await);
     let (first, ticket) = shared(&a).await;
     let middle = b.join(ticket).await.unwrap();
-    b.wait_synced(middle.id(), a.node_id(), LONG).await.unwrap();
+    synced(&b, &middle, &a).await;
     let onward = middle.share(Access::WRITE).await.unwrap();
     let last = c.join(onward).await.unwrap();
     first.put("a", "1").await.unwrap();
@@ -136,7 +143,7 @@ async fn b61_strangers_and_readers_get_no_further_than_their_right() {
     assert_eq!(stranger.get("secret").await.unwrap(), None);
     // A reader reads, and its writes are refused where they are made.
     let reader = b.join(left.share(Access::READ).await.unwrap()).await.unwrap();
-    b.wait_synced(reader.id(), a.node_id(), LONG).await.unwrap();
+    synced(&b, &reader, &a).await;
     assert!(reader.get("secret").await.unwrap().is_some());
     assert!(matches!(reader.put("mine", "x").await, Err(ManagerError::NotPermitted { .. })));
     assert!(matches!(reader.share(Access::WRITE).await, Err(ManagerError::CannotShare(_))));
@@ -150,7 +157,7 @@ async fn b39_what_was_written_while_the_peer_was_away_reaches_it_when_it_returns
     let b = node_on(store.clone(), &network, "b").await;
     let (left, ticket) = shared(&a).await;
     let right = b.join(ticket).await.unwrap();
-    b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+    synced(&b, &right, &a).await;
     b.shutdown(LONG).await.unwrap();
     for n in 0..50 {
         left.put(format!("{n}"), "while away").await.unwrap();

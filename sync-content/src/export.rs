@@ -55,11 +55,8 @@ pub fn is_temporary(name: &OsStr) -> bool {
 
 /// Writes all of `content` beside `target`, whose directory must exist.
 pub fn stage(content: &Reader, target: &Path, progress: OnProgress<'_>) -> Result<StagedExport, ContentError> {
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let temporary = target.with_file_name(format!("{PREFIX}{}-{number}", std::process::id()));
     let bytes = content.read(0..content.len())?;
-    let file = File::create(&temporary).map_err(ContentError::io("create", &temporary))?;
-    let mut staged = StagedExport { temporary, target: target.into(), file };
+    let mut staged = create(target)?;
     let mut done = 0;
     let mut told = 0;
     for piece in bytes {
@@ -74,6 +71,20 @@ pub fn stage(content: &Reader, target: &Path, progress: OnProgress<'_>) -> Resul
         }
     }
     Ok(staged)
+}
+
+/// Writes `bytes` beside `target`, whose directory must exist.
+pub fn stage_bytes(bytes: &[u8], target: &Path) -> Result<StagedExport, ContentError> {
+    let mut staged = create(target)?;
+    staged.file.write_all(bytes).map_err(ContentError::io("write", &staged.temporary))?;
+    Ok(staged)
+}
+
+fn create(target: &Path) -> Result<StagedExport, ContentError> {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = target.with_file_name(format!("{PREFIX}{}-{number}", std::process::id()));
+    let file = File::create(&temporary).map_err(ContentError::io("create", &temporary))?;
+    Ok(StagedExport { temporary, target: target.into(), file })
 }
 
 /// Makes exports durable and gives them their names: each file and each directory is synced once.

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    ASK_AGAIN, BlobError, ContentReady, MAX_DOWNLOADS, MAX_REMEMBERED, STALL_DEADLINE, WINDOW,
+    ASK_AGAIN, ASK_AGAIN_MAX, BlobError, ContentReady, MAX_DOWNLOADS, MAX_REMEMBERED, STALL_DEADLINE, WINDOW,
     protocol::{self, Get, Reply},
 };
 use crate::{
@@ -133,6 +133,12 @@ impl Fetcher {
         }
     }
 
+    /// Ends: what is here is durable, and others may go on with it.
+    pub async fn close(&self) {
+        self.checkpoint().await;
+        self.shared.active().clear();
+    }
+
     /// Fetches from a peer over `stream` until the stream ends. What was claimed and did not come
     /// is free for other peers then.
     pub async fn fetch_from(&self, peer: PeerId, stream: ByteStream) -> Result<(), BlobError> {
@@ -173,13 +179,15 @@ struct View {
 
 struct Answer {
     at: Instant,
+    /// How long it counts.
+    lasts: Duration,
     has: GroupRanges,
 }
 
 impl View {
     /// What may be asked of it: all, or what it said it has.
     fn has(&self, hash: &Hash) -> Option<&GroupRanges> {
-        self.answers.get(hash).filter(|answer| answer.at.elapsed() < ASK_AGAIN).map(|answer| &answer.has)
+        self.answers.get(hash).filter(|answer| answer.at.elapsed() < answer.lasts).map(|answer| &answer.has)
     }
 
     fn refused(&mut self, hash: Hash, has: GroupRanges) {
@@ -187,7 +195,8 @@ impl View {
             // Asking again for all of it costs less than the memory of a peer that has nothing.
             self.answers.clear();
         }
-        self.answers.insert(hash, Answer { at: Instant::now(), has });
+        let lasts = self.answers.get(&hash).map_or(ASK_AGAIN, |before| (before.lasts * 2).min(ASK_AGAIN_MAX));
+        self.answers.insert(hash, Answer { at: Instant::now(), lasts, has });
     }
 }
 

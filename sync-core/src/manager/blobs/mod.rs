@@ -40,8 +40,11 @@ pub const MAX_DOWNLOADS: usize = 128;
 pub const STALL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a peer did not have is asked of it again after this time, unless it said before that it
-/// has it now.
-pub const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// has it now; each further time after twice as long.
+pub const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The longest time after which it is asked again.
+pub const ASK_AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// How many contents that it did not have a server remembers for one peer, to tell it later.
 pub const MAX_REMEMBERED: usize = 65_536;

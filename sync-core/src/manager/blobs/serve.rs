@@ -76,7 +76,8 @@ impl Server {
                         None => return Ok(()),
                     },
                     hash = ready.recv() => match hash {
-                        Ok(hash) if unanswered.remove(&hash) && self.may_read.may_read(peer, hash).await => {
+                        Ok(hash) if unanswered.contains(&hash) && self.may_read.may_read(peer, hash).await => {
+                            unanswered.remove(&hash);
                             Reply::Ready(hash).write(&mut write).await?;
                         }
                         // What was missed is asked for again in time.

@@ -38,6 +38,10 @@ pub const MAX_CONNECTIONS: usize = 256;
 /// writes at a time, rounded up.
 pub const MAX_FRAME_LEN: usize = 144 * 1024;
 
+/// The longest frame that is sent: half of what the layer above writes at a time, and less than what makes
+/// the allocator ask the kernel for each (128 KiB).
+pub const FRAME_LEN: usize = 72 * 1024;
+
 /// What a WebSocket reads, and writes, at a time.
 pub const SOCKET_BUFFER: usize = 64 * 1024;
 

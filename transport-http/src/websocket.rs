@@ -10,12 +10,12 @@ use std::{
 };
 
 use axum::extract::ws as server;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{WebSocketStream, tungstenite as client};
 
-use crate::limits::{MAX_FRAME_LEN, SOCKET_BUFFER};
+use crate::limits::{FRAME_LEN, MAX_FRAME_LEN, SOCKET_BUFFER};
 
 /// How the WebSocket of a dialler is set up; [`limit`] does the same for the server's.
 pub(crate) fn config() -> client::protocol::WebSocketConfig {
@@ -85,6 +85,8 @@ impl Message for client::Message {
 pub(crate) struct Pipe<S, M> {
     socket: S,
     unread: Bytes,
+    /// The library copies what it is given, so the same memory does for every frame.
+    frame: BytesMut,
     message: std::marker::PhantomData<fn() -> M>,
 }
 
@@ -95,7 +97,7 @@ pub(crate) type ClientPipe = Pipe<WebSocketStream<reqwest::Upgraded>, client::Me
 
 impl<S, M> Pipe<S, M> {
     pub fn new(socket: S) -> Self {
-        Self { socket, unread: Bytes::new(), message: std::marker::PhantomData }
+        Self { socket, unread: Bytes::new(), frame: BytesMut::new(), message: std::marker::PhantomData }
     }
 }
 
@@ -136,8 +138,9 @@ where
 {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(io::Error::other)?;
-        let len = bytes.len().min(MAX_FRAME_LEN);
-        let message = M::binary(Bytes::copy_from_slice(&bytes[..len]));
+        let len = bytes.len().min(FRAME_LEN);
+        self.frame.extend_from_slice(&bytes[..len]);
+        let message = M::binary(self.frame.split().freeze());
         Pin::new(&mut self.socket).start_send(message).map_err(io::Error::other)?;
         Poll::Ready(Ok(len))
     }

@@ -78,6 +78,7 @@ macro_rules! for_each_transport_case {
             stop_when_stopped_is_an_error_that_changes_nothing
             stop_frees_the_port
             dial_fails_within_the_deadline
+            a_cancelled_dial_leaves_no_connection
             a_foreign_scheme_is_refused
             close_ends_everything
             dropping_closes
@@ -86,6 +87,7 @@ macro_rules! for_each_transport_case {
             many_streams_at_once
             a_full_stream_blocks_only_itself
             accept_sees_a_stream_at_its_first_byte
+            a_cancelled_accept_loses_no_stream
             both_ends_have_the_same_channel_binding
             close_reaches_the_other_end
             closed_resolves_when_the_other_end_is_gone

@@ -34,6 +34,8 @@ use crate::address::PeerAddress;
 /// - *stop frees the port*: after `stop_listening`, `listen` again gives the same port where the port is fixed.
 /// - *dial fails within the deadline*: an unreachable, refused or silent address gives a typed error
 ///   within [`DIAL_DEADLINE`]; never a panic.
+/// - *a cancelled dial leaves no connection*: the future may be dropped at any time, as whoever races addresses does; what
+///   the listener saw of it ends.
 /// - *a foreign scheme is refused*: [`TransportErrorKind::UnsupportedAddress`].
 /// - *close ends everything*: connections end, ports and tasks are freed, later calls fail with
 ///   [`TransportErrorKind::Closed`].
@@ -77,6 +79,7 @@ pub trait SyncTransport: fmt::Debug + Send + Sync + 'static {
 /// - *a full stream blocks only itself*: a stream that nobody reads exerts backpressure on its writer alone.
 /// - *accept sees a stream at the latest at its first byte*. Streams are taken promptly: a connection may stand
 ///   still while more than a few wait for `accept`.
+/// - *a cancelled accept loses no stream*: the future may be dropped at any time, and the next call gets the stream.
 /// - *both ends have the same channel binding*, and no two connections share one.
 /// - *close reaches the other end*: its `closed` resolves and its streams fail.
 /// - *closed resolves when the other end is gone* within [`IDLE_DEADLINE`].

@@ -124,6 +124,36 @@ pub async fn accept_sees_a_stream_at_its_first_byte(factory: &dyn TransportFacto
     stream(&*pair.there, &*pair.here).await.map(|_| ())
 }
 
+pub async fn a_cancelled_accept_loses_no_stream(factory: &dyn TransportFactory) -> Result<(), Broken> {
+    let pair = Pair::connect(factory).await?;
+    let open = async {
+        let mut kept = Vec::new();
+        for number in 0..50 {
+            let mut stream = soon("open", pair.here.open()).await?.map_err(|error| broken("open", error))?;
+            soon("the first byte", stream.write_u8(number)).await?.map_err(|error| broken("writing", error))?;
+            soon("flush", stream.flush()).await?.map_err(|error| broken("flushing", error))?;
+            kept.push(stream);
+        }
+        Ok(kept)
+    };
+    let accept = async {
+        let (mut seen, mut round) = (HashSet::new(), 0);
+        while seen.len() < 50 {
+            // Given up again and again, at once or after a moment.
+            round += 1;
+            let patience = Duration::from_millis(round % 3);
+            let mut stream = match tokio::time::timeout(patience, pair.there.accept()).await {
+                Ok(stream) => stream.map_err(|error| broken("accept", error))?,
+                Err(_) => continue,
+            };
+            let number = soon("the first byte", stream.read_u8()).await?.map_err(|error| broken("reading", error))?;
+            ensure(seen.insert(number), || format!("stream {number} was accepted twice"))?;
+        }
+        Ok(())
+    };
+    soon("50 streams, each accepted", async { tokio::try_join!(open, accept) }).await?.map(|_| ())
+}
+
 pub async fn both_ends_have_the_same_channel_binding(factory: &dyn TransportFactory) -> Result<(), Broken> {
     let mut pair = Pair::connect(factory).await?;
     let mut seen = HashSet::new();

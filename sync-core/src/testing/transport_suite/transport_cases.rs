@@ -93,6 +93,29 @@ pub async fn dial_fails_within_the_deadline(factory: &dyn TransportFactory) -> R
     Ok(())
 }
 
+pub async fn a_cancelled_dial_leaves_no_connection(factory: &dyn TransportFactory) -> Result<(), Broken> {
+    let (listening, dialing) = (factory.transport().await, factory.transport().await);
+    let (addresses, mut accepted) = listen(&listening).await?;
+    let address = first(&addresses)?;
+    // From before the first packet to after the last one.
+    for microseconds in [0, 100, 300, 1_000, 3_000, 10_000] {
+        let outcome = tokio::time::timeout(Duration::from_micros(microseconds), dialing.dial(address)).await;
+        drop(outcome);
+    }
+    let here = dial(&dialing, address).await?;
+    // One of what was accepted is that of the whole dial; the others end.
+    let mut whole = None;
+    while whole.is_none() {
+        let there = next(&mut accepted).await?;
+        match there.channel_binding() == here.channel_binding() {
+            true => whole = Some(there),
+            false => soon("the end of a connection whose dial was cancelled", there.closed()).await.map(|_| ())?,
+        }
+    }
+    drop(here);
+    Ok(())
+}
+
 pub async fn a_foreign_scheme_is_refused(factory: &dyn TransportFactory) -> Result<(), Broken> {
     let dialing = factory.transport().await;
     let foreign: PeerAddress = "carrier-pigeon://loft/7".parse().expect("this is a URL");

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -34,6 +35,8 @@ enum Fault {
     HidesTheEnd,
     BuffersForEver,
     OneStreamAtATime,
+    LosesCancelledStreams,
+    ForgetsCancelledDials,
 }
 
 async fn caught(fault: Fault, case: &str) {
@@ -67,6 +70,8 @@ caught! {
     DialsForEver in dial_fails_within_the_deadline as b15_a_dial_without_deadline_is_caught
     HidesTheEnd in a_streams_end_is_seen_as_end_of_file as b15_a_lost_end_of_file_is_caught
     BuffersForEver in a_full_stream_blocks_only_itself as b15_missing_backpressure_is_caught
+    LosesCancelledStreams in a_cancelled_accept_loses_no_stream as b15_a_stream_lost_by_a_cancelled_accept_is_caught
+    ForgetsCancelledDials in a_cancelled_dial_leaves_no_connection as b15_a_connection_left_by_a_cancelled_dial_is_caught
     OneStreamAtATime in many_streams_at_once as b15_streams_that_wait_for_each_other_are_caught
 }
 
@@ -100,6 +105,17 @@ impl SyncTransport for Wrong {
     }
 
     async fn dial(&self, address: &PeerAddress) -> Result<Box<dyn Connection>, TransportError> {
+        if self.fault == Fault::ForgetsCancelledDials {
+            let (inner, address) = (self.inner.clone(), address.clone());
+            let dial = tokio::spawn(async move {
+                let connection = inner.dial(&address).await;
+                // In a task that nobody cancels, and with a second owner.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                connection.map(|connection| &*Box::leak(connection))
+            });
+            let leaked = dial.await.unwrap()?;
+            return Ok(Box::new(WrongConnection::new(Box::new(Leaked(leaked)), self.fault)));
+        }
         match self.inner.dial(address).await {
             Err(error) if self.fault == Fault::TakesAnyScheme => {
                 Err(TransportError::new(TransportErrorKind::Unreachable, error.context))
@@ -148,6 +164,33 @@ impl SyncTransport for Wrong {
     }
 }
 
+/// A connection that its user cannot drop.
+#[derive(Debug)]
+struct Leaked(&'static dyn Connection);
+
+#[async_trait]
+impl Connection for Leaked {
+    async fn open(&self) -> Result<ByteStream, TransportError> {
+        self.0.open().await
+    }
+
+    async fn accept(&self) -> Result<ByteStream, TransportError> {
+        self.0.accept().await
+    }
+
+    fn channel_binding(&self) -> [u8; 32] {
+        self.0.channel_binding()
+    }
+
+    async fn closed(&self) -> TransportError {
+        self.0.closed().await
+    }
+
+    fn close(&self, reason: CloseReason) {
+        self.0.close(reason);
+    }
+}
+
 struct WrongConnection {
     inner: Box<dyn Connection>,
     fault: Fault,
@@ -179,7 +222,11 @@ impl Connection for WrongConnection {
     }
 
     async fn accept(&self) -> Result<ByteStream, TransportError> {
-        self.inner.accept().await
+        let stream = self.inner.accept().await?;
+        if self.fault == Fault::LosesCancelledStreams {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(stream)
     }
 
     fn channel_binding(&self) -> [u8; 32] {

@@ -1,2 +1,3 @@
-//! The command-line program.
+//! The `syncline` program.
+
 fn main() {}

@@ -1,0 +1,195 @@
+//! What the folder needs of a replica. The daemon gives it the manager's; tests give it a small one.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sync_core::{
+    model::{AuthorId, Hash, Timestamp},
+    store::Position,
+};
+
+use super::{
+    key::FileKey,
+    plan::{Deletion, Version, VersionId, View},
+    state::Stat,
+};
+
+/// Why the replica could not do something.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReplicaError {
+    /// A file changed while it was put: nothing was written.
+    #[error("`{0}` changed while it was read")]
+    Unstable(FileKey),
+    /// A file cannot be read: nothing was written.
+    #[error("`{0}` cannot be read: {1}")]
+    Unreadable(FileKey, String),
+    /// The content of a value is not here yet.
+    #[error("the content is not here yet")]
+    NotHere,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// One write of a transaction.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Puts bytes.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        bytes: Bytes,
+    },
+    /// Puts a file's bytes, if it is still what `stat` says.
+    PutFile {
+        /// The key.
+        key: FileKey,
+        /// Where it is.
+        path: PathBuf,
+        /// What it must be.
+        stat: Stat,
+    },
+    /// Deletes a key.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// What one write became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The entry's name.
+    pub id: VersionId,
+    /// Length and hash of the value; nothing for a deletion.
+    pub value: Option<(u64, Hash)>,
+}
+
+/// One change in the order in which this node accepted them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its place.
+    pub position: Position,
+    /// What it is about.
+    pub about: About,
+    /// The entry's name.
+    pub id: VersionId,
+}
+
+/// What a change is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// A key.
+    Key(Bytes),
+    /// Every key with this prefix.
+    Prefix(Bytes),
+}
+
+/// A replica, as the folder sees it.
+#[async_trait]
+pub trait FolderReplica: Send + Sync + 'static {
+    /// Who this node writes as.
+    fn me(&self) -> AuthorId;
+
+    /// What is held at each of these files.
+    async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError>;
+
+    /// All files with what is held for them, those that are only deleted left out, and the
+    /// position up to which that is all.
+    async fn all(&self) -> Result<(Vec<(FileKey, View)>, Position), ReplicaError>;
+
+    /// The changes after a position, at most `limit`.
+    async fn changes(&self, since: Position, limit: usize) -> Result<Vec<Change>, ReplicaError>;
+
+    /// Writes all or nothing; answers one line each.
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError>;
+
+    /// The bytes of a version, if they are here; only for values that lie inline.
+    async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError>;
+
+    /// Writes the verified bytes of a version that is a blob to a new file.
+    async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError>;
+}
+
+/// Orders what was read of one file into a view.
+#[derive(Debug, Default)]
+pub struct ViewBuilder {
+    values: Vec<(VersionId, u64, Hash)>,
+    executable: Vec<AuthorId>,
+    links: Vec<(AuthorId, Hash)>,
+    seen: Vec<(AuthorId, super::plan::Seen)>,
+    deletions: Vec<VersionId>,
+    seen_by_deletions: Vec<(AuthorId, super::plan::Seen)>,
+}
+
+impl ViewBuilder {
+    /// A value at the file's key.
+    pub fn value(&mut self, id: VersionId, len: u64, hash: Hash) {
+        self.values.push((id, len, hash));
+    }
+
+    /// A deletion of the file's key.
+    pub fn deletion(&mut self, id: VersionId) {
+        self.deletions.push(id);
+    }
+
+    /// A companion.
+    pub fn companion(&mut self, companion: super::key::Companion, author: AuthorId, hash: Hash, inline: &[u8]) {
+        use super::key::Companion;
+        match companion {
+            Companion::Executable => self.executable.push(author),
+            Companion::Link => self.links.push((author, hash)),
+            // Whoever writes nonsense here has seen nothing.
+            Companion::Seen => self.seen.push((author, decode_seen(inline))),
+            Companion::SeenByDeletion => self.seen_by_deletions.push((author, decode_seen(inline))),
+        }
+    }
+
+    /// The view of the node that writes as `me`.
+    pub fn build(self, me: AuthorId) -> View {
+        use super::plan::{Fact, Kind};
+        let of = |list: &[(AuthorId, super::plan::Seen)], author: AuthorId| {
+            list.iter().find(|(who, _)| *who == author).map(|(_, seen)| seen.clone()).unwrap_or_default()
+        };
+        let mut versions: Vec<Version> = self
+            .values
+            .iter()
+            .map(|&(id, len, hash)| {
+                let kind = if self.links.contains(&(id.author, hash)) {
+                    Kind::Link
+                } else if self.executable.contains(&id.author) {
+                    Kind::Executable
+                } else {
+                    Kind::File
+                };
+                Version { id, fact: Fact { kind, len, hash }, seen: of(&self.seen, id.author) }
+            })
+            .collect();
+        versions.sort_by_key(|version| std::cmp::Reverse(version.id));
+        let deletion = self.deletions.into_iter().max();
+        let deletion = deletion.map(|id| Deletion { id, seen: of(&self.seen_by_deletions, id.author) });
+        View { versions, deletion, answered: of(&self.seen, me) }
+    }
+}
+
+/// What a companion says was seen.
+pub fn decode_seen(bytes: &[u8]) -> super::plan::Seen {
+    postcard::from_bytes(bytes).unwrap_or_default()
+}
+
+/// The value of a companion that says what was seen.
+pub fn encode_seen(seen: &super::plan::Seen) -> Bytes {
+    postcard::to_allocvec(seen).expect("a map of keys and numbers can be encoded").into()
+}
+
+/// `seen` and `more` together.
+pub fn merged(seen: &super::plan::Seen, more: &super::plan::Seen) -> super::plan::Seen {
+    let mut merged = seen.clone();
+    for (author, timestamp) in more {
+        let line = merged.entry(*author).or_insert(Timestamp(0));
+        *line = (*line).max(*timestamp);
+    }
+    merged
+}

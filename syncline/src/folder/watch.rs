@@ -1,0 +1,270 @@
+//! Watching the folder: which paths to look at, and when.
+//!
+//! Changes are collected by path until they are due. A file that is closed after writing, moved
+//! or removed is due at once; one that is being written is due when it was left alone for a
+//! while, so that half-written files are not taken. When the system loses count, everything is
+//! looked at again.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind},
+};
+
+use super::key::TEMPORARY_DIR;
+
+/// A change is looked at this long after it, together with its neighbours.
+const DEBOUNCE: Duration = Duration::from_millis(3);
+
+/// A file that was written to and not closed is looked at after this long without a write.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
+
+/// A new directory is looked at a second time: files may come into it before it is watched.
+const SECOND_LOOK: Duration = Duration::from_millis(150);
+
+/// With more paths than this waiting, one look at everything is cheaper.
+const MAX_WAITING: usize = 50_000;
+
+/// What wakes the folder.
+#[derive(Debug, Default)]
+struct Waiting {
+    paths: HashMap<PathBuf, Instant>,
+    /// Directories that will be looked at again.
+    again: Vec<(Instant, PathBuf)>,
+    everything: bool,
+    problem: Option<String>,
+    replica: bool,
+    stop: bool,
+}
+
+/// What is due.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Paths in the folder to look at.
+    pub paths: Vec<PathBuf>,
+    /// Everything must be looked at.
+    pub everything: bool,
+    /// The replica has changed.
+    pub replica: bool,
+    /// Why watching does not work; the periodic scan still does.
+    pub problem: Option<String>,
+    /// The folder is to be left alone from now on.
+    pub stop: bool,
+}
+
+/// Collects what happens until it is due.
+#[derive(Debug, Clone, Default)]
+pub struct Inbox(Arc<(Mutex<Waiting>, Condvar)>);
+
+impl Inbox {
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let (waiting, condvar) = &*self.0;
+        change(&mut waiting.lock().expect("nobody panics with the inbox"));
+        condvar.notify_all();
+    }
+
+    /// The replica has changed.
+    pub fn replica_changed(&self) {
+        self.change(|waiting| waiting.replica = true);
+    }
+
+    /// Look at everything.
+    pub fn look_at_everything(&self) {
+        self.change(|waiting| waiting.everything = true);
+    }
+
+    /// Look at a path (relative to the folder) after a while.
+    pub fn look_at(&self, path: &Path, after: Duration) {
+        self.path(path.into(), Instant::now() + after);
+    }
+
+    /// End.
+    pub fn stop(&self) {
+        self.change(|waiting| waiting.stop = true);
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_stopped(&self) -> bool {
+        self.0.0.lock().expect("nobody panics with the inbox").stop
+    }
+
+    fn path(&self, path: PathBuf, due: Instant) {
+        self.change(|waiting| {
+            if waiting.paths.len() >= MAX_WAITING {
+                waiting.paths.clear();
+                waiting.everything = true;
+            } else {
+                waiting.paths.insert(path, due);
+            }
+        });
+    }
+
+    /// Waits until something is due, or until `deadline`.
+    pub fn wait(&self, deadline: Instant) -> Due {
+        let (waiting, condvar) = &*self.0;
+        let mut waiting = waiting.lock().expect("nobody panics with the inbox");
+        loop {
+            let now = Instant::now();
+            let due = take_due(&mut waiting, now);
+            if due != Due::default() || now >= deadline {
+                return due;
+            }
+            let next = waiting.paths.values().chain(waiting.again.iter().map(|(at, _)| at)).min();
+            let until = next.map_or(deadline, |next| deadline.min(*next));
+            let timeout = until.saturating_duration_since(now);
+            waiting = condvar.wait_timeout(waiting, timeout).expect("nobody panics with the inbox").0;
+        }
+    }
+
+    fn take(&self, root: &Path, event: notify::Result<Event>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return self.change(|waiting| waiting.problem = Some(error.to_string())),
+        };
+        if event.need_rescan() {
+            return self.look_at_everything();
+        }
+        let now = Instant::now();
+        let due = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => now + DEBOUNCE,
+            EventKind::Access(_) => return,
+            EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => now + LEFT_ALONE,
+            _ => now + DEBOUNCE,
+        };
+        let is_directory = matches!(event.kind, EventKind::Create(CreateKind::Folder))
+            || matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
+        for path in event.paths {
+            let Ok(path) = path.strip_prefix(root) else { continue };
+            if path.starts_with(TEMPORARY_DIR) {
+                continue;
+            }
+            if path.as_os_str().is_empty() {
+                self.look_at_everything();
+                continue;
+            }
+            if is_directory {
+                self.change(|waiting| waiting.again.push((now + SECOND_LOOK, path.into())));
+            }
+            self.path(path.into(), due);
+        }
+    }
+}
+
+fn take_due(waiting: &mut Waiting, now: Instant) -> Due {
+    let mut due = Due {
+        paths: Vec::new(),
+        everything: std::mem::take(&mut waiting.everything),
+        replica: std::mem::take(&mut waiting.replica),
+        problem: waiting.problem.take(),
+        stop: waiting.stop,
+    };
+    waiting.paths.retain(|path, at| {
+        if *at <= now {
+            due.paths.push(path.clone());
+        }
+        *at > now
+    });
+    waiting.again.retain(|(at, path)| {
+        if *at <= now {
+            due.paths.push(path.clone());
+        }
+        *at > now
+    });
+    due.paths.sort_unstable();
+    due.paths.dedup();
+    due
+}
+
+/// Watches a folder for as long as it lives.
+#[derive(Debug)]
+pub struct FolderWatcher {
+    _watcher: RecommendedWatcher,
+}
+
+impl FolderWatcher {
+    /// Watches everything beneath `root`.
+    pub fn start(root: &Path, inbox: &Inbox) -> notify::Result<Self> {
+        let (inbox, watched) = (inbox.clone(), root.to_path_buf());
+        let mut watcher = notify::recommended_watcher(move |event| inbox.take(&watched, event))?;
+        watcher.watch(root, RecursiveMode::Recursive)?;
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    /// Waits until `path` is due.
+    fn wait_for(inbox: &Inbox, path: &str) -> Duration {
+        let start = Instant::now();
+        while Instant::now() < start + Duration::from_secs(10) {
+            if inbox.wait(soon()).paths.contains(&PathBuf::from(path)) {
+                return start.elapsed();
+            }
+        }
+        panic!("{path} was never due");
+    }
+
+    #[test]
+    fn a_closed_file_is_due_at_once_and_an_open_one_when_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = Inbox::default();
+        let _watcher = FolderWatcher::start(dir.path(), &inbox).unwrap();
+        fs::write(dir.path().join("a"), "a").unwrap();
+        assert!(wait_for(&inbox, "a") < LEFT_ALONE);
+        let mut open = fs::File::create(dir.path().join("b")).unwrap();
+        open.write_all(b"half").unwrap();
+        assert!(wait_for(&inbox, "b") >= LEFT_ALONE - Duration::from_millis(200));
+    }
+
+    #[test]
+    fn files_in_new_directories_moved_files_and_removed_ones_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let inbox = Inbox::default();
+        let _watcher = FolderWatcher::start(root, &inbox).unwrap();
+        fs::create_dir_all(root.join("x/y")).unwrap();
+        wait_for(&inbox, "x");
+        wait_for(&inbox, "x");
+        fs::write(root.join("x/y/a"), "a").unwrap();
+        wait_for(&inbox, "x/y/a");
+        fs::rename(root.join("x/y/a"), root.join("b")).unwrap();
+        wait_for(&inbox, "b");
+        fs::remove_file(root.join("b")).unwrap();
+        wait_for(&inbox, "b");
+    }
+
+    #[test]
+    fn files_in_the_making_are_not_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(TEMPORARY_DIR)).unwrap();
+        let inbox = Inbox::default();
+        let _watcher = FolderWatcher::start(dir.path(), &inbox).unwrap();
+        fs::write(dir.path().join(TEMPORARY_DIR).join("1"), "a").unwrap();
+        fs::write(dir.path().join("a"), "a").unwrap();
+        let due = inbox.wait(soon());
+        assert!(due.paths.iter().all(|path| !path.starts_with(TEMPORARY_DIR)), "{due:?}");
+    }
+
+    #[test]
+    fn the_replica_and_the_end_wake_at_once() {
+        let inbox = Inbox::default();
+        inbox.replica_changed();
+        assert_eq!(inbox.wait(soon()), Due { replica: true, ..Due::default() });
+        inbox.stop();
+        assert!(inbox.wait(soon()).stop);
+    }
+}

@@ -57,7 +57,7 @@ impl Workshop {
                 let text = format!("{} is in the way: move it", directory.display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&directory)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         Ok(Self { root: root.into(), directory, next: AtomicU64::new(0) })
@@ -65,6 +65,8 @@ impl Workshop {
 
     /// A path for a new temporary file.
     pub fn place(&self) -> PathBuf {
+        // Only the last directory is made: where the folder is gone, nothing is written.
+        let _ = fs::create_dir(&self.directory);
         self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
@@ -89,6 +91,11 @@ impl Workshop {
     pub fn sync(&self) -> io::Result<()> {
         rustix::fs::syncfs(fs::File::open(&self.directory)?)?;
         Ok(())
+    }
+
+    /// Removes the directory if nothing is in it, so that a folder at rest has only the user's files.
+    pub fn tidy(&self) {
+        let _ = fs::remove_dir(&self.directory);
     }
 
     /// Moves a temporary file into place, if the file there is still what `expected` says.
@@ -225,6 +232,10 @@ mod tests {
         Stat::of(&fs::symlink_metadata(path).unwrap()).unwrap()
     }
 
+    fn left(dir: &tempfile::TempDir) -> usize {
+        fs::read_dir(dir.path().join(TEMPORARY_DIR)).map(|entries| entries.count()).unwrap_or_default()
+    }
+
     fn workshop() -> (tempfile::TempDir, Workshop) {
         let dir = tempfile::tempdir().unwrap();
         let workshop = Workshop::open(dir.path()).unwrap();
@@ -241,7 +252,7 @@ mod tests {
         let temporary = workshop.write(&key("a/b"), Kind::File, b"newer").unwrap();
         assert_eq!(workshop.place_file(&temporary, &key("a/b"), None).unwrap(), Outcome::Changed);
         assert_eq!(fs::read(dir.path().join("a/b")).unwrap(), b"new");
-        assert_eq!(fs::read_dir(dir.path().join(TEMPORARY_DIR)).unwrap().count(), 0);
+        assert_eq!(left(&dir), 0);
     }
 
     #[test]
@@ -255,7 +266,7 @@ mod tests {
         assert_eq!(workshop.place_file(&temporary, &key("a"), Some(&expected)).unwrap(), Outcome::Changed);
         assert_eq!(workshop.remove_file(&key("a"), &expected).unwrap(), Outcome::Changed);
         assert_eq!(fs::read(&path).unwrap(), b"saved in between");
-        assert_eq!(fs::read_dir(dir.path().join(TEMPORARY_DIR)).unwrap().count(), 0);
+        assert_eq!(left(&dir), 0);
     }
 
     #[test]
@@ -297,6 +308,6 @@ mod tests {
         let (dir, workshop) = workshop();
         workshop.write(&key("a"), Kind::File, b"half").unwrap();
         Workshop::open(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join(TEMPORARY_DIR)).unwrap().count(), 0);
+        assert_eq!(left(&dir), 0);
     }
 }

@@ -103,6 +103,8 @@ pub struct View {
     pub deletion: Option<Deletion>,
     /// What this node has written down at this key, whether or not its version is still there.
     pub answered: Seen,
+    /// Whether this node's companion says executable.
+    pub marked_executable: bool,
 }
 
 impl View {
@@ -272,9 +274,7 @@ fn changed(mode: Mode, unseen: Option<&Version>, seen: Seen) -> Step {
 fn unchanged(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: &View) -> Step {
     let Some(newest) = view.newest() else {
         let Some(base) = base else { return Step::Rest };
-        let known = view.deletion.as_ref().is_some_and(|deletion| {
-            base.id.author != me || deletion.succeeds(&base.id)
-        });
+        let known = view.deletion.as_ref().is_some_and(|deletion| base.id.author != me || deletion.succeeds(&base.id));
         return match mode {
             Mode::ReadWrite if !known => Step::Import { seen: Seen::new() },
             _ => Step::Remove,
@@ -339,7 +339,7 @@ mod tests {
         // The node under test is author 1; what it wrote down stands with its version.
         let answered = versions.iter().find(|version| version.id.author == author(1));
         let answered = answered.map(|version| version.seen.clone()).unwrap_or_default();
-        View { versions, deletion: None, answered }
+        View { versions, deletion: None, answered, marked_executable: false }
     }
 
     fn deleted(n: u8, timestamp: u64, lines: &[(u8, u64)], versions: Vec<Version>) -> View {
@@ -474,7 +474,10 @@ mod tests {
         let mine = version(1, 10, "mine", &[]);
         let theirs = version(2, 20, "theirs", &[]);
         let both = view(vec![mine.clone(), theirs.clone()]);
-        assert_eq!(decided(None, Disk::Absent, &both), Step::Keep { mine: mine.id, fact: mine.fact, winner: theirs.id });
+        assert_eq!(
+            decided(None, Disk::Absent, &both),
+            Step::Keep { mine: mine.id, fact: mine.fact, winner: theirs.id }
+        );
     }
 
     #[test]
@@ -550,7 +553,10 @@ mod tests {
         let all = view(vec![theirs.clone(), mine.clone(), newer.clone()]);
         assert_eq!(decided(Some(&theirs), on_disk("mine"), &all), Step::Adopt(mine.clone()));
         // And then it is kept, because the newest one had not seen it.
-        assert_eq!(decided(Some(&mine), on_disk("mine"), &all), Step::Keep { mine: mine.id, fact: mine.fact, winner: newer.id });
+        assert_eq!(
+            decided(Some(&mine), on_disk("mine"), &all),
+            Step::Keep { mine: mine.id, fact: mine.fact, winner: newer.id }
+        );
     }
 
     #[test]
@@ -618,7 +624,8 @@ mod tests {
                 newer(&mut self.deletions, &other.deletions);
                 newer(&mut self.deletion_notes, &other.deletion_notes);
                 let deletions = self.deletions.clone();
-                self.values.retain(|(key, _), (timestamp, _)| deletions.get(key).is_none_or(|gone| gone.0 < *timestamp));
+                self.values
+                    .retain(|(key, _), (timestamp, _)| deletions.get(key).is_none_or(|gone| gone.0 < *timestamp));
             }
 
             fn view(&self, key: &str, me: AuthorId) -> View {
@@ -629,7 +636,8 @@ mod tests {
                     seen: self.notes.get(&(key.to_string(), *author)).map(|(_, seen)| seen.clone()).unwrap_or_default(),
                 });
                 let mut view = view(versions.collect());
-                view.answered = self.notes.get(&(key.to_string(), me)).map(|(_, seen)| seen.clone()).unwrap_or_default();
+                view.answered =
+                    self.notes.get(&(key.to_string(), me)).map(|(_, seen)| seen.clone()).unwrap_or_default();
                 view.deletion = self.deletions.get(key).map(|(timestamp, author)| Deletion {
                     id: VersionId { timestamp: Timestamp(*timestamp), author: *author },
                     seen: self

@@ -170,7 +170,8 @@ impl ViewBuilder {
         versions.sort_by_key(|version| std::cmp::Reverse(version.id));
         let deletion = self.deletions.into_iter().max();
         let deletion = deletion.map(|id| Deletion { id, seen: of(&self.seen_by_deletions, id.author) });
-        View { versions, deletion, answered: of(&self.seen, me) }
+        let marked_executable = self.executable.contains(&me);
+        View { versions, deletion, answered: of(&self.seen, me), marked_executable }
     }
 }
 

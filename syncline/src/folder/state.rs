@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     key::FileKey,
-    plan::{Base, Fact, Kind, Seen, VersionId},
+    plan::{Base, Kind},
 };
 
 const MAGIC: &[u8; 16] = b"syncline folder\x01";
@@ -335,6 +335,7 @@ fn decode(bytes: &[u8]) -> Option<(Record, usize)> {
 /// The facts of an empty base, for tests of other modules.
 #[cfg(test)]
 pub(crate) fn base_of(content: &[u8], author: u8, timestamp: u64) -> Base {
+    use super::plan::{Fact, Seen, VersionId};
     let author = sync_core::model::AuthorId::from([author; 32]);
     let timestamp = sync_core::model::Timestamp(timestamp);
     let hash = sync_core::model::Hash(*blake3::hash(content).as_bytes());

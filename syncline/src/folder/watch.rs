@@ -17,6 +17,8 @@ use notify::{
     event::{AccessKind, AccessMode, CreateKind, ModifyKind},
 };
 
+use sync_core::model::Hash;
+
 use super::key::TEMPORARY_DIR;
 
 /// A change is looked at this long after it, together with its neighbours.
@@ -40,6 +42,7 @@ struct Waiting {
     everything: bool,
     problem: Option<String>,
     replica: bool,
+    contents: Vec<Hash>,
     stop: bool,
 }
 
@@ -52,6 +55,8 @@ pub struct Due {
     pub everything: bool,
     /// The replica has changed.
     pub replica: bool,
+    /// Contents that have arrived.
+    pub contents: Vec<Hash>,
     /// Why watching does not work; the periodic scan still does.
     pub problem: Option<String>,
     /// The folder is to be left alone from now on.
@@ -72,6 +77,14 @@ impl Inbox {
     /// The replica has changed.
     pub fn replica_changed(&self) {
         self.change(|waiting| waiting.replica = true);
+    }
+
+    /// A content has arrived.
+    pub fn content_arrived(&self, hash: Hash) {
+        self.change(|waiting| match waiting.contents.len() < MAX_WAITING {
+            true => waiting.contents.push(hash),
+            false => waiting.everything = true,
+        });
     }
 
     /// Look at everything.
@@ -161,6 +174,7 @@ fn take_due(waiting: &mut Waiting, now: Instant) -> Due {
         paths: Vec::new(),
         everything: std::mem::take(&mut waiting.everything),
         replica: std::mem::take(&mut waiting.replica),
+        contents: std::mem::take(&mut waiting.contents),
         problem: waiting.problem.take(),
         stop: waiting.stop,
     };

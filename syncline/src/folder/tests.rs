@@ -1,0 +1,648 @@
+//! The folder with real files, and a small replica in memory whose exchange the test decides.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sync_core::{
+    model::{AuthorId, Hash, MAX_INLINE_LEN, Timestamp},
+    store::Position,
+};
+
+use super::{
+    engine::{Folder, FolderOptions},
+    guard::Permission,
+    key::{FileKey, Role, TEMPORARY_DIR, role_of},
+    plan::{Mode, Version, VersionId, View},
+    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, Written},
+    scan,
+    watch::Inbox,
+};
+
+#[derive(Clone)]
+struct Stored {
+    id: VersionId,
+    position: u64,
+    value: Option<Bytes>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// By key and author; tombstones without an author.
+    entries: BTreeMap<(Bytes, Option<AuthorId>), Stored>,
+    head: u64,
+    clock: u64,
+    commits: u64,
+}
+
+impl Inner {
+    fn apply(&mut self, key: Bytes, id: VersionId, value: Option<Bytes>) {
+        self.clock = self.clock.max(id.timestamp.0);
+        let tombstone = self.entries.get(&(key.clone(), None)).map(|stored| stored.id);
+        let slot = (key.clone(), value.as_ref().map(|_| id.author));
+        let there = self.entries.get(&slot).map(|stored| stored.id);
+        if tombstone.is_some_and(|tombstone| tombstone >= id) || there.is_some_and(|there| there >= id) {
+            return;
+        }
+        if value.is_none() {
+            self.entries.retain(|(other, author), stored| *other != key || author.is_none() || stored.id > id);
+        }
+        self.head += 1;
+        self.entries.insert(slot, Stored { id, position: self.head, value });
+    }
+}
+
+/// A replica in memory with the data model's dominance.
+struct Mem {
+    me: AuthorId,
+    inner: Mutex<Inner>,
+    inbox: Inbox,
+}
+
+impl Mem {
+    fn merge(&self, other: &Self) {
+        let entries = other.inner.lock().unwrap().entries.clone();
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.sort_by_key(|(_, stored)| stored.id);
+        for ((key, _), stored) in entries {
+            self.inner.lock().unwrap().apply(key, stored.id, stored.value);
+        }
+        self.inbox.replica_changed();
+    }
+
+    fn view(&self, key: &FileKey) -> View {
+        let inner = self.inner.lock().unwrap();
+        let mut builder = ViewBuilder::default();
+        for ((at, _), stored) in &inner.entries {
+            match (role_of(at), &stored.value) {
+                (Role::File(file), Some(bytes)) if file == *key => {
+                    builder.value(stored.id, bytes.len() as u64, Hash(*blake3::hash(bytes).as_bytes()));
+                }
+                (Role::File(file), None) if file == *key => builder.deletion(stored.id),
+                (Role::Companion(file, companion), Some(bytes)) if file == *key => {
+                    let hash = Hash(*blake3::hash(bytes).as_bytes());
+                    builder.companion(companion, stored.id.author, hash, bytes);
+                }
+                _ => {}
+            }
+        }
+        builder.build(self.me)
+    }
+}
+
+#[async_trait]
+impl FolderReplica for Mem {
+    fn me(&self) -> AuthorId {
+        self.me
+    }
+
+    async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError> {
+        Ok(keys.iter().map(|key| self.view(key)).collect())
+    }
+
+    async fn all(&self) -> Result<(Vec<(FileKey, View)>, Position), ReplicaError> {
+        let (keys, head) = {
+            let inner = self.inner.lock().unwrap();
+            let keys = inner.entries.keys().filter_map(|(key, author)| match (role_of(key), author) {
+                (Role::File(key), Some(_)) => Some(key),
+                _ => None,
+            });
+            (keys.collect::<Vec<_>>(), inner.head)
+        };
+        Ok((keys.into_iter().map(|key| (key.clone(), self.view(&key))).collect(), Position(head)))
+    }
+
+    async fn changes(&self, since: Position, limit: usize) -> Result<Vec<Change>, ReplicaError> {
+        let inner = self.inner.lock().unwrap();
+        let mut changes: Vec<_> = inner
+            .entries
+            .iter()
+            .filter(|(_, stored)| stored.position > since.0)
+            .map(|((key, _), stored)| Change {
+                position: Position(stored.position),
+                about: About::Key(key.clone()),
+                id: stored.id,
+            })
+            .collect();
+        changes.sort_by_key(|change| change.position);
+        changes.truncate(limit);
+        Ok(changes)
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError> {
+        let mut ops = Vec::new();
+        for write in writes {
+            ops.push(match write {
+                Write::Put { key, bytes } => (key, Some(bytes)),
+                Write::PutFile { key, path, stat } => {
+                    let bytes = scan::read_file(&path, &stat).map_err(|_| ReplicaError::Unstable(key.clone()))?;
+                    (key.as_bytes().to_vec(), Some(bytes.into()))
+                }
+                Write::Delete { key } => (key, None),
+            });
+        }
+        let mut inner = self.inner.lock().unwrap();
+        inner.commits += 1;
+        let mut written = Vec::new();
+        for (key, value) in ops {
+            let timestamp = Timestamp(inner.clock + 1);
+            let id = VersionId { timestamp, author: self.me };
+            let line = value.as_ref().map(|bytes| (bytes.len() as u64, Hash(*blake3::hash(bytes).as_bytes())));
+            inner.apply(key.into(), id, value);
+            written.push(Written { id, value: line });
+        }
+        drop(inner);
+        self.inbox.replica_changed();
+        Ok(written)
+    }
+
+    async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {
+        let inner = self.inner.lock().unwrap();
+        let slot = (Bytes::copy_from_slice(key.as_bytes()), Some(version.author));
+        let bytes = inner.entries.get(&slot).and_then(|stored| stored.value.clone());
+        Ok(bytes.filter(|bytes| bytes.len() <= MAX_INLINE_LEN))
+    }
+
+    async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError> {
+        let slot = (Bytes::copy_from_slice(key.as_bytes()), Some(version.id.author));
+        let bytes = self.inner.lock().unwrap().entries.get(&slot).and_then(|stored| stored.value.clone());
+        fs::write(to, bytes.ok_or(ReplicaError::NotHere)?).map_err(|error| ReplicaError::Failed(error.to_string()))
+    }
+}
+
+/// One device: a folder, its replica, and the runtime that the folder needs.
+struct Device {
+    dir: tempfile::TempDir,
+    replica: Arc<Mem>,
+    inbox: Inbox,
+    folder: Option<Folder>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Device {
+    fn new(author: u8) -> Self {
+        let mut device = Self::stopped(author);
+        device.start(Mode::ReadWrite, Permission::Ask);
+        device
+    }
+
+    fn stopped(author: u8) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        let inbox = Inbox::default();
+        let me = AuthorId::from([author; 32]);
+        let replica = Arc::new(Mem { me, inner: Mutex::default(), inbox: inbox.clone() });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self { dir, replica, inbox, folder: None, runtime }
+    }
+
+    fn start(&mut self, mode: Mode, permission: Permission) {
+        let options = FolderOptions {
+            root: self.root(),
+            state: self.dir.path().join("state"),
+            lifetime: [7; 16],
+            mode,
+            permission,
+        };
+        // Each start has an inbox of its own, as in the program; the replica wakes the last one.
+        self.inbox = Inbox::default();
+        let inner = std::mem::take(&mut *self.replica.inner.lock().unwrap());
+        let me = self.replica.me;
+        self.replica = Arc::new(Mem { me, inner: Mutex::new(inner), inbox: self.inbox.clone() });
+        let _guard = self.runtime.enter();
+        self.folder = Some(Folder::start(options, self.replica.clone(), self.inbox.clone()).unwrap());
+    }
+
+    fn stop(&mut self) {
+        self.folder.take().unwrap().stop();
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.start(Mode::ReadWrite, Permission::Ask);
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("folder")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    fn save(&self, name: &str, content: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path(name)).ok()
+    }
+
+    fn commits(&self) -> u64 {
+        self.replica.inner.lock().unwrap().commits
+    }
+
+    /// All files with their contents.
+    fn files(&self) -> BTreeMap<String, String> {
+        let mut rules = super::ignore::IgnoreRules::new(&self.root());
+        let found = scan::scan(&self.root(), Path::new(""), &mut rules);
+        let files = found.files.into_iter().map(|(key, _)| key.to_string());
+        files.filter_map(|name| Some((name.clone(), self.read(&name)?))).collect()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let problems = self.folder.as_ref().unwrap().problems().list();
+        problems.into_iter().map(|problem| format!("{}: {}", problem.subject, problem.cause)).collect()
+    }
+
+    fn has_value(&self, name: &str, content: &str) -> bool {
+        let view = self.replica.view(&FileKey::new(name.as_bytes()).unwrap());
+        view.newest().is_some_and(|newest| newest.fact.hash.0 == *blake3::hash(content.as_bytes()).as_bytes())
+    }
+
+    fn is_deleted(&self, name: &str) -> bool {
+        self.replica.view(&FileKey::new(name.as_bytes()).unwrap()).newest().is_none()
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Exchanges everything until both folders have the same files.
+#[track_caller]
+fn become_equal(a: &Device, b: &Device) {
+    let mut rounds = 0;
+    eventually("both folders are equal", || {
+        a.replica.merge(&b.replica);
+        b.replica.merge(&a.replica);
+        let equal = a.files() == b.files() && !a.files().is_empty();
+        rounds = if equal { rounds + 1 } else { 0 };
+        rounds > 20
+    });
+}
+
+#[test]
+fn files_go_both_ways_live() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("notes/a.txt", "from a");
+    b.save("b.txt", "from b");
+    b.save("deep/er/c.txt", &"large ".repeat(10_000));
+    become_equal(&a, &b);
+    assert_eq!(a.files().len(), 3);
+    b.save("notes/a.txt", "edited by b");
+    eventually("the edit is put", || b.has_value("notes/a.txt", "edited by b"));
+    become_equal(&a, &b);
+    assert_eq!(a.read("notes/a.txt").unwrap(), "edited by b");
+    fs::rename(a.path("b.txt"), a.path("c.txt")).unwrap();
+    eventually("the move is put", || a.is_deleted("b.txt") && a.has_value("c.txt", "from b"));
+    become_equal(&a, &b);
+    assert_eq!(b.read("c.txt").unwrap(), "from b");
+    fs::remove_dir_all(a.path("deep")).unwrap();
+    eventually("the deletion is put", || a.is_deleted("deep/er/c.txt"));
+    become_equal(&a, &b);
+    assert!(!b.path("deep").exists(), "the directory went with its last file");
+    assert!(!a.path(TEMPORARY_DIR).exists() && !b.path(TEMPORARY_DIR).exists());
+}
+
+#[test]
+fn when_both_changed_a_file_both_texts_are_on_both_sides() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("plan.md", "first");
+    become_equal(&a, &b);
+    a.save("plan.md", "by a");
+    b.save("plan.md", "by b");
+    eventually("both are put", || a.has_value("plan.md", "by a") && b.has_value("plan.md", "by b"));
+    become_equal(&a, &b);
+    let texts: Vec<_> = a.files().into_values().collect();
+    assert_eq!(a.files().len(), 2, "{:?}", a.files());
+    assert!(texts.contains(&"by a".to_string()) && texts.contains(&"by b".to_string()));
+    assert!(a.files().keys().any(|name| name.starts_with("plan (conflict ") && name.ends_with(").md")));
+}
+
+#[test]
+fn a_kept_version_that_the_user_deletes_stays_deleted_over_a_restart() {
+    let (mut a, mut b) = (Device::new(1), Device::new(2));
+    a.save("plan.md", "first");
+    become_equal(&a, &b);
+    a.save("plan.md", "by a");
+    b.save("plan.md", "by b");
+    eventually("both are put", || a.has_value("plan.md", "by a") && b.has_value("plan.md", "by b"));
+    become_equal(&a, &b);
+    let kept = a.files().into_keys().find(|name| name.contains("conflict")).unwrap();
+    fs::remove_file(b.path(&kept)).unwrap();
+    eventually("the deletion is put", || b.is_deleted(&kept));
+    become_equal(&a, &b);
+    a.stop();
+    fs::remove_file(a.dir.path().join("state")).unwrap();
+    a.start(Mode::ReadWrite, Permission::Ask);
+    b.restart();
+    become_equal(&a, &b);
+    assert_eq!(a.files().len(), 1, "{:?}", a.files());
+}
+
+#[test]
+fn an_edit_wins_over_a_deletion_that_had_not_seen_it() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("plan.md", "first");
+    a.save("other", "x");
+    become_equal(&a, &b);
+    a.save("plan.md", "edited by a");
+    eventually("the edit is put", || a.has_value("plan.md", "edited by a"));
+    fs::remove_file(b.path("plan.md")).unwrap();
+    eventually("the deletion is put", || b.is_deleted("plan.md"));
+    become_equal(&a, &b);
+    assert_eq!(b.read("plan.md").unwrap(), "edited by a");
+}
+
+#[test]
+fn a_restart_with_nothing_changed_writes_nothing() {
+    let (mut a, b) = (Device::new(1), Device::new(2));
+    for n in 0..100 {
+        a.save(&format!("d{}/{n}", n % 7), &format!("{n}"));
+    }
+    become_equal(&a, &b);
+    a.stop();
+    let (commits, state) = (a.commits(), fs::read(a.dir.path().join("state")).unwrap());
+    a.start(Mode::ReadWrite, Permission::Ask);
+    // When this one is there, everything before it was looked at.
+    a.save("last", "last");
+    eventually("the folder works again", || a.has_value("last", "last"));
+    assert_eq!(a.commits(), commits + 1);
+    let now = fs::read(a.dir.path().join("state")).unwrap();
+    assert!(now.starts_with(&state) && now.len() - state.len() < 1000, "{} {}", now.len(), state.len());
+}
+
+#[test]
+fn changes_made_while_the_program_was_off_are_found() {
+    let (mut a, b) = (Device::new(1), Device::new(2));
+    for name in ["edit", "delete", "stay", "move"] {
+        a.save(name, name);
+    }
+    become_equal(&a, &b);
+    a.stop();
+    a.save("edit", "edited");
+    a.save("new", "new");
+    fs::remove_file(a.path("delete")).unwrap();
+    fs::rename(a.path("move"), a.path("moved")).unwrap();
+    a.start(Mode::ReadWrite, Permission::Ask);
+    eventually("all is put", || {
+        a.has_value("edit", "edited") && a.has_value("new", "new") && a.is_deleted("delete") && a.is_deleted("move")
+    });
+    become_equal(&a, &b);
+    let files = b.files();
+    assert_eq!(files.keys().map(String::as_str).collect::<Vec<_>>(), ["edit", "moved", "new", "stay"]);
+    assert_eq!(files["edit"], "edited");
+}
+
+#[test]
+fn a_lost_state_is_rebuilt_without_a_write() {
+    let (mut a, b) = (Device::new(1), Device::new(2));
+    a.save("a", "a");
+    b.save("b", "b");
+    become_equal(&a, &b);
+    a.stop();
+    fs::remove_file(a.dir.path().join("state")).unwrap();
+    let commits = a.commits();
+    a.start(Mode::ReadWrite, Permission::Ask);
+    a.save("last", "last");
+    eventually("the folder works again", || a.has_value("last", "last"));
+    assert_eq!(a.commits(), commits + 1);
+}
+
+#[test]
+fn a_folder_that_is_suddenly_empty_deletes_nothing_until_the_user_says_so() {
+    let (mut a, b) = (Device::new(1), Device::new(2));
+    for n in 0..40 {
+        a.save(&format!("{n}"), &format!("{n}"));
+    }
+    become_equal(&a, &b);
+    for n in 0..30 {
+        fs::remove_file(a.path(&n.to_string())).unwrap();
+    }
+    eventually("it asks", || a.problems().iter().any(|problem| problem.contains("of 40 files are gone at once")));
+    // Half of them may have gone before the guard saw that there were more.
+    let deleted = (0..40).filter(|n| a.is_deleted(&n.to_string())).count();
+    assert!(deleted <= 10, "{deleted} files were deleted");
+    a.stop();
+    a.start(Mode::ReadWrite, Permission::Given);
+    eventually("they are deleted", || (0..30).all(|n| a.is_deleted(&n.to_string())));
+    become_equal(&a, &b);
+    assert_eq!(b.files().len(), 10);
+}
+
+#[test]
+fn an_unmounted_folder_deletes_nothing_and_goes_on_when_it_is_back() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("a", "a");
+    become_equal(&a, &b);
+    let away = a.dir.path().join("away");
+    fs::rename(a.root(), &away).unwrap();
+    a.inbox.look_at_everything();
+    eventually("it says so", || a.problems().iter().any(|problem| problem.contains("the folder is gone")));
+    assert!(!a.root().exists());
+    // An empty mount point.
+    fs::create_dir(a.root()).unwrap();
+    a.inbox.look_at_everything();
+    eventually("it says so", || {
+        a.problems().iter().any(|problem| problem.contains("another directory is in its place"))
+    });
+    assert!(!a.is_deleted("a"));
+    fs::remove_dir(a.root()).unwrap();
+    fs::rename(&away, a.root()).unwrap();
+    a.save("b", "b");
+    become_equal(&a, &b);
+    assert_eq!(b.files().len(), 2);
+    assert_eq!(a.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn the_executable_bit_and_links_that_stay_inside_are_kept() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("run", "#!/bin/sh\n");
+    fs::set_permissions(a.path("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("run", a.path("link")).unwrap();
+    symlink("/etc/passwd", a.path("bad")).unwrap();
+    become_equal(&a, &b);
+    let mode = |device: &Device| fs::metadata(device.path("run")).unwrap().permissions().mode() & 0o100;
+    eventually("b can run it", || mode(&b) != 0);
+    eventually("b has the link", || fs::read_link(b.path("link")).is_ok_and(|target| target == Path::new("run")));
+    assert!(a.problems().iter().any(|problem| problem.starts_with("bad: it is not shared: the link points out")));
+    assert!(!b.path("bad").exists());
+    fs::set_permissions(b.path("run"), fs::Permissions::from_mode(0o644)).unwrap();
+    eventually("a cannot run it any more", || {
+        a.replica.merge(&b.replica);
+        mode(&a) == 0
+    });
+    // A link that becomes a file.
+    fs::remove_file(b.path("link")).unwrap();
+    b.save("link", "now a file");
+    eventually("a has the file", || {
+        a.replica.merge(&b.replica);
+        fs::symlink_metadata(a.path("link")).is_ok_and(|metadata| metadata.is_file())
+    });
+}
+
+#[test]
+fn keys_that_would_leave_the_folder_write_nothing_outside() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    symlink("inner", a.path("link")).unwrap();
+    for key in ["../outside", "/tmp/outside", "a/../../outside", "link/inside"] {
+        let write = Write::Put { key: key.into(), bytes: Bytes::from_static(b"x") };
+        b.runtime.block_on(b.replica.commit(vec![write])).unwrap();
+    }
+    b.save("marker", "m");
+    eventually("the marker comes", || {
+        a.replica.merge(&b.replica);
+        a.read("marker").is_some()
+    });
+    assert!(!a.dir.path().join("outside").exists() && !Path::new("/tmp/outside").exists());
+    eventually("the clash is shown", || a.problems().iter().any(|problem| problem.starts_with("link/inside")));
+}
+
+#[test]
+fn a_file_where_a_directory_must_be_is_shown_and_comes_when_the_way_is_free() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("x", "a file");
+    b.save("x/y", "in a directory");
+    eventually("both are put", || a.has_value("x", "a file") && b.has_value("x/y", "in a directory"));
+    a.replica.merge(&b.replica);
+    b.replica.merge(&a.replica);
+    eventually("a says so", || a.problems().iter().any(|problem| problem.starts_with("x/y: ")));
+    eventually("b says so", || b.problems().iter().any(|problem| problem.starts_with("x: ")));
+    fs::rename(a.path("x"), a.path("z")).unwrap();
+    become_equal(&a, &b);
+    assert_eq!(a.read("x/y").unwrap(), "in a directory");
+    assert_eq!(b.read("z").unwrap(), "a file");
+}
+
+#[test]
+fn a_directory_that_becomes_a_file_elsewhere_becomes_one_here() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("x/y", "in a directory");
+    become_equal(&a, &b);
+    fs::remove_dir_all(a.path("x")).unwrap();
+    a.save("x", "a file");
+    eventually("it is put", || a.has_value("x", "a file") && a.is_deleted("x/y"));
+    become_equal(&a, &b);
+    assert_eq!(b.read("x").unwrap(), "a file");
+}
+
+#[test]
+fn ignored_files_stay_where_they_are() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("keep.log", "was shared");
+    become_equal(&a, &b);
+    a.save(".synclineignore", "*.log\n");
+    a.save("new.log", "never shared");
+    a.save("b", "b");
+    become_equal(&a, &b);
+    eventually("b has the rules", || b.read(".synclineignore").is_some());
+    fs::remove_file(a.path("keep.log")).unwrap();
+    a.save("c", "c");
+    become_equal(&a, &b);
+    assert_eq!(b.read("keep.log").unwrap(), "was shared", "not gone: just not looked at");
+    assert!(b.read("new.log").is_none());
+}
+
+#[test]
+fn a_read_only_folder_follows_and_writes_nothing() {
+    let (a, mut b) = (Device::new(1), Device::stopped(2));
+    b.start(Mode::ReadOnly, Permission::Ask);
+    a.save("a", "first");
+    eventually("b follows", || {
+        b.replica.merge(&a.replica);
+        b.read("a").is_some()
+    });
+    b.save("a", "edited on b");
+    b.save("own", "b's own");
+    a.save("a", "second");
+    eventually("b follows", || {
+        b.replica.merge(&a.replica);
+        b.read("a").as_deref() == Some("second")
+    });
+    assert_eq!(b.commits(), 0);
+    assert!(b.files().values().any(|text| text == "edited on b"), "it was moved aside");
+    assert_eq!(b.read("own").unwrap(), "b's own");
+}
+
+#[test]
+fn the_same_files_on_both_sides_before_the_first_exchange_stay_as_they_are() {
+    let (mut a, mut b) = (Device::stopped(1), Device::stopped(2));
+    for device in [&a, &b] {
+        device.save("same", "same");
+        device.save("differs", if device.replica.me == a.replica.me { "of a" } else { "of b" });
+    }
+    a.start(Mode::ReadWrite, Permission::Ask);
+    b.start(Mode::ReadWrite, Permission::Ask);
+    eventually("both are put", || a.has_value("differs", "of a") && b.has_value("differs", "of b"));
+    become_equal(&a, &b);
+    let mut texts: Vec<_> = a.files().into_values().collect();
+    texts.sort();
+    assert_eq!(texts, ["of a", "of b", "same"]);
+}
+
+#[test]
+fn a_thousand_files_are_put_in_few_transactions() {
+    let mut a = Device::stopped(1);
+    for n in 0..1000 {
+        a.save(&format!("d{}/{n}", n % 10), &format!("{n}"));
+    }
+    a.start(Mode::ReadWrite, Permission::Ask);
+    eventually("all are put", || a.has_value("d9/999", "999") && a.has_value("d0/0", "0"));
+    assert!(a.commits() <= 3, "{}", a.commits());
+}
+
+#[test]
+fn a_kill_while_a_version_is_written_is_no_edit() {
+    // The intent to write "second" is on disk, and the program is killed before or after the file
+    // is moved into place, or while it notes that. Meanwhile a third version comes. Neither
+    // "first" nor "second" may be taken for an edit of the user.
+    for moved in [false, true] {
+        for torn in [0, 5] {
+            for third_is_there in [false, true] {
+                let (mut a, b) = (Device::new(1), Device::new(2));
+                b.save("x", "first");
+                become_equal(&a, &b);
+                a.stop();
+                let before = fs::read(a.dir.path().join("state")).unwrap().len();
+                a.start(Mode::ReadWrite, Permission::Ask);
+                b.save("x", "second");
+                eventually("a has it", || {
+                    a.replica.merge(&b.replica);
+                    a.read("x").as_deref() == Some("second")
+                });
+                a.stop();
+                let log = fs::read(a.dir.path().join("state")).unwrap();
+                let intent = u32::from_le_bytes(log[before..before + 4].try_into().unwrap()) as usize + 8;
+                fs::write(a.dir.path().join("state"), &log[..before + intent + torn]).unwrap();
+                if !moved {
+                    a.save("x", "first");
+                }
+                b.save("x", "third");
+                eventually("it is put", || b.has_value("x", "third"));
+                if third_is_there {
+                    a.replica.merge(&b.replica);
+                }
+                let commits = a.commits();
+                a.start(Mode::ReadWrite, Permission::Ask);
+                become_equal(&a, &b);
+                assert_eq!(a.files(), BTreeMap::from([("x".to_string(), "third".to_string())]));
+                assert_eq!(a.commits(), commits, "nothing was taken for an edit");
+            }
+        }
+    }
+}

@@ -1,3 +1,29 @@
-//! The `syncline` program as a library: the folder, the daemon and the commands.
+//! The `syncline` program as a library.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | the command line and its help |
+//! | [`commands`] | the verbs: arguments to questions, answers to text |
+//! | [`daemon`] | `up`: the node that keeps running |
+//! | [`socket`], [`request`] | how commands talk to it |
+//! | [`node`] | store, manager, transports and folders together; answers the questions |
+//! | [`folder`] | a folder and a replica kept equal, both ways |
+//! | [`contents`] | values from and to files |
+//! | [`rest`] | what the REST surface reads from |
+//! | [`data_dir`] | the data directory: lock and settings |
+//! | [`output`], [`progress`], [`error`], [`text`] | what people see |
 
+pub mod cli;
+pub mod commands;
+pub mod contents;
+pub mod daemon;
+pub mod data_dir;
+pub mod error;
 pub mod folder;
+pub mod node;
+pub mod output;
+pub mod progress;
+pub mod request;
+pub mod rest;
+pub mod socket;
+pub mod text;

@@ -1,0 +1,32 @@
+//! `syncline get`: the value's bytes to standard output and nothing else.
+
+use std::{ffi::OsString, io, path::PathBuf};
+
+use super::{Context, absolute, bytes};
+use crate::{
+    error::{CliError, Result},
+    output::Output,
+    request::Request,
+};
+
+pub(super) async fn run(context: &Context, key: OsString, out: Option<PathBuf>) -> Result<()> {
+    let replica = context.replica.clone();
+    if let Some(out) = out {
+        let request = Request::Get { replica, key: bytes(key), out: absolute(&out)? };
+        let document = context.ask(request).await?;
+        return context.output.show(&document, |_| String::new());
+    }
+    let place = tempfile::tempdir().map_err(|error| CliError::io("a temporary file cannot be made", &error))?;
+    let path = place.path().join("value");
+    let document = context.ask(Request::Get { replica, key: bytes(key), out: path.clone() }).await?;
+    if context.output == Output::Json {
+        return context.output.show(&document, |_| String::new());
+    }
+    let copied = std::fs::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut io::stdout().lock()));
+    match copied {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::io("standard output cannot be written", &error))
+        }
+        _ => Ok(()),
+    }
+}

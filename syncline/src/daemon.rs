@@ -1,0 +1,196 @@
+//! `syncline up`: the node that keeps running.
+
+use std::{path::Path, sync::Arc};
+
+use serde_json::json;
+use sync_core::{PeerAddress, manager::Replica, model::Ticket};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    cli::Up,
+    data_dir::{DataDir, write_whole},
+    error::{CliError, Result},
+    folder::{checks::Missing, guard::Permission},
+    node::{Listen, Node, StoreKind, parse_ticket},
+    output::{Output, say},
+    progress, socket,
+};
+
+/// Runs a node until it is told to end.
+pub async fn run(data: DataDir, up: Up, output: Output) -> Result<()> {
+    // What can be said without touching anything comes first.
+    let asked: Vec<Listen> = up.listen.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+    let kind: StoreKind = up.store.parse()?;
+    if let Some(ticket) = &up.join {
+        parse_ticket(ticket)?;
+    }
+    // From here on a signal ends the node in good order.
+    let mut signals = Signals::new()?;
+    let is_new = !data.exists();
+    let lock = {
+        data.create()?;
+        data.lock()?
+    };
+    let permission = if up.allow_mass_delete { Permission::Given } else { Permission::Ask };
+    let node = Node::open(data.clone(), lock, kind, permission, true).await?;
+    let ran = tokio::select! {
+        ran = serve(&node, &data, &up, &asked, is_new, output) => ran,
+        () = signals.next() => Ok(()),
+    };
+    socket::remove(&data);
+    let ended = node.shutdown().await;
+    ran.and(ended)
+}
+
+async fn serve(
+    node: &Arc<Node>,
+    data: &DataDir,
+    up: &Up,
+    asked: &[Listen],
+    is_new: bool,
+    output: Output,
+) -> Result<()> {
+    let missing = if up.join.is_some() { Missing::Make } else { Missing::Refuse };
+    let folder = up.folder.as_deref().map(|folder| node.check_folder(folder, missing)).transpose()?;
+    let listen = choose_addresses(node, asked)?;
+    node.register_transports(&listen).await?;
+    let addresses = node.accept(!asked.is_empty()).await?;
+    let texts = up.listen.clone();
+    node.change_settings(|settings| {
+        if !texts.is_empty() {
+            settings.listen = texts;
+        }
+    })?;
+    let replica = choose_replica(node, up, folder.as_deref()).await?;
+    if let Some(folder) = &folder {
+        node.bind(folder, &replica, up.read_only)?;
+    }
+    let ticket = node.standing_ticket(&replica).await?;
+    let listener = socket::listen(data)?;
+    node.start_folders().await?;
+    if let Some(folder) = &folder {
+        // The one that was asked for must work.
+        node.start_folder(folder).await?;
+    }
+    announce(node, up, folder.as_deref(), &replica, &addresses, ticket.as_ref(), output)?;
+    tracing::info!(node = %node.manager().node_id().short(), is_new, "ready");
+    let shown = progress::show(node.clone(), replica.id());
+    tokio::select! {
+        () = socket::serve(listener, node.clone()) => {}
+        () = shown => {}
+    }
+    Ok(())
+}
+
+/// What was asked for, or what was asked for the last time, or one of each.
+fn choose_addresses(node: &Node, asked: &[Listen]) -> Result<Vec<Listen>> {
+    if !asked.is_empty() {
+        return Ok(asked.to_vec());
+    }
+    let remembered: Vec<Listen> = node.settings().listen.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+    Ok(if remembered.is_empty() { Listen::ALL.to_vec() } else { remembered })
+}
+
+/// The replica of the ticket, of the folder, the one that is here, or a new one.
+async fn choose_replica(node: &Arc<Node>, up: &Up, folder: Option<&Path>) -> Result<Replica> {
+    let bound = folder.and_then(|folder| node.bound_replica(folder));
+    if let Some(ticket) = &up.join {
+        let invited = parse_ticket(ticket)?.replica;
+        if let (Some(bound), Some(folder)) = (bound, folder)
+            && bound != invited
+        {
+            return Err(CliError::failed(format!(
+                "the folder {} belongs to the replica {} already: choose another folder, or leave out --join",
+                folder.display(),
+                bound.short()
+            )));
+        }
+        return node.join(ticket).await;
+    }
+    if let Some(bound) = bound {
+        let here = node.manager().replicas().await?.contains(&bound);
+        // A store in memory forgets; a folder that it shared begins anew.
+        if here {
+            return Ok(node.manager().open_replica(bound).await?);
+        }
+        let folder = folder.map(Path::to_path_buf);
+        node.change_settings(|settings| settings.folders.retain(|other| Some(&other.folder) != folder.as_ref()))?;
+    }
+    match node.manager().replicas().await?.first() {
+        Some(first) if folder.is_none() => Ok(node.manager().open_replica(*first).await?),
+        _ => Ok(node.manager().create_replica().await?),
+    }
+}
+
+fn announce(
+    node: &Node,
+    up: &Up,
+    folder: Option<&Path>,
+    replica: &Replica,
+    addresses: &[PeerAddress],
+    ticket: Option<&Ticket>,
+    output: Output,
+) -> Result<()> {
+    let ticket = ticket.map(Ticket::to_string);
+    let document = json!({
+        "node_id": node.manager().node_id().to_string(),
+        "addresses": addresses.iter().map(PeerAddress::as_str).collect::<Vec<_>>(),
+        "replica": replica.id().to_string(),
+        "folder": folder,
+        "ticket": ticket,
+    });
+    output.show(&document, |document| {
+        let mut lines = vec![format!("node     {}", text(&document["node_id"]))];
+        for (at, address) in addresses.iter().enumerate() {
+            lines.push(format!("{} {address}", if at == 0 { "address " } else { "        " }));
+        }
+        lines.push(format!("replica  {}", text(&document["replica"])));
+        if let Some(folder) = folder {
+            lines.push(format!("folder   {}", folder.display()));
+        }
+        match &ticket {
+            Some(ticket) => lines.push(format!("ticket   {ticket}")),
+            None => lines.push("ticket   this node may only read: ask the replica's owner for tickets".into()),
+        }
+        lines.join("\n")
+    })?;
+    if output == Output::Text {
+        say("running: end it with Ctrl-C");
+    }
+    if let Some(path) = &up.ready_file {
+        let bytes = serde_json::to_vec_pretty(&document).expect("the document is JSON");
+        write_whole(path, &bytes)
+            .map_err(|error| CliError::io(format!("the ready file {} cannot be written", path.display()), &error))?;
+    }
+    Ok(())
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// The signals that end a node in good order.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let of = |kind| signal(kind).map_err(|error| CliError::io("signals cannot be received", &error));
+        Ok(Self {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+            hang_up: of(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}

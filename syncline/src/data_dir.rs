@@ -1,0 +1,240 @@
+//! The data directory: what a node keeps, and who may use it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `store.redb` | entries, keys, jobs, transports' state |
+//! | `settings.json` | folders, listening addresses, tickets given out |
+//! | `blobs/` | contents of large values |
+//! | `folders/` | what was on disk at the last look, a file for each shared folder |
+//! | `lock` | held by the one process that uses the directory |
+//! | `socket` | where a running node takes questions |
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use sync_core::model::ReplicaId;
+
+use crate::error::{CliError, Result};
+
+/// The newest format of `settings.json` that this program knows.
+pub const FORMAT: u32 = 1;
+
+/// The settings of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The format of the data directory.
+    pub format: u32,
+    /// Where to listen; empty before the first `up`.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// The shared folders.
+    #[serde(default)]
+    pub folders: Vec<Binding>,
+    /// Tickets that `up` prints again at each start, by replica.
+    #[serde(default)]
+    pub tickets: Vec<GivenTicket>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { format: FORMAT, listen: Vec::new(), folders: Vec::new(), tickets: Vec::new() }
+    }
+}
+
+/// A folder and its replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The folder, absolute.
+    pub folder: PathBuf,
+    /// The replica.
+    pub replica: String,
+    /// Whether the folder only follows.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A ticket that was given out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenTicket {
+    /// The replica.
+    pub replica: String,
+    /// The ticket: a secret.
+    pub ticket: String,
+}
+
+impl std::fmt::Debug for GivenTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GivenTicket({}, ...)", self.replica)
+    }
+}
+
+/// The data directory.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+/// Holds the directory for this process, until it is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl DataDir {
+    /// The directory that was asked for, or the platform's.
+    pub fn choose(asked: Option<&Path>) -> Result<Self> {
+        let path = match asked {
+            Some(path) => path.to_path_buf(),
+            None => default_path()?,
+        };
+        let path = std::path::absolute(&path).map_err(|error| CliError::io(path.display(), &error))?;
+        Ok(Self { path })
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a node was ever here.
+    pub fn exists(&self) -> bool {
+        self.file("settings.json").exists()
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The state file of a folder.
+    pub fn folder_state(&self, replica: ReplicaId) -> PathBuf {
+        self.path.join("folders").join(replica.to_string())
+    }
+
+    /// Makes the directory where it is not there.
+    pub fn create(&self) -> Result<()> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path.join("folders"));
+        let made =
+            made.and_then(|()| rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from));
+        made.map_err(|error| {
+            let path = self.path.display();
+            CliError::failed(format!(
+                "the data directory {path} cannot be written ({error}): choose another with --data"
+            ))
+        })
+    }
+
+    /// Takes the directory for this process.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.file("lock");
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| {
+            let path = self.path.display();
+            CliError::failed(format!(
+                "the data directory {path} cannot be written ({error}): choose another with --data"
+            ))
+        })?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(CliError::failed(format!(
+                "another syncline uses the data directory {}: stop it, or choose another with --data",
+                self.path.display()
+            ))),
+            Err(error) => Err(CliError::io(path.display(), &error.into())),
+        }
+    }
+
+    /// Reads the settings.
+    pub fn settings(&self) -> Result<Settings> {
+        let path = self.file("settings.json");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Settings::default()),
+            Err(error) => return Err(CliError::io(path.display(), &error)),
+        };
+        let format = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|value| value.get("format").and_then(serde_json::Value::as_u64));
+        if let Some(format) = format
+            && format > u64::from(FORMAT)
+        {
+            return Err(CliError::failed(format!(
+                "{} has format {format}, this program knows up to {FORMAT}: use a newer version",
+                path.display()
+            )));
+        }
+        serde_json::from_str(&text).map_err(|error| {
+            CliError::failed(format!(
+                "{} is damaged ({error}): restore it from a copy, or choose another directory with --data",
+                path.display()
+            ))
+        })
+    }
+
+    /// Writes the settings, whole.
+    pub fn save(&self, settings: &Settings) -> Result<()> {
+        let text = serde_json::to_string_pretty(settings).expect("settings are JSON");
+        let path = self.file("settings.json");
+        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        write_whole(&path, text.as_bytes()).map_err(|error| CliError::io(path.display(), &error))
+    }
+}
+
+fn default_path() -> Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = from("XDG_DATA_HOME").or_else(|| from("HOME").map(|home| home.join(".local/share")));
+    base.map(|base| base.join("syncline"))
+        .ok_or_else(|| CliError::usage("neither XDG_DATA_HOME nor HOME is set: say with --data where to keep data"))
+}
+
+/// Writes a file that is either the old or the new one, never a part; only its owner may read it.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new().prefix(".syncline-").tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::choose(Some(dir.path())).unwrap();
+        data.create().unwrap();
+        let lock = data.lock().unwrap();
+        assert!(data.lock().unwrap_err().to_string().contains("another syncline uses"));
+        drop(lock);
+        data.lock().unwrap();
+    }
+
+    #[test]
+    fn settings_survive_and_damage_or_a_newer_format_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::choose(Some(dir.path())).unwrap();
+        data.create().unwrap();
+        assert_eq!(data.settings().unwrap(), Settings::default());
+        let settings = Settings { listen: vec!["iroh:".into()], ..Settings::default() };
+        data.save(&settings).unwrap();
+        assert_eq!(data.settings().unwrap(), settings);
+        fs::write(data.file("settings.json"), r#"{"format": 99, "new": true}"#).unwrap();
+        assert!(data.settings().unwrap_err().to_string().contains("format 99"));
+        fs::write(data.file("settings.json"), "{").unwrap();
+        assert!(data.settings().unwrap_err().to_string().contains("damaged"));
+    }
+}

@@ -1,0 +1,248 @@
+//! A replica of the manager as the folder sees it: the only file of the folder that knows the manager.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sync_core::{
+    manager::{ManagerError, Replica},
+    model::{AuthorId, Op, Value},
+    store::{LogEntry, Position, Query, ReplicaStore, Select},
+};
+
+use super::{
+    key::{FileKey, Role, role_of},
+    plan::{Version, VersionId, View},
+    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, Written},
+    scan,
+};
+
+/// How much of the change log is read at once.
+const PAGE: usize = 1024;
+
+/// A replica of the manager.
+#[derive(Debug)]
+pub struct ManagedReplica {
+    replica: Replica,
+    store: Arc<dyn ReplicaStore>,
+    /// Prefix deletions: the newest of each prefix. They are few, and no query by key shows them.
+    prefixes: Mutex<HashMap<Bytes, VersionId>>,
+}
+
+impl From<ManagerError> for ReplicaError {
+    fn from(error: ManagerError) -> Self {
+        match error {
+            ManagerError::ContentMissing => Self::NotHere,
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl ManagedReplica {
+    /// The replica, read through its store.
+    pub fn new(replica: Replica, store: Arc<dyn ReplicaStore>) -> Self {
+        Self { replica, store, prefixes: Mutex::default() }
+    }
+
+    async fn query(&self, query: Query) -> Result<Vec<LogEntry>, ReplicaError> {
+        let answer = self.store.query(self.replica.id(), query).await;
+        answer.map_err(|error| ReplicaError::Failed(error.to_string()))
+    }
+
+    async fn log(&self, since: Position, limit: usize) -> Result<Vec<LogEntry>, ReplicaError> {
+        let answer = self.store.log(self.replica.id(), since, limit).await;
+        let entries = answer.map_err(|error| ReplicaError::Failed(error.to_string()))?;
+        for entry in &entries {
+            if let Op::DeletePrefix { prefix } = &entry.entry.op {
+                let mut prefixes = self.prefixes.lock().expect("nobody panics with the prefixes");
+                let newest = prefixes.entry(prefix.as_bytes().clone()).or_insert(id_of(entry));
+                *newest = (*newest).max(id_of(entry));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn add_prefix_deletions(&self, key: &FileKey, builder: &mut ViewBuilder) {
+        let prefixes = self.prefixes.lock().expect("nobody panics with the prefixes");
+        for (prefix, id) in prefixes.iter() {
+            if key.as_bytes().starts_with(prefix) {
+                builder.deletion(*id);
+            }
+        }
+    }
+
+    /// What is held for a file.
+    pub async fn view(&self, key: &FileKey) -> Result<View, ReplicaError> {
+        let exact = Query {
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            select: Select::All,
+            tombstones: true,
+            ..Query::default()
+        };
+        let companions = Query { prefix: key.companions().into(), select: Select::All, ..Query::default() };
+        let mut builder = ViewBuilder::default();
+        for entry in self.query(exact).await?.into_iter().chain(self.query(companions).await?) {
+            add(&mut builder, &entry);
+        }
+        self.add_prefix_deletions(key, &mut builder);
+        Ok(builder.build(self.replica.author()))
+    }
+
+    /// This node's entry at a key.
+    async fn mine(&self, key: &[u8]) -> Result<Option<LogEntry>, ReplicaError> {
+        let query = Query {
+            key: Some(Bytes::copy_from_slice(key)),
+            author: Some(self.replica.author()),
+            select: Select::All,
+            tombstones: true,
+            ..Query::default()
+        };
+        Ok(self.query(query).await?.into_iter().max_by_key(id_of))
+    }
+}
+
+fn id_of(entry: &LogEntry) -> VersionId {
+    VersionId { timestamp: entry.entry.timestamp, author: entry.entry.author }
+}
+
+fn add(builder: &mut ViewBuilder, entry: &LogEntry) {
+    let id = id_of(entry);
+    match (&entry.entry.op, role_of(entry.entry.op.key_bytes())) {
+        (Op::Put { value, .. }, Role::File(_)) => builder.value(id, value.len(), value.hash()),
+        (Op::Delete { .. }, Role::File(_)) => builder.deletion(id),
+        (Op::Put { value, .. }, Role::Companion(_, companion)) => {
+            let inline: &[u8] = match value {
+                Value::Inline(bytes) => bytes,
+                Value::Blob { .. } => &[],
+            };
+            builder.companion(companion, id.author, value.hash(), inline);
+        }
+        _ => {}
+    }
+}
+
+#[async_trait]
+impl FolderReplica for ManagedReplica {
+    fn me(&self) -> AuthorId {
+        self.replica.author()
+    }
+
+    async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError> {
+        let mut views = Vec::with_capacity(keys.len());
+        for key in keys {
+            views.push(self.view(key).await?);
+        }
+        Ok(views)
+    }
+
+    async fn all(&self) -> Result<(Vec<(FileKey, View)>, Position), ReplicaError> {
+        let mut files: BTreeMap<FileKey, ViewBuilder> = BTreeMap::new();
+        let mut position = Position(0);
+        loop {
+            let page = self.log(position, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            position = last.position;
+            for entry in &page {
+                if let Role::File(key) | Role::Companion(key, _) = role_of(entry.entry.op.key_bytes()) {
+                    add(files.entry(key).or_default(), entry);
+                }
+            }
+        }
+        let me = self.me();
+        let views = files.into_iter().map(|(key, mut builder)| {
+            self.add_prefix_deletions(&key, &mut builder);
+            (key, builder.build(me))
+        });
+        Ok((views.filter(|(_, view)| view.newest().is_some()).collect(), position))
+    }
+
+    async fn changes(&self, since: Position, limit: usize) -> Result<Vec<Change>, ReplicaError> {
+        let entries = self.log(since, limit).await?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| Change {
+                position: entry.position,
+                id: id_of(&entry),
+                about: match &entry.entry.op {
+                    Op::DeletePrefix { prefix } => About::Prefix(prefix.as_bytes().clone()),
+                    op => About::Key(op.key_bytes().clone()),
+                },
+            })
+            .collect())
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError> {
+        let mut transaction = self.replica.write();
+        let mut lines = Vec::with_capacity(writes.len());
+        for write in writes {
+            lines.push(match write {
+                Write::Put { key, bytes } => {
+                    let value = (bytes.len() as u64, sync_core::model::Hash(*blake3::hash(&bytes).as_bytes()));
+                    transaction.put(&key, bytes).await?;
+                    (key, Some(value), true)
+                }
+                Write::PutFile { key, path, stat } => {
+                    let unreadable = |error: scan::ReadError| match error {
+                        scan::ReadError::Unstable => ReplicaError::Unstable(key.clone()),
+                        scan::ReadError::Io(error) => ReplicaError::Unreadable(key.clone(), error.to_string()),
+                    };
+                    scan::check_unchanged(&path, &stat).map_err(unreadable)?;
+                    crate::contents::put_file(&mut transaction, key.as_bytes(), &path).await?;
+                    scan::check_unchanged(&path, &stat).map_err(unreadable)?;
+                    (key.as_bytes().to_vec(), None, true)
+                }
+                Write::Delete { key } => {
+                    transaction.delete(&key)?;
+                    (key, None, false)
+                }
+            });
+        }
+        transaction.commit().await?;
+        let mut written = Vec::with_capacity(lines.len());
+        for (key, value, is_put) in lines {
+            // A newer write of the same key may have come in between; then the file is looked at again.
+            let entry = self.mine(&key).await?;
+            let id = match &entry {
+                Some(entry) => id_of(entry),
+                None => VersionId { timestamp: sync_core::model::Timestamp(0), author: self.me() },
+            };
+            let stored = entry.and_then(|entry| match entry.entry.op {
+                Op::Put { value, .. } => Some((value.len(), value.hash())),
+                _ => None,
+            });
+            let value = if is_put { stored.filter(|stored| value.is_none_or(|value| value == *stored)) } else { None };
+            written.push(Written { id, value });
+        }
+        Ok(written)
+    }
+
+    async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {
+        let query = Query {
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            author: Some(version.author),
+            select: Select::All,
+            ..Query::default()
+        };
+        let entry = self.query(query).await?.into_iter().find(|entry| id_of(entry) == version);
+        Ok(entry.and_then(|entry| match entry.entry.op {
+            Op::Put { value: Value::Inline(bytes), .. } => Some(bytes),
+            _ => None,
+        }))
+    }
+
+    async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError> {
+        let query = Query {
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            author: Some(version.id.author),
+            select: Select::All,
+            ..Query::default()
+        };
+        let entry = self.query(query).await?.into_iter().find(|entry| id_of(entry) == version.id);
+        let entry = entry.ok_or_else(|| ReplicaError::Failed("the version was replaced meanwhile".into()))?;
+        Ok(crate::contents::export(&self.replica, &entry, to).await?)
+    }
+}

@@ -1,0 +1,164 @@
+//! What the REST surface reads from: the node's store, through tokens that the owner made.
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sync_core::{
+    model::{EVERYBODY, Key, Op, ReplicaId, Right, Value},
+    store::{LogEntry, NodeKind, Query, StoreError},
+};
+use transport_http::rest::{ApiError, KeyInfo, KeyQuery, NodeApi, ReplicaInfo, Scope, TokenAccess, ValueInfo};
+
+use crate::{
+    folder::key::{Role, role_of},
+    node::{Node, now},
+    request::Request,
+};
+
+/// The REST surface of a node. Does not keep the node alive: the node keeps it.
+#[derive(Debug)]
+pub struct Rest {
+    node: Weak<Node>,
+}
+
+impl Rest {
+    /// The REST surface of `node`.
+    pub fn new(node: &Arc<Node>) -> Self {
+        Self { node: Arc::downgrade(node) }
+    }
+
+    fn node(&self) -> Result<Arc<Node>, ApiError> {
+        self.node.upgrade().ok_or_else(|| ApiError("the node has ended".into()))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> ApiError {
+    ApiError(error.to_string())
+}
+
+fn info(entry: &LogEntry) -> Option<ValueInfo> {
+    let Op::Put { value, .. } = &entry.entry.op else { return None };
+    Some(ValueInfo {
+        len: value.len(),
+        hash: value.hash(),
+        author: entry.entry.author,
+        timestamp: entry.entry.timestamp.0,
+        complete: matches!(value, Value::Inline(_)),
+    })
+}
+
+#[async_trait]
+impl NodeApi for Rest {
+    async fn authorize(&self, token: &str) -> Result<Option<TokenAccess>, ApiError> {
+        let node = self.node()?;
+        // Looked up by its hash: how long that takes says nothing about the token.
+        let name = crate::node::token_name(token);
+        let records = node.store().node_records(NodeKind::Token).await.map_err(failed)?;
+        let value = records.into_iter().find(|record| record.name == name).and_then(|record| record.value);
+        let Some(value) = value else { return Ok(None) };
+        let record: crate::node::TokenRecord = postcard::from_bytes(&value).map_err(failed)?;
+        if record.expires.is_some_and(|expires| now().0 >= expires) {
+            return Ok(None);
+        }
+        let scope = match record.replica {
+            Some(replica) => Scope::Only(vec![ReplicaId::from(replica)]),
+            None => Scope::All,
+        };
+        Ok(Some(TokenAccess { scope }))
+    }
+
+    async fn is_public(&self, replica: ReplicaId) -> Result<bool, ApiError> {
+        match self.node()?.store().state(replica).await {
+            Ok(state) => Ok(state.rights.best_grant(&EVERYBODY, Right::Read, now()).is_some()),
+            Err(StoreError::UnknownReplica(_)) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaInfo>, ApiError> {
+        let node = self.node()?;
+        let mut replicas = Vec::new();
+        for id in node.store().replicas().await.map_err(failed)? {
+            let state = node.store().state(id).await.map_err(failed)?;
+            let public = state.rights.best_grant(&EVERYBODY, Right::Read, now()).is_some();
+            replicas.push(ReplicaInfo { id, entries: state.root.count, root: state.root.hash, public });
+        }
+        Ok(replicas)
+    }
+
+    async fn keys(&self, replica: ReplicaId, query: KeyQuery) -> Result<Option<Vec<KeyInfo>>, ApiError> {
+        let node = self.node()?;
+        let mut after = query.after.map(Bytes::from);
+        let mut keys = Vec::new();
+        while keys.len() < query.limit {
+            let page = Query {
+                prefix: query.prefix.clone().into(),
+                start_after: after.clone(),
+                limit: query.limit,
+                ..Query::default()
+            };
+            let page = match node.store().query(replica, page).await {
+                Ok(page) => page,
+                Err(StoreError::UnknownReplica(_)) => return Ok(None),
+                Err(error) => return Err(failed(error)),
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(last.entry.op.key_bytes().clone());
+            let shown = page.iter().filter(|entry| {
+                let key = entry.entry.op.key_bytes();
+                key.first() != Some(&0) && !matches!(role_of(key), Role::Companion(..))
+            });
+            let infos = shown
+                .filter_map(|entry| Some(KeyInfo { key: entry.entry.op.key_bytes().to_vec(), value: info(entry)? }));
+            keys.extend(infos.take(query.limit - keys.len()));
+        }
+        Ok(Some(keys))
+    }
+
+    async fn value(&self, replica: ReplicaId, key: &[u8]) -> Result<Option<ValueInfo>, ApiError> {
+        let Ok(key) = Key::try_from(key) else { return Ok(None) };
+        if key.is_system() {
+            return Ok(None);
+        }
+        match self.node()?.store().get(replica, key).await {
+            Ok(entry) => Ok(entry.as_ref().and_then(info)),
+            Err(StoreError::UnknownReplica(_)) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn read(
+        &self,
+        replica: ReplicaId,
+        key: &[u8],
+        value: &ValueInfo,
+        offset: u64,
+        max_len: usize,
+    ) -> Result<Bytes, ApiError> {
+        let key = Key::try_from(key).map_err(failed)?;
+        let entry = self.node()?.store().get(replica, key).await.map_err(failed)?;
+        match entry.map(|entry| entry.entry.op) {
+            Some(Op::Put { value: Value::Inline(bytes), .. }) if Value::Inline(bytes.clone()).hash() == value.hash => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let end = start.saturating_add(max_len).min(bytes.len());
+                Ok(bytes.slice(start..end))
+            }
+            _ => Err(ApiError("the value was replaced".into())),
+        }
+    }
+
+    async fn status(&self, access: &TokenAccess) -> Result<serde_json::Value, ApiError> {
+        let mut status = self.node()?.handle(Request::Status).await.map_err(failed)?;
+        let covered = |id: &serde_json::Value| {
+            id.as_str().and_then(|id| id.parse().ok()).is_some_and(|id: ReplicaId| access.covers(id))
+        };
+        if let Some(replicas) = status["replicas"].as_array_mut() {
+            replicas.retain(|replica| covered(&replica["id"]));
+        }
+        if let Some(folders) = status["folders"].as_array_mut() {
+            folders.retain(|folder| covered(&folder["replica"]));
+        }
+        Ok(status)
+    }
+}

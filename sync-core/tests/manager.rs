@@ -188,3 +188,28 @@ async fn a_watch_begins_where_it_is_told_and_goes_on() {
     let mut resumed = resumed;
     assert_eq!(&resumed.next().await.unwrap().entry.op.key_bytes()[..], b"x");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b69_b73_long_values_become_blobs_and_arrive_through_a_node_that_has_them() {
+    let network = MemoryNetwork::new();
+    let (a, b, c) = (node(&network, "a").await, node(&network, "b").await, node(&network, "c").await);
+    let (first, ticket) = shared(&a).await;
+    let middle = b.join(ticket).await.unwrap();
+    let last = c.join(middle.share(Access::READ).await.unwrap()).await.unwrap();
+    let long: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    let mut events = c.events();
+    first.put("long", long.clone()).await.unwrap();
+    first.put("at the limit", vec![7; 16 * 1024]).await.unwrap();
+    first.put("past the limit", vec![7; 16 * 1024 + 1]).await.unwrap();
+    let mut ready = 0;
+    while ready < 2 {
+        if let Event::ContentReady { .. } = tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
+            ready += 1;
+        }
+    }
+    assert_eq!(last.read("long").await.unwrap().unwrap(), long);
+    assert_eq!(last.read("past the limit").await.unwrap().unwrap().len(), 16 * 1024 + 1);
+    let inline = last.get("at the limit").await.unwrap().unwrap();
+    assert!(matches!(inline.entry.op, sync_core::model::Op::Put { value: sync_core::model::Value::Inline(_), .. }));
+    assert_eq!(c.status().await.unwrap().replicas[0].blobs_missing, 0);
+}

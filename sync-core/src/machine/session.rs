@@ -566,6 +566,10 @@ impl Session {
             return;
         }
         if root == known.root {
+            if self.confirmed < known.head {
+                self.confirmed = known.head;
+                effects.push(Effect::Confirmed(known.head));
+            }
             if !self.synced {
                 self.found_equal(effects);
             }

@@ -181,6 +181,7 @@ impl Driver {
         // done, they are on disk.
         let (closed, _) = mpsc::unbounded_channel();
         self.saves = closed;
+        self.shared.content.close().await;
         self.held.clear();
         for dial in self.dials.values() {
             dial.abort();
@@ -206,7 +207,7 @@ impl Driver {
                 match &input {
                     Input::Disconnected { connection, .. } => {
                         self.held.remove(connection);
-                        self.shared.peer_unlinked(*connection);
+                        self.shared.content.unlinked(*connection);
                     }
                     Input::DialFailed { dial, .. } => {
                         self.dials.remove(dial);
@@ -289,7 +290,7 @@ impl Driver {
         let (stream, kind) = (accepted.stream, accepted.kind);
         if kind == StreamKind::Content {
             if let Some(peer) = self.machine.peer_of(connection) {
-                self.shared.content_stream(peer, accepted.bytes);
+                self.shared.content.serve(peer, accepted.bytes);
             }
             return;
         }
@@ -314,13 +315,13 @@ impl Driver {
             Output::Admit { connection, peer } => {
                 if let Some(held) = self.held.get(&connection) {
                     held.admitted.notify_one();
-                    self.shared.peer_linked(peer, connection, held.connection.clone());
+                    self.shared.content.linked(peer, connection, held.connection.clone());
                 }
             }
             Output::Disconnect { connection, reason } => {
                 if let Some(held) = self.held.remove(&connection) {
                     debug!(?connection, ?reason, "disconnect");
-                    self.shared.peer_unlinked(connection);
+                    self.shared.content.unlinked(connection);
                     let reason = match reason {
                         DisconnectReason::Done => CloseReason::Done,
                         DisconnectReason::Protocol | DisconnectReason::Silent => CloseReason::Protocol,

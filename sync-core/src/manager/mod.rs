@@ -2,6 +2,7 @@
 //! runs the machine and performs what it asks for.
 
 pub mod blobs;
+mod content;
 mod driver;
 mod error;
 mod replica;
@@ -115,7 +116,7 @@ impl ManagerBuilder {
         let (sender, messages) = mpsc::channel(driver::QUEUE_LEN);
         let (events, _) = broadcast::channel(EVENTS_LEN);
         let (progress, progressed) = watch::channel(0);
-        let shared = Arc::new(Shared::new(self.store.clone(), key, wall, sender.clone()));
+        let shared = Arc::new(Shared::new(self.store.clone(), key, wall, sender.clone(), events.clone()));
         for replica in self.store.replicas().await? {
             let state = self.store.state(replica).await?;
             shared.live(replica, &state);
@@ -525,8 +526,17 @@ impl SyncManager {
 
     /// How everything stands.
     pub async fn status(&self) -> Result<Status, ManagerError> {
-        let report = self.report().await?;
+        let mut report = self.report().await?;
+        let missing = self.inner.shared.content.missing().await?;
+        for replica in &mut report.replicas {
+            replica.blobs_missing = missing.get(&replica.id).copied().unwrap_or(0);
+        }
         Ok(Status { node_id: self.node_id(), addresses: report.addresses, replicas: report.replicas })
+    }
+
+    /// The downloads that run: hash, bytes that are here and proved, length.
+    pub fn downloads(&self) -> Vec<(crate::model::Hash, u64, u64)> {
+        self.inner.shared.content.downloads()
     }
 
     /// Every peer that this node knows.

@@ -1,6 +1,6 @@
 //! A replica, as an application uses it.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,10 +12,13 @@ use super::{
 use crate::{
     machine::Input,
     model::{
-        AuthorId, Grant, Invite, Key, MAX_INLINE_LEN, Op, Prefix, ReplicaId, Right, SecretKey, Ticket, Timestamp,
+        AuthorId, Grant, Hash, Invite, Key, MAX_INLINE_LEN, Op, Prefix, ReplicaId, Right, SecretKey, Ticket, Timestamp,
         Value, sign_commit,
     },
-    store::{Apply, LogEntry, NodeKind, Origin, Outcome, Position, Query, ReplicaState, Select},
+    store::{
+        Apply, ContentStatus, Imported, LogEntry, NodeKind, OnProgress, Origin, Outcome, Pin, Position, Query, Reader,
+        ReplicaState, Select,
+    },
 };
 
 /// A handle to a replica. Cheap to clone; the replica stays open as long as the manager runs.
@@ -83,7 +86,7 @@ impl Replica {
 
     /// Begins a transaction: its entries become visible together, under one signature.
     pub fn write(&self) -> Transaction {
-        Transaction { replica: self.clone(), ops: Vec::new() }
+        Transaction { replica: self.clone(), ops: Vec::new(), pins: Vec::new() }
     }
 
     /// The newest entry at `key` across authors; none where that is a tombstone.
@@ -101,6 +104,77 @@ impl Replica {
     /// The entries that match.
     pub async fn query(&self, query: Query) -> Result<Vec<LogEntry>, ManagerError> {
         Ok(self.shared.store.query(self.id, query).await?)
+    }
+
+    /// The bytes at `key`, whole and verified; none when there is no value.
+    pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, ManagerError> {
+        let Some(entry) = self.get(key).await? else { return Ok(None) };
+        self.read_value(&entry).await.map(Some)
+    }
+
+    /// The bytes of an entry's value, whole and verified. [`ManagerError::ContentMissing`] while
+    /// a blob's content is not here.
+    pub async fn read_value(&self, entry: &LogEntry) -> Result<Bytes, ManagerError> {
+        match &entry.entry.op {
+            Op::Put { value: Value::Inline(bytes), .. } => Ok(bytes.clone()),
+            Op::Put { value: Value::Blob { hash, .. }, .. } => {
+                let reader = self.reader(*hash).await?;
+                let bytes = blocking("read a content", move || {
+                    reader.read_to_vec(0..reader.len()).map_err(std::io::Error::other)
+                });
+                Ok(bytes.await?.into())
+            }
+            Op::Delete { .. } | Op::DeletePrefix { .. } => Ok(Bytes::new()),
+        }
+    }
+
+    /// A reader of a content that is here in full: verified ranges, on a blocking thread.
+    pub async fn reader(&self, hash: Hash) -> Result<Reader, ManagerError> {
+        match self.shared.store.content_status(hash).await? {
+            ContentStatus::Complete { .. } => self.shared.store.reader(hash).await?.ok_or(ManagerError::ContentMissing),
+            ContentStatus::Missing | ContentStatus::Partial { .. } => Err(ManagerError::ContentMissing),
+        }
+    }
+
+    /// How much of a content is here.
+    pub async fn content_status(&self, hash: Hash) -> Result<ContentStatus, ManagerError> {
+        Ok(self.shared.store.content_status(hash).await?)
+    }
+
+    /// Writes the value at `key` to a file, atomically and durably. False when there is no value.
+    pub async fn export(&self, key: impl AsRef<[u8]>, path: impl Into<PathBuf>) -> Result<bool, ManagerError> {
+        let path = path.into();
+        let Some(entry) = self.get(key).await? else { return Ok(false) };
+        let context = format!("export to {}", path.display());
+        match &entry.entry.op {
+            Op::Put { value: Value::Blob { hash, .. }, .. } => {
+                let reader = self.reader(*hash).await?;
+                blocking(&context, move || {
+                    let mut progress = |_| ControlFlow::Continue(());
+                    sync_content::export::export(&reader, &path, &mut progress).map_err(std::io::Error::other)
+                })
+                .await?;
+            }
+            _ => {
+                let bytes = self.read_value(&entry).await?;
+                blocking(&context, move || {
+                    let temporary = path.with_file_name(format!(".syncline-export-{}", std::process::id()));
+                    std::fs::write(&temporary, &bytes)?;
+                    std::fs::File::open(&temporary)?.sync_all()?;
+                    std::fs::rename(&temporary, &path)
+                })
+                .await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sets the value at `key` to a file's bytes and answers their number.
+    pub async fn put_file(&self, key: impl AsRef<[u8]>, path: impl Into<PathBuf>) -> Result<u64, ManagerError> {
+        let mut transaction = self.write();
+        let len = transaction.put_file(key, path).await?;
+        transaction.commit().await?;
+        Ok(len)
     }
 
     /// The replica now: root, head, rights.
@@ -202,6 +276,8 @@ impl Replica {
 pub struct Transaction {
     replica: Replica,
     ops: Vec<Op>,
+    /// Hold imported content until an entry refers to it.
+    pins: Vec<Pin>,
 }
 
 impl Transaction {
@@ -211,9 +287,79 @@ impl Transaction {
         let value = if value.len() <= MAX_INLINE_LEN {
             Value::Inline(value)
         } else {
-            self.replica.shared.import(value).await?
+            self.blob(self.replica.shared.store.import_bytes(value).await?)
         };
         self.push(Op::Put { key, value })
+    }
+
+    /// Sets the value at `key` to a file's bytes. The file is copied in; it may change or go afterwards.
+    pub async fn put_file(&mut self, key: impl AsRef<[u8]>, path: impl Into<PathBuf>) -> Result<u64, ManagerError> {
+        let progress: OnProgress = Arc::new(|_| ControlFlow::Continue(()));
+        self.put_file_with(key, path, progress).await
+    }
+
+    /// The same, and `progress` is told how far it is.
+    pub async fn put_file_with(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        path: impl Into<PathBuf>,
+        progress: OnProgress,
+    ) -> Result<u64, ManagerError> {
+        let (key, path) = (Key::try_from(key.as_ref())?, path.into());
+        let (value, len) = match read_small(path.clone()).await? {
+            Some(bytes) => {
+                let len = bytes.len() as u64;
+                (Value::Inline(bytes), len)
+            }
+            None => {
+                let imported = self.replica.shared.store.import_path(path, progress).await?;
+                let len = imported.len;
+                (self.blob(imported), len)
+            }
+        };
+        self.push(Op::Put { key, value })?;
+        Ok(len)
+    }
+
+    /// Sets many values to the bytes of files; their syncs are shared. Files up to a few MiB, a
+    /// few hundred at a time. Answers per file its length, or why it was left out.
+    pub async fn put_files(
+        &mut self,
+        files: Vec<(Key, PathBuf)>,
+    ) -> Result<Vec<Result<u64, ManagerError>>, ManagerError> {
+        let mut results = Vec::with_capacity(files.len());
+        let mut large = Vec::new();
+        for (at, (key, path)) in files.into_iter().enumerate() {
+            results.push(match read_small(path.clone()).await {
+                Ok(Some(bytes)) => {
+                    let len = bytes.len() as u64;
+                    self.push(Op::Put { key, value: Value::Inline(bytes) }).map(|()| len)
+                }
+                Ok(None) => {
+                    large.push((at, key, path));
+                    Ok(0)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        let paths = large.iter().map(|(_, _, path)| path.clone()).collect();
+        let imported = self.replica.shared.store.import_paths(paths).await?;
+        for ((at, key, _), imported) in large.into_iter().zip(imported) {
+            results[at] = match imported {
+                Ok(imported) => {
+                    let len = imported.len;
+                    let value = self.blob(imported);
+                    self.push(Op::Put { key, value }).map(|()| len)
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+        Ok(results)
+    }
+
+    fn blob(&mut self, imported: Imported) -> Value {
+        self.pins.push(imported.pin);
+        Value::Blob { hash: imported.hash, len: imported.len }
     }
 
     fn push(&mut self, op: Op) -> Result<(), ManagerError> {
@@ -251,8 +397,35 @@ impl Transaction {
         if self.ops.is_empty() {
             return Ok(());
         }
-        self.replica.commit(self.ops).await
+        let committed = self.replica.commit(self.ops).await;
+        drop(self.pins);
+        committed
     }
+}
+
+/// The bytes of a file that fits in an entry; none when it is longer.
+async fn read_small(path: PathBuf) -> Result<Option<Bytes>, ManagerError> {
+    let read = move || {
+        let file = std::fs::File::open(&path)?;
+        if file.metadata()?.len() > MAX_INLINE_LEN as u64 {
+            return Ok(None);
+        }
+        // One byte more than fits shows a file that grows meanwhile.
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_INLINE_LEN as u64 + 1), &mut bytes)?;
+        Ok((bytes.len() <= MAX_INLINE_LEN).then(|| Bytes::from(bytes)))
+    };
+    blocking("read a file", read).await
+}
+
+/// Runs blocking file work on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, ManagerError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    done.map_err(|source| ManagerError::Io { context: what.into(), source })
 }
 
 /// The changes of a replica, one after the other, without end.

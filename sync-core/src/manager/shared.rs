@@ -6,14 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
-use super::driver::Message;
+use super::{content::Hub, driver::Message};
 use crate::{
-    machine::{ConnectionId, Obstacle},
+    machine::{Event, Obstacle},
     model::{HybridClock, PeerId, ReplicaId, SecretKey, Timestamp},
     store::{Position, ReplicaState, ReplicaStore},
-    transport::{ByteStream, Connection},
 };
 
 /// Reads the wall clock.
@@ -26,9 +25,6 @@ pub(super) struct Live {
     pub head: watch::Sender<Position>,
 }
 
-/// The links that can carry content, by peer.
-type Links = HashMap<PeerId, Vec<(ConnectionId, Arc<dyn Connection>)>>;
-
 pub(super) struct Shared {
     pub store: Arc<dyn ReplicaStore>,
     pub key: SecretKey,
@@ -37,7 +33,7 @@ pub(super) struct Shared {
     pub sender: mpsc::Sender<Message>,
     live: Mutex<HashMap<ReplicaId, Arc<Live>>>,
     raised: Mutex<Vec<Obstacle>>,
-    links: Mutex<Links>,
+    pub content: Hub,
 }
 
 impl fmt::Debug for Shared {
@@ -51,8 +47,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub fn new(store: Arc<dyn ReplicaStore>, key: SecretKey, wall: WallClock, sender: mpsc::Sender<Message>) -> Self {
+    pub fn new(
+        store: Arc<dyn ReplicaStore>,
+        key: SecretKey,
+        wall: WallClock,
+        sender: mpsc::Sender<Message>,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
         Self {
+            content: Hub::new(store.clone(), wall.clone(), events),
             store,
             me: PeerId(key.public()),
             key,
@@ -60,7 +63,6 @@ impl Shared {
             sender,
             live: Mutex::default(),
             raised: Mutex::default(),
-            links: Mutex::default(),
         }
     }
 
@@ -80,6 +82,7 @@ impl Shared {
 
     /// Takes note of a newer state: the clock moves, watchers wake.
     pub fn observe(&self, state: &ReplicaState) {
+        self.content.changed();
         let Some(live) = lock(&self.live).get(&state.rights.replica()).cloned() else { return };
         live.clock.observe(state.newest);
         live.head.send_if_modified(|head| {
@@ -102,25 +105,4 @@ impl Shared {
     pub fn raised(&self) -> Vec<Obstacle> {
         lock(&self.raised).clone()
     }
-
-    /// A connection whose peer is known: content can be asked for over it.
-    pub fn peer_linked(&self, peer: PeerId, id: ConnectionId, connection: Arc<dyn Connection>) {
-        lock(&self.links).entry(peer).or_default().push((id, connection));
-    }
-
-    /// A connection has ended.
-    pub fn peer_unlinked(&self, id: ConnectionId) {
-        lock(&self.links).retain(|_, links| {
-            links.retain(|(other, _)| *other != id);
-            !links.is_empty()
-        });
-    }
-
-    /// Keeps the bytes of a value that is too long to be inline.
-    pub async fn import(&self, _value: bytes::Bytes) -> Result<crate::model::Value, super::ManagerError> {
-        Err(super::ManagerError::Setting("contents are not kept by this store".into()))
-    }
-
-    /// A peer asks for content on this stream.
-    pub fn content_stream(&self, _peer: PeerId, _bytes: ByteStream) {}
 }

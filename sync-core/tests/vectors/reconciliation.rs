@@ -1,0 +1,134 @@
+//! `reconciliation.json`: a small set of entries, claims about it, and how they are answered.
+//!
+//! Only answers that every implementation gives alike are here: how a range is cut into parts is
+//! each one's own matter.
+
+use serde_json::{Value as Json, json};
+use sync_core::{
+    model::{Digest, Hash, SlotKey, SlotRange, Summary},
+    store::{
+        Claim, Have, Missing, Scope, ShortId, StoreError,
+        reconcile::{View, reconcile},
+    },
+};
+
+use super::*;
+
+/// Entries by place, in the open.
+struct Set(Vec<(SlotKey, Hash)>);
+
+impl Set {
+    fn inside<'a>(&'a self, range: &'a SlotRange) -> impl Iterator<Item = &'a Hash> {
+        self.0.iter().filter(|(place, _)| range.contains(place)).map(|(_, hash)| hash)
+    }
+}
+
+impl View for Set {
+    fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError> {
+        let mut summary = Summary::EMPTY;
+        self.inside(range).for_each(|hash| summary.add(&Summary::of(hash)));
+        Ok(summary)
+    }
+
+    fn split(&self, range: &SlotRange, _: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
+        Ok(vec![(range.clone(), self.summary(range)?)])
+    }
+
+    fn ids(&self, range: &SlotRange) -> Result<Vec<ShortId>, StoreError> {
+        Ok(self.inside(range).map(ShortId::from).collect())
+    }
+}
+
+fn entry(n: u8) -> Hash {
+    Hash(*blake3::hash(&[n]).as_bytes())
+}
+
+fn place(n: u8) -> SlotKey {
+    SlotKey::ordinary(&[n])
+}
+
+fn set() -> Set {
+    Set((10..20).map(|n| (place(n), entry(n))).collect())
+}
+
+fn range(low: u8, high: u8) -> SlotRange {
+    SlotRange { start: place(low), end: Some(place(high)) }
+}
+
+fn digest(numbers: impl IntoIterator<Item = u8>) -> Digest {
+    let mut summary = Summary::EMPTY;
+    numbers.into_iter().for_each(|n| summary.add(&Summary::of(&entry(n))));
+    summary.digest()
+}
+
+fn ids(numbers: impl IntoIterator<Item = u8>) -> Vec<ShortId> {
+    numbers.into_iter().map(|n| ShortId::from(&entry(n))).collect()
+}
+
+/// The ids of the entries that an answer sends, in the order of their places.
+fn sent(set: &Set, missing: &[Missing]) -> Vec<Json> {
+    let ids = missing.iter().flat_map(|missing| {
+        set.inside(&missing.range).map(ShortId::from).filter(|id| !missing.except.contains(id)).collect::<Vec<_>>()
+    });
+    ids.map(|id| hex(id.0)).collect()
+}
+
+fn answer(scope: &Scope, claim: Claim) -> Json {
+    let set = set();
+    let answer = reconcile(&set, scope, vec![claim]).unwrap();
+    json!({ "claims": hex(encode(&answer.claims)), "sends": sent(&set, &answer.missing) })
+}
+
+fn make() -> Json {
+    let everything = Scope::all();
+    // The places of [10, 20), of which the peer may see [10, 15).
+    let half = [10, 11, 12, 13, 14].map(|n| hex([n]));
+    let narrow = scope(&half);
+    let cases = [
+        ("the same digest", &everything, range(10, 20), Have::Digest(digest(10..20))),
+        ("another digest of a few entries", &everything, range(10, 20), Have::Digest(digest(11..21))),
+        ("a digest of nothing", &everything, range(12, 14), Have::Digest(Digest::EMPTY)),
+        ("a digest of nothing where nothing is", &everything, range(30, 40), Have::Digest(Digest::EMPTY)),
+        ("a digest of something where nothing is", &everything, range(30, 40), Have::Digest(digest([31]))),
+        ("the same ids", &everything, range(10, 20), Have::Ids(ids(10..20))),
+        ("ids that lack some", &everything, range(10, 20), Have::Ids(ids(12..20))),
+        ("ids of which some are not here", &everything, range(10, 20), Have::Ids(ids(10..22))),
+        ("ids of which some lack and some are not here", &everything, range(10, 20), Have::Ids(ids(15..25))),
+        ("no ids", &everything, range(10, 12), Have::Ids(Vec::new())),
+        ("final ids", &everything, range(10, 20), Have::Final(ids(15..25))),
+        ("no final ids", &everything, range(10, 12), Have::Final(Vec::new())),
+        ("the digest of all, where only a part may be seen", &narrow, range(10, 20), Have::Digest(digest(10..20))),
+        ("a digest outside what may be seen", &narrow, range(16, 20), Have::Digest(digest([17]))),
+        ("no final ids, where only a part may be seen", &narrow, range(13, 20), Have::Final(Vec::new())),
+    ];
+    let accepted: Vec<Json> = cases
+        .into_iter()
+        .map(|(name, scope, range, have)| {
+            let claim = Claim { range, have };
+            let prefixes = if scope.is_all() { json!([""]) } else { json!(half) };
+            let answer = answer(scope, claim.clone());
+            json!({ "name": name, "readable_prefixes": prefixes, "claim": hex(encode(&claim)), "answer": answer })
+        })
+        .collect();
+    let entries: Vec<Json> = set()
+        .0
+        .iter()
+        .map(|(place, hash)| json!({ "place": hex(place.as_bytes()), "hash": hash.to_string() }))
+        .collect();
+    json!({ "entries": entries, "accepted": accepted })
+}
+
+fn scope(prefixes: &[Json]) -> Scope {
+    let prefixes = prefixes.iter().map(|prefix| Prefix::new(bytes(prefix)).unwrap()).collect();
+    Scope::of(&sync_core::model::ReadScope { prefixes })
+}
+
+#[test]
+fn the_vectors_of_reconciliation_hold() {
+    let file = golden("reconciliation.json", &make());
+    for vector in list(&file["accepted"]) {
+        let claim: Claim = decode(&bytes(&vector["claim"])).unwrap();
+        let scope = scope(list(&vector["readable_prefixes"]));
+        assert_eq!(answer(&scope, claim), vector["answer"], "{}", vector["name"]);
+    }
+}

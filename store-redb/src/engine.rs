@@ -8,7 +8,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use redb::{
@@ -38,7 +38,11 @@ struct File {
     path: Option<PathBuf>,
     cache_bytes: usize,
     database: Mutex<Option<Arc<Database>>>,
+    /// The view of the last commit, as long as it is that: beginning a read costs more than a read.
+    latest: Mutex<Option<RedbSnapshot>>,
 }
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 impl RedbEngine {
     /// Opens the file, or makes a new one that only its owner can read, and the directories above it.
@@ -52,7 +56,7 @@ impl RedbEngine {
         let place = path.display().to_string();
         let database = open_path(&path, &place, cache_bytes)?;
         let database = Mutex::new(Some(Arc::new(database)));
-        Ok(Self { file: Arc::new(File { place, path: Some(path), cache_bytes, database }) })
+        Ok(Self { file: Arc::new(File { place, path: Some(path), cache_bytes, database, latest: Mutex::default() }) })
     }
 
     /// Opens a store on a backend of redb's: tests cut, tear and refuse its writes.
@@ -62,7 +66,7 @@ impl RedbEngine {
         let database = builder(cache_bytes).create_with_backend(backend);
         let database = database.and_then_table(&place)?;
         let database = Mutex::new(Some(Arc::new(database)));
-        Ok(Self { file: Arc::new(File { place, path: None, cache_bytes, database }) })
+        Ok(Self { file: Arc::new(File { place, path: None, cache_bytes, database, latest: Mutex::default() }) })
     }
 }
 
@@ -145,6 +149,10 @@ impl Engine for RedbEngine {
     type Snapshot = RedbSnapshot;
 
     fn snapshot(&self) -> Result<RedbSnapshot, StoreError> {
+        let mut latest = self.file.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latest) = &*latest {
+            return Ok(latest.clone());
+        }
         let database = self.file.database()?;
         let place = &self.file.place;
         let table = database
@@ -152,12 +160,16 @@ impl Engine for RedbEngine {
             .map_err(|error| error::beginning(place, error))
             .and_then(|reading| reading.open_table(ROWS).map_err(|error| error::table(place, error)))
             .map_err(|error| self.file.judge(&database, error))?;
-        Ok(RedbSnapshot { table, database, file: self.file.clone() })
+        let snapshot = RedbSnapshot(Arc::new(Reading { table, database, file: Arc::downgrade(&self.file) }));
+        *latest = Some(snapshot.clone());
+        Ok(snapshot)
     }
 
     fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
         let database = self.file.database()?;
-        transaction(&database, &self.file.place, work).map_err(|error| self.file.judge(&database, error))
+        let result = transaction(&database, &self.file.place, work).map_err(|error| self.file.judge(&database, error));
+        self.file.latest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result
     }
 
     fn place(&self) -> String {
@@ -181,20 +193,41 @@ fn transaction(database: &Database, place: &str, work: Work<'_>) -> Result<(), S
 }
 
 /// The rows at one moment.
-pub struct RedbSnapshot {
-    table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+#[derive(Clone, Debug)]
+pub struct RedbSnapshot(Arc<Reading>);
+
+struct Reading {
+    table: Rows,
     database: Arc<Database>,
-    file: Arc<File>,
+    file: Weak<File>,
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl Reading {
+    fn judge(&self, error: StoreError) -> StoreError {
+        match self.file.upgrade() {
+            Some(file) => {
+                let error = file.judge(&self.database, error);
+                file.latest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                error
+            }
+            None => error,
+        }
+    }
 }
 
 impl EngineRead for RedbSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        get(&self.table, key, &self.file.place).map_err(|error| self.file.judge(&self.database, error))
+        get(&self.0.table, key, "the store").map_err(|error| self.0.judge(error))
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
-        scan(&self.table, start, end, order, visit, &self.file.place)
-            .map_err(|error| self.file.judge(&self.database, error))
+        scan(&self.0.table, start, end, order, visit, "the store").map_err(|error| self.0.judge(error))
     }
 }
 

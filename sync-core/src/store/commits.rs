@@ -110,7 +110,10 @@ fn decode_tree(row: &[u8]) -> Result<PartialTree, StoreError> {
 /// What a transaction does to the commits of a replica.
 #[derive(Debug, Default)]
 pub(super) struct CommitChanges {
-    /// New parts by name, for what is written once at the end.
+    /// The commits of bundles that were seen, by the bundle's address: all of an applied batch
+    /// stays where it is until the transaction ends.
+    bundles: HashMap<usize, CommitNo>,
+    /// The commits that were seen, by name.
     parts: HashMap<[u8; 32], CommitNo>,
     changes: BTreeMap<CommitNo, CommitChange>,
 }
@@ -134,6 +137,10 @@ impl CommitChanges {
         bundle: &VerifiedBundle,
         next_commit: &mut u64,
     ) -> Result<CommitNo, StoreError> {
+        let address = std::ptr::from_ref(bundle).addr();
+        if let Some(commit) = self.bundles.get(&address) {
+            return Ok(*commit);
+        }
         let row = CommitRow { live: 0, seal: *bundle.seal(), root: bundle.root() };
         let name = row.name();
         let commit = match self.parts.get(&name) {
@@ -158,6 +165,7 @@ impl CommitChanges {
             Some(tree) => tree.merge(bundle.tree()),
             None => change.tree = Some(bundle.tree().clone()),
         }
+        self.bundles.insert(address, commit);
         Ok(commit)
     }
 

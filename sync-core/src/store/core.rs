@@ -257,7 +257,7 @@ impl<E: Engine> Core<E> {
     ) -> Result<T, StoreError> {
         self.read(|rows| {
             let replica = names::replica_number(rows, &id)?;
-            work(Reader { rows, names: &self.shared.names, id, replica })
+            work(Reader { rows, names: &self.shared.names, id, replica, index: Index::new(rows, replica) })
         })
     }
 
@@ -310,7 +310,7 @@ impl<E: Engine> Core<E> {
         range: &SlotRange,
         parts: usize,
     ) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
-        self.replica(id, |reader| reader.split(range, parts))
+        self.replica(id, |reader| reader.split(range, &reader.summary(range)?, parts))
     }
 
     /// See [`super::ReplicaStore::log`].

@@ -10,7 +10,7 @@
 //!
 //! All authors' entries at one place belong together: the level hangs on the place.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
 
 use super::{
     engine::{EngineRead, EngineWrite, Scan},
@@ -42,10 +42,11 @@ impl Salt {
 }
 
 /// Reads summaries of one replica.
-#[derive(Clone, Copy)]
 pub(super) struct Index<'a> {
     rows: &'a dyn EngineRead,
     replica: ReplicaNo,
+    /// The last answer of `below`: neighbouring ranges share a bound.
+    last_below: RefCell<Option<(SlotKey, Summary)>>,
 }
 
 /// A run of entries: everything from `start` to the next run's start.
@@ -56,7 +57,7 @@ struct Span {
 
 impl<'a> Index<'a> {
     pub fn new(rows: &'a dyn EngineRead, replica: ReplicaNo) -> Self {
-        Self { rows, replica }
+        Self { rows, replica, last_below: RefCell::new(None) }
     }
 
     /// Visits the rows of `level` whose boundary is at `start` or after, and before `end`.
@@ -99,6 +100,11 @@ impl<'a> Index<'a> {
     /// The summary of everything before `place`: on each level, from the top, the spans that end
     /// before it, and below the last of them the next level's.
     fn below(&self, place: &SlotKey) -> Result<Summary, StoreError> {
+        if let Some((last, sum)) = &*self.last_below.borrow()
+            && last == place
+        {
+            return Ok(sum.clone());
+        }
         let mut sum = Summary::EMPTY;
         let mut from = Vec::new();
         for level in (1..=TOP).rev() {
@@ -115,6 +121,7 @@ impl<'a> Index<'a> {
         }
         let rest = SlotRange { start: SlotKey::from_bytes(from), end: Some(place.clone()) };
         self.entries(&rest, |_, hash| sum.add(&Summary::of(&hash)))?;
+        self.last_below.replace(Some((place.clone(), sum.clone())));
         Ok(sum)
     }
 
@@ -123,57 +130,63 @@ impl<'a> Index<'a> {
         if range.is_empty() {
             return Ok(Summary::EMPTY);
         }
+        // The start first: it may be the end of the range that was asked for before.
+        let before = match range.start == SlotKey::FIRST {
+            true => Summary::EMPTY,
+            false => self.below(&range.start)?,
+        };
         let mut sum = match &range.end {
             Some(end) => self.below(end)?,
             None => self.total()?,
         };
-        if range.start != SlotKey::FIRST {
-            sum.subtract(&self.below(&range.start)?);
-        }
+        sum.subtract(&before);
         Ok(sum)
     }
 
-    /// Cuts `range` into at most `parts` ranges of about the same number of entries: at boundaries
-    /// of the highest level that has enough of them inside.
-    pub fn split(&self, range: &SlotRange, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
-        let total = self.summary(range)?;
+    /// Cuts `range`, whose summary is `total`, into at most `parts` ranges of about the same number of
+    /// entries: at boundaries of the highest level that has enough of them inside.
+    pub fn split(
+        &self,
+        range: &SlotRange,
+        total: &Summary,
+        parts: usize,
+    ) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
         if parts < 2 || total.count() < 2 {
-            return Ok(vec![(range.clone(), total)]);
+            return Ok(vec![(range.clone(), total.clone())]);
         }
-        let mut spans = Vec::new();
-        for level in (0..=TOP).rev() {
-            spans = match level {
-                0 => self.places(range)?,
-                _ => self.spans(level, range, &total)?,
-            };
+        for level in (1..=TOP).rev() {
+            let spans = self.spans(level, range)?;
             // Level 0 costs 16 rows for each of level 1: half of what was asked for is enough there.
             if spans.len() >= parts || (level == 1 && spans.len() >= parts.div_ceil(2)) {
-                break;
+                let spans = self.complete(spans, range, total)?;
+                return Ok(merge(range, spans, total.count(), parts as u64));
             }
         }
-        Ok(merge(range, spans, total.count(), parts as u64))
+        Ok(merge(range, self.places(range)?, total.count(), parts as u64))
     }
 
-    /// The spans that the boundaries of `level` cut `range` into.
-    fn spans(&self, level: u8, range: &SlotRange, total: &Summary) -> Result<Vec<Span>, StoreError> {
-        let mut spans = vec![Span { start: range.start.clone(), summary: total.clone() }];
+    /// The spans of the boundaries of `level` inside `range`; the last may pass its end.
+    fn spans(&self, level: u8, range: &SlotRange) -> Result<Vec<Span>, StoreError> {
+        let mut spans = Vec::new();
         // The first place after the start.
         let start = [range.start.as_bytes(), &[0][..]].concat();
         self.boundaries(level, &start, range.end.as_ref().map(|end| &end.as_bytes()[..]), |boundary, summary| {
             spans.push(Span { start: SlotKey::from_bytes(boundary.to_vec()), summary });
             true
         })?;
-        // The last boundary's row may pass the end of the range.
-        if spans.len() > 1
-            && range.end.is_some()
+        Ok(spans)
+    }
+
+    /// Cuts the last span at the range's end and puts what is before the first in front of it.
+    fn complete(&self, mut spans: Vec<Span>, range: &SlotRange, total: &Summary) -> Result<Vec<Span>, StoreError> {
+        if range.end.is_some()
             && let Some(last) = spans.last_mut()
         {
             last.summary = self.summary(&SlotRange { start: last.start.clone(), end: range.end.clone() })?;
         }
-        let (first, others) = spans.split_first_mut().expect("there is always the first span");
-        for other in others {
-            first.summary.subtract(&other.summary);
-        }
+        let mut first = total.clone();
+        spans.iter().for_each(|span| first.subtract(&span.summary));
+        spans.insert(0, Span { start: range.start.clone(), summary: first });
         Ok(spans)
     }
 

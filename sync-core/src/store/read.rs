@@ -26,15 +26,16 @@ pub(super) struct Reader<'a> {
     pub names: &'a Names,
     pub id: ReplicaId,
     pub replica: ReplicaNo,
+    pub index: Index<'a>,
 }
 
 impl View for Reader<'_> {
     fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError> {
-        Index::new(self.rows, self.replica).summary(range)
+        self.index.summary(range)
     }
 
-    fn split(&self, range: &SlotRange, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
-        Index::new(self.rows, self.replica).split(range, parts)
+    fn split(&self, range: &SlotRange, total: &Summary, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
+        self.index.split(range, total, parts)
     }
 
     fn ids(&self, range: &SlotRange) -> Result<Vec<ShortId>, StoreError> {

@@ -42,8 +42,8 @@ pub trait View {
     /// The summary of the entries in `range`.
     fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError>;
 
-    /// Cuts `range` into at most `parts` ranges of about the same number of entries.
-    fn split(&self, range: &SlotRange, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError>;
+    /// Cuts `range`, whose summary is `total`, into at most `parts` ranges of about the same number of entries.
+    fn split(&self, range: &SlotRange, total: &Summary, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError>;
 
     /// The ids of the entries in `range`.
     fn ids(&self, range: &SlotRange) -> Result<Vec<ShortId>, StoreError>;
@@ -51,15 +51,15 @@ pub trait View {
 
 /// The claims that begin a reconciliation over `scope`.
 pub fn first_claims(view: &dyn View, scope: &Scope) -> Result<Vec<Claim>, StoreError> {
-    let mut counts = Vec::with_capacity(scope.ranges().len());
+    let mut sums = Vec::with_capacity(scope.ranges().len());
     for range in scope.ranges() {
-        counts.push(view.summary(range)?.count());
+        sums.push(view.summary(range)?);
     }
-    let total = counts.iter().sum::<u64>().max(1);
+    let total = sums.iter().map(Summary::count).sum::<u64>().max(1);
     let mut claims = Vec::new();
-    for (range, count) in scope.ranges().iter().zip(counts) {
-        let parts = (FIRST_PARTS as u128 * u128::from(count)).div_ceil(u128::from(total)) as usize;
-        for (range, summary) in view.split(range, parts.max(1))? {
+    for (range, sum) in scope.ranges().iter().zip(sums) {
+        let parts = (FIRST_PARTS as u128 * u128::from(sum.count())).div_ceil(u128::from(total)) as usize;
+        for (range, summary) in view.split(range, &sum, parts.max(1))? {
             claims.push(Claim { range, have: Have::Digest(summary.digest()) });
         }
     }
@@ -139,7 +139,7 @@ fn compare(
         return Ok(());
     }
     if mine.count() > LEAF {
-        let parts = view.split(&range, PARTS)?;
+        let parts = view.split(&range, &mine, PARTS)?;
         if parts.len() > 1 {
             let digests =
                 parts.into_iter().map(|(range, summary)| Claim { range, have: Have::Digest(summary.digest()) });

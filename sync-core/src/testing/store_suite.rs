@@ -8,7 +8,11 @@ use std::sync::Arc;
 use crate::store::ReplicaStore;
 
 pub mod content;
+pub mod apply;
 pub mod history;
+pub mod log;
+pub mod read;
+pub mod reconcile;
 pub mod world;
 
 /// Makes stores for the suite.
@@ -25,6 +29,9 @@ pub trait StoreHarness: Default + Sync {
 macro_rules! store_suite {
     ($harness:ty) => {
         $crate::store_suite!($harness,
+            apply: b50_apply_is_durable,
+            apply: b54_apply_is_atomic,
+            apply: apply_answers_each_entry,
             history: the_result_does_not_depend_on_the_order_of_arrival,
             content: imported_content_survives,
             content: b70_a_want_is_as_durable_as_the_entry_that_wants,
@@ -32,6 +39,30 @@ macro_rules! store_suite {
             content: b72_unreferenced_content_is_collected,
             content: b72_referenced_content_is_never_collected,
             content: reading_content_creates_nothing,
+            apply: rights_are_checked_on_every_entry,
+            apply: entries_from_the_future_wait,
+            apply: b51_a_failed_apply_changes_nothing,
+            apply: concurrent_applies_are_all_there,
+            read: get_answers_the_newest_value_across_authors,
+            read: b50_writers_in_the_same_microsecond_have_one_winner,
+            read: b56_a_querys_winner_does_not_depend_on_its_direction,
+            read: b50_prefixes_are_byte_prefixes,
+            read: summary_equals_recomputation_and_split_covers,
+            read: blobs_come_back,
+            log: the_change_log_has_one_row_per_live_entry,
+            log: changes_prove_what_they_send,
+            log: a_commit_that_fits_is_never_torn,
+            log: changes_leave_out_what_came_from_the_peer_and_what_is_outside,
+            reconcile: reconciliation_finds_every_difference,
+            reconcile: reconciliation_stays_inside_the_scope,
+            reconcile: many_authors_at_one_key_are_reconciled,
+            reconcile: claims_out_of_order_or_too_many_are_refused,
+            apply: the_store_id_stays,
+            apply: b55_a_dropped_replica_leaves_nothing,
+            apply: an_unknown_replica_is_an_error,
+            apply: creating_again_changes_nothing,
+            apply: b45_records_are_kept_by_kind_and_name,
+            apply: a_closed_store_refuses,
         );
 
         #[test]

@@ -1,0 +1,197 @@
+//! Cases about reconciliation: two stores talk until they are equal.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    StoreHarness,
+    world::{World, delete_prefix, put},
+};
+use crate::{
+    model::{Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotRange, VerifiedBundle, Verifier},
+    store::{
+        Claim, Have, Missing, Position, ReplicaStore, Scope, StoreError,
+        reconcile::{LEAF, MAX_CLAIMS},
+    },
+    testing::random::Random,
+};
+
+/// What a reconciliation took.
+#[derive(Debug, Default)]
+struct Took {
+    messages: usize,
+    claims: usize,
+    sent: u64,
+}
+
+async fn hashes(store: &dyn ReplicaStore, world: &World) -> BTreeSet<Hash> {
+    let log = store.log(world.replica, Position(0), usize::MAX).await.expect("log");
+    log.into_iter().map(|entry| entry.hash).collect()
+}
+
+/// Plays the two sides of a reconciliation over `scope` and applies what each sends.
+async fn reconcile(world: &World, stores: [&Arc<dyn ReplicaStore>; 2], scope: &Scope) -> Took {
+    let mut took = Took::default();
+    let replica = world.replica;
+    let before = [hashes(&**stores[0], world).await, hashes(&**stores[1], world).await];
+    let mut claims = stores[0].first_claims(replica, scope.clone()).await.expect("first claims");
+    let mut missing: [Vec<Missing>; 2] = Default::default();
+    let mut at = 1;
+    while !claims.is_empty() {
+        took.messages += 1;
+        took.claims += claims.len();
+        assert!(took.messages < 40, "it ends");
+        let mut answers = Vec::new();
+        for message in claims.chunks(MAX_CLAIMS) {
+            let answer = stores[at].reconcile(replica, scope.clone(), message.to_vec()).await.expect("reconciled");
+            answers.extend(answer.claims);
+            missing[at].extend(answer.missing);
+        }
+        claims = answers;
+        at = 1 - at;
+    }
+    for (side, mut rest) in missing.into_iter().enumerate() {
+        while !rest.is_empty() {
+            let page = stores[side].missing(replica, scope.clone(), rest, 4_000).await.expect("missing");
+            assert!(page.entries > 0 || page.rest.is_empty(), "each page has something");
+            rest = page.rest;
+            took.sent += page.entries;
+            let mut bundles: Vec<VerifiedBundle> = Vec::new();
+            for bundle in page.bundles {
+                bundles.push(bundle.verify(replica, &mut Verifier::default()).expect("what is sent is proved"));
+            }
+            for entry in bundles.iter().flat_map(VerifiedBundle::entries) {
+                assert!(scope.contains(entry.op), "what is sent is inside the scope");
+                assert!(!before[1 - side].contains(&entry.order.hash), "what the other has is not sent");
+            }
+            world.apply(&**stores[1 - side], bundles).await;
+        }
+    }
+    took
+}
+
+async fn root(store: &Arc<dyn ReplicaStore>, world: &World) -> crate::model::Digest {
+    store.state(world.replica).await.expect("state").root
+}
+
+/// Every difference is found, nothing is sent that the other has, and what it takes follows the difference.
+pub async fn reconciliation_finds_every_difference<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let mut random = Random::new(11);
+    eprintln!("seed 11");
+    for (common, left, right) in
+        [(0, 0, 0), (0, 5, 0), (0, 0, 500), (3_000, 0, 0), (3_000, 1, 1), (3_000, 60, 40), (9, 900, 900)]
+    {
+        let stores = [world.create(harness.another()).await, world.create(harness.another()).await];
+        let mut number = 0;
+        let mut commits = |count: usize, size: usize| {
+            let mut commits = Vec::new();
+            for _ in 0..count.div_ceil(size) {
+                let ops = (0..size.min(count)).map(|_| put(&format!("{:05}", random.below(99_999)), "v")).collect();
+                number += 1;
+                commits.push(world.commit(0, number * 10_000 - 99_000_000, ops));
+            }
+            commits
+        };
+        let (both, left, right) = (commits(common, 100), commits(left, 1), commits(right, 1));
+        for (store, own) in stores.iter().zip([left, right]) {
+            world.apply(&**store, both.clone()).await;
+            world.apply(&**store, own).await;
+        }
+        let equal = root(&stores[0], &world).await == root(&stores[1], &world).await;
+        let took = reconcile(&world, [&stores[0], &stores[1]], &Scope::all()).await;
+        assert_eq!(root(&stores[0], &world).await, root(&stores[1], &world).await, "{took:?}");
+        if equal {
+            assert_eq!((took.messages <= 1, took.sent), (true, 0), "equal sets are settled by the first message");
+        }
+        assert!(took.messages <= 7, "{took:?}: rounds grow with the logarithm");
+    }
+}
+
+/// Nothing outside the scope is compared or sent, though the other asks for it.
+pub async fn reconciliation_stays_inside_the_scope<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let stores = [world.create(harness.another()).await, world.create(harness.another()).await];
+    let ops = |text: &str| (0..300).map(|n| put(&format!("{}/{text}{n}", ["a", "b", "c"][n % 3]), "v")).collect();
+    world
+        .apply(&*stores[0], vec![world.commit(0, -9_000, ops("x")), world.commit(0, -5, vec![delete_prefix("c/x")])])
+        .await;
+    world
+        .apply(&*stores[1], vec![world.commit(0, -8_000, ops("y")), world.commit(0, -4, vec![delete_prefix("")])])
+        .await;
+    let scope = Scope::of(&ReadScope { prefixes: vec![Prefix::new("b/").expect("short")] });
+    let outside = SlotRange::of_prefix(b"a/");
+    let before = stores[0].summary(world.replica, outside.clone()).await.expect("summary");
+    assert_eq!(before.count(), 100);
+    // The other side claims to have nothing of everything.
+    let greedy = vec![Claim { range: SlotRange::ALL, have: Have::Final(Vec::new()) }];
+    let answer = stores[0].reconcile(world.replica, scope.clone(), greedy).await.expect("reconciled");
+    let page = stores[0].missing(world.replica, Scope::all(), answer.missing, usize::MAX).await.expect("missing");
+    assert!(page.bundles.iter().flat_map(|b| &b.items).all(|item| scope.contains(&item.op)), "clamped when compared");
+    assert_eq!(page.entries, 100);
+    let everything = vec![Missing { range: SlotRange::ALL, except: Vec::new() }];
+    let page = stores[0].missing(world.replica, scope.clone(), everything, usize::MAX).await.expect("missing");
+    assert_eq!(page.entries, 100, "clamped when read");
+    let took = reconcile(&world, [&stores[0], &stores[1]], &scope).await;
+    let sums = [0, 1].map(|side| stores[side].scope_summary(world.replica, scope.clone()));
+    let [left, right] = sums;
+    assert_eq!(left.await.expect("summary"), right.await.expect("summary"), "{took:?}");
+    assert_eq!(stores[1].summary(world.replica, SlotRange::of_prefix(b"c/x")).await.expect("summary").count(), 0);
+}
+
+/// A range of one key cannot be cut: the entries of many authors there are listed.
+pub async fn many_authors_at_one_key_are_reconciled<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let stores = [world.create(harness.another()).await, world.create(harness.another()).await];
+    let owner = world.author(0);
+    let writers: Vec<SecretKey> = (0..3 * LEAF as u8).map(|n| SecretKey::from_bytes([n + 100; 32])).collect();
+    let grants = writers.iter().map(|writer| {
+        let grant = Grant {
+            subject: writer.public(),
+            right: Right::Write,
+            prefix: Prefix::default(),
+            expires: None,
+            parent: None,
+        };
+        grant.to_op(&owner)
+    });
+    let grants = world.commit(0, -9_000, grants.collect());
+    for store in &stores {
+        world.apply(&**store, vec![grants.clone()]).await;
+    }
+    let mut crowd = World::new(1);
+    crowd.authors = writers;
+    for author in 0..crowd.authors.len() {
+        let bundle = crowd.commit(author, author as i64, vec![put("the one key", "v")]);
+        for (side, store) in stores.iter().enumerate() {
+            // A third is only at the left, a third only at the right.
+            if author % 3 != side {
+                world.apply(&**store, vec![bundle.clone()]).await;
+            }
+        }
+    }
+    let took = reconcile(&world, [&stores[0], &stores[1]], &Scope::all()).await;
+    assert_eq!(root(&stores[0], &world).await, root(&stores[1], &world).await);
+    assert_eq!(took.sent, 2 * LEAF, "{took:?}");
+}
+
+/// A message is bounded, sorted and disjoint, or an error: it must not buy more work than it costs.
+pub async fn claims_out_of_order_or_too_many_are_refused<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    let claim = |from: usize, to: usize| Claim {
+        range: SlotRange {
+            start: crate::model::SlotKey::ordinary(format!("{from:05}").as_bytes()),
+            end: Some(crate::model::SlotKey::ordinary(format!("{to:05}").as_bytes())),
+        },
+        have: Have::Ids(Vec::new()),
+    };
+    let ask = async |claims| store.reconcile(world.replica, Scope::all(), claims).await.map(|_| ());
+    let many = |count| (0..count).map(|n| claim(n, n + 1)).collect::<Vec<_>>();
+    assert!(ask(many(MAX_CLAIMS)).await.is_ok());
+    assert!(matches!(ask(many(MAX_CLAIMS + 1)).await, Err(StoreError::Limit(_))));
+    assert!(matches!(ask(vec![claim(1, 3), claim(2, 4)]).await, Err(StoreError::Limit(_))));
+    assert!(matches!(ask(vec![claim(3, 4), claim(1, 2)]).await, Err(StoreError::Limit(_))));
+    assert!(matches!(ask(vec![claim(4, 4)]).await, Err(StoreError::Limit(_))));
+    let open_end = Claim { range: SlotRange::ALL, have: Have::Ids(Vec::new()) };
+    assert!(matches!(ask(vec![open_end, claim(1, 2)]).await, Err(StoreError::Limit(_))));
+}

@@ -6,8 +6,8 @@
 //! retried on the same file, as the kernel may have marked the pages clean.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
+    fmt, fs, io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -31,15 +31,18 @@ pub struct RedbEngine {
 }
 
 /// The file, open or to be opened again.
-#[derive(Debug)]
 struct File {
     place: String,
-    /// Where it can be opened again; a backend that was handed in cannot.
-    path: Option<PathBuf>,
-    cache_bytes: usize,
+    open: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>,
     database: Mutex<Option<Arc<Database>>>,
     /// The view of the last commit, as long as it is that: beginning a read costs more than a read.
     latest: Mutex<Option<RedbSnapshot>>,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place)
+    }
 }
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -54,19 +57,27 @@ impl RedbEngine {
     pub fn open_with_cache(path: impl AsRef<Path>, cache_bytes: usize) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
         let place = path.display().to_string();
-        let database = open_path(&path, &place, cache_bytes)?;
-        let database = Mutex::new(Some(Arc::new(database)));
-        Ok(Self { file: Arc::new(File { place, path: Some(path), cache_bytes, database, latest: Mutex::default() }) })
+        Self::new(place.clone(), move || open_path(&path, &place, cache_bytes))
     }
 
-    /// Opens a store on a backend of redb's: tests cut, tear and refuse its writes.
-    pub fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
-        let place = "the given backend".to_string();
-        let cache_bytes = DEFAULT_CACHE_BYTES;
-        let database = builder(cache_bytes).create_with_backend(backend);
-        let database = database.and_then_table(&place)?;
-        let database = Mutex::new(Some(Arc::new(database)));
-        Ok(Self { file: Arc::new(File { place, path: None, cache_bytes, database, latest: Mutex::default() }) })
+    /// Opens a store on a backend of redb's, and again on another after an I/O error: tests cut,
+    /// tear and refuse its writes.
+    pub fn with_backend<B: StorageBackend>(
+        open: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let place = "the given backend";
+        Self::new(place.into(), move || {
+            let backend = open().map_err(|error| error::io("opening", place, error))?;
+            with_table(builder(DEFAULT_CACHE_BYTES).create_with_backend(backend), place)
+        })
+    }
+
+    fn new(
+        place: String,
+        open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let database = Mutex::new(Some(Arc::new(open()?)));
+        Ok(Self { file: Arc::new(File { place, open: Box::new(open), database, latest: Mutex::default() }) })
     }
 }
 
@@ -77,9 +88,8 @@ impl File {
         if let Some(database) = &*database {
             return Ok(database.clone());
         }
-        let path = self.path.as_ref().ok_or_else(|| StoreError::Failed(self.place.clone()))?;
         tracing::info!(store = %self.place, "opening the store again after an error");
-        let opened = Arc::new(open_path(path, &self.place, self.cache_bytes)?);
+        let opened = Arc::new((self.open)()?);
         *database = Some(opened.clone());
         Ok(opened)
     }
@@ -111,7 +121,7 @@ fn open_path(path: &Path, place: &str, cache_bytes: usize) -> Result<Database, S
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(|error| error::io("opening", place, error))?;
-    let database = builder(cache_bytes).create_file(file).and_then_table(place)?;
+    let database = with_table(builder(cache_bytes).create_file(file), place)?;
     if is_new {
         sync_directory(directory).map_err(|error| error::io("flushing the directory of", place, error))?;
     }
@@ -124,25 +134,19 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes the table where there is none.
-trait AndThenTable {
-    fn and_then_table(self, place: &str) -> Result<Database, StoreError>;
-}
-
-impl AndThenTable for Result<Database, DatabaseError> {
-    fn and_then_table(self, place: &str) -> Result<Database, StoreError> {
-        let database = self.map_err(|error| error::opening(place, error))?;
-        let reading = database.begin_read().map_err(|error| error::beginning(place, error))?;
-        match reading.open_table(ROWS) {
-            Ok(_) => return Ok(database),
-            Err(TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(error::table(place, error)),
-        }
-        let mut writing = database.begin_write().map_err(|error| error::beginning(place, error))?;
-        writing.set_two_phase_commit(true);
-        writing.open_table(ROWS).map_err(|error| error::table(place, error))?;
-        writing.commit().map_err(|error| error::committing(place, error))?;
-        Ok(database)
+fn with_table(opened: Result<Database, DatabaseError>, place: &str) -> Result<Database, StoreError> {
+    let database = opened.map_err(|error| error::opening(place, error))?;
+    let reading = database.begin_read().map_err(|error| error::beginning(place, error))?;
+    match reading.open_table(ROWS) {
+        Ok(_) => return Ok(database),
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error::table(place, error)),
     }
+    let mut writing = database.begin_write().map_err(|error| error::beginning(place, error))?;
+    writing.set_two_phase_commit(true);
+    writing.open_table(ROWS).map_err(|error| error::table(place, error))?;
+    writing.commit().map_err(|error| error::committing(place, error))?;
+    Ok(database)
 }
 
 impl Engine for RedbEngine {
@@ -202,8 +206,8 @@ struct Reading {
     file: Weak<File>,
 }
 
-impl std::fmt::Debug for Reading {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reading")
     }
 }

@@ -75,7 +75,7 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
         parts: usize,
     ) -> Result<Vec<(SlotRange, Summary)>, StoreError>;
 
-    /// The change log after `since`, at most `limit` entries; with prefix empty, all.
+    /// The change log after `since`, at most `limit` entries.
     async fn log(&self, replica: ReplicaId, since: Position, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
 
     /// The change log as bundles for a peer.

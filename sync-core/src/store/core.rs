@@ -423,9 +423,9 @@ fn make_meta(rows: &mut dyn EngineWrite, fresh: &[u8; 32]) -> Result<(), StoreEr
 }
 
 /// Counts the rows that are read.
-struct Counted<S> {
-    rows: S,
-    read: AtomicU64,
+pub(super) struct Counted<S> {
+    pub rows: S,
+    pub read: AtomicU64,
 }
 
 impl<S: EngineRead> EngineRead for Counted<S> {

@@ -46,10 +46,10 @@ const CONTENT_QUEUE: usize = 1_024;
 ///
 /// When the last handle is dropped, what was begun is finished and the threads end.
 pub struct EngineStore<E: Engine> {
-    core: Arc<Core<E>>,
+    store_id: StoreId,
+    place: String,
     writes: Arc<Queue<WriteJob>>,
     reads: Arc<Queue<ReadJob<E>>>,
-    content: Arc<ContentKeeper<E>>,
     imports: Arc<Queue<ContentJob<E>>>,
     downloads: Arc<Queue<ContentJob<E>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -60,13 +60,19 @@ struct WriteJob {
     done: oneshot::Sender<Result<Written, StoreError>>,
 }
 
-type ReadJob<E> = Job<Core<E>>;
+type ReadJob<E> = Job<Readable<E>>;
+
+/// What the readers read.
+struct Readable<E: Engine> {
+    core: Arc<Core<E>>,
+    content: Arc<ContentKeeper<E>>,
+}
 
 type ContentJob<E> = Job<ContentKeeper<E>>;
 
 impl<E: Engine> fmt::Debug for EngineStore<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EngineStore({:?}, {})", self.core.store_id(), self.core.engine().place())
+        write!(f, "EngineStore({:?}, {})", self.store_id, self.place)
     }
 }
 
@@ -97,8 +103,8 @@ impl<E: Engine> EngineStore<E> {
             spawn("store writer", move || write_all(&core, &writes))?
         }];
         for _ in 0..READERS {
-            let (core, reads) = (core.clone(), reads.clone());
-            threads.push(spawn("store reader", move || perform_all(&*core, &reads))?);
+            let (readable, reads) = (Readable { core: core.clone(), content: content.clone() }, reads.clone());
+            threads.push(spawn("store reader", move || perform_all(&readable, &reads))?);
         }
         let imports = Arc::new(Queue::new(CONTENT_QUEUE));
         let downloads = Arc::new(Queue::new(CONTENT_QUEUE));
@@ -108,12 +114,9 @@ impl<E: Engine> EngineStore<E> {
                 threads.push(spawn(name, move || perform_all(&*content, &queue))?);
             }
         }
-        Ok(Self { core, writes, reads, content, imports, downloads, threads: Mutex::new(threads) })
-    }
-
-    /// The synchronous logic beneath.
-    pub fn core(&self) -> &Core<E> {
-        &self.core
+        // The threads alone hold the core: when they have ended, the engine is closed.
+        let (store_id, place) = (core.store_id(), core.engine().place());
+        Ok(Self { store_id, place, writes, reads, imports, downloads, threads: Mutex::new(threads) })
     }
 
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
@@ -128,7 +131,7 @@ impl<E: Engine> EngineStore<E> {
         &self,
         work: impl FnOnce(&Core<E>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        ask(&self.reads, work).await
+        ask(&self.reads, move |readable| work(&readable.core)).await
     }
 
     /// Looks at content's rows.
@@ -136,29 +139,32 @@ impl<E: Engine> EngineStore<E> {
         &self,
         work: impl FnOnce(&ContentKeeper<E>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let content = self.content.clone();
-        self.read(move |_| work(&content)).await
+        ask(&self.reads, move |readable| work(&readable.content)).await
     }
 
-    fn join(&self) {
+    /// Lets nothing more in and answers the threads that finish what was begun.
+    fn end(&self) -> Vec<JoinHandle<()>> {
         self.writes.close();
         self.reads.close();
         self.imports.close();
         self.downloads.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            // A handle can be dropped by a reader's own job; a thread does not wait for itself.
-            if thread.thread().id() != std::thread::current().id() {
-                // A panic there was reported when it happened.
-                let _ = thread.join();
-            }
-        }
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl<E: Engine> Drop for EngineStore<E> {
     fn drop(&mut self) {
-        self.join();
+        join(self.end());
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // The last handle can be dropped by a thread of the store's own, which does not wait for itself.
+        if thread.thread().id() != std::thread::current().id() {
+            // A panic there was reported when it happened.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -227,7 +233,7 @@ async fn ask<C: 'static, T: Send + 'static>(
 #[async_trait]
 impl<E: Engine> ReplicaStore for EngineStore<E> {
     fn store_id(&self) -> StoreId {
-        self.core.store_id()
+        self.store_id
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaId>, StoreError> {
@@ -316,8 +322,17 @@ impl<E: Engine> ReplicaStore for EngineStore<E> {
     }
 
     async fn close(&self) {
-        // Blocks for as long as what was begun takes: its end is what the caller waits for.
-        self.join();
+        let threads = self.end();
+        let (done, ended) = oneshot::channel();
+        let waiting = spawn("store closing", move || {
+            join(threads);
+            // Nobody waits any more if this fails.
+            let _ = done.send(());
+        });
+        // Without a thread to wait on, the threads still end by themselves.
+        if waiting.is_ok() {
+            let _ = ended.await;
+        }
     }
 }
 

@@ -11,6 +11,8 @@ mod core;
 mod engine;
 mod engine_store;
 mod index;
+#[cfg(test)]
+mod index_tests;
 mod names;
 mod page;
 mod queue;

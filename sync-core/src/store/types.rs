@@ -21,8 +21,8 @@ impl fmt::Debug for StoreId {
     }
 }
 
-/// A place in the change log of a replica in one store: the number of entries ever accepted
-/// before and including this one. 0 is before the first.
+/// A place in the change log of a replica in one store. It grows with every entry accepted; numbers
+/// may be left out, and those of replaced entries are gone. 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Position(pub u64);
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::store::ReplicaStore;
 
-pub mod content;
 pub mod apply;
+pub mod content;
 pub mod history;
 pub mod log;
 pub mod read;
@@ -16,7 +16,7 @@ pub mod reconcile;
 pub mod world;
 
 /// Makes stores for the suite.
-pub trait StoreHarness: Default + Sync {
+pub trait StoreHarness: Sync {
     /// Opens the store of this harness: the same one each time, once nobody holds it any more.
     fn open(&self) -> Arc<dyn ReplicaStore>;
 

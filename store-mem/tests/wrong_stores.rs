@@ -3,12 +3,14 @@
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use store_mem::MemEngine;
 use sync_core::{
-    model::{Key, ReplicaId, SlotRange, Summary, Timestamp},
+    model::{Hash, Key, ReplicaId, SlotRange, Summary, Timestamp},
     store::*,
     testing::{
         block_on,
@@ -288,6 +290,58 @@ impl ReplicaStore for WrongStore {
         if self.fault != Fault::StaysOpen {
             self.inner.close().await;
         }
+    }
+}
+
+/// Content is right here; its faults are its own suite's.
+#[async_trait::async_trait]
+impl ContentStore for WrongStore {
+    async fn content_status(&self, hash: Hash) -> Result<ContentStatus, StoreError> {
+        self.inner.content_status(hash).await
+    }
+
+    async fn import_path(&self, path: PathBuf, progress: OnProgress) -> Result<Imported, StoreError> {
+        self.inner.import_path(path, progress).await
+    }
+
+    async fn import_paths(&self, paths: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError> {
+        self.inner.import_paths(paths).await
+    }
+
+    async fn import_bytes(&self, bytes: Bytes) -> Result<Imported, StoreError> {
+        self.inner.import_bytes(bytes).await
+    }
+
+    async fn reader(&self, hash: Hash) -> Result<Option<Reader>, StoreError> {
+        self.inner.reader(hash).await
+    }
+
+    async fn wants(&self, after: Option<Hash>, limit: usize) -> Result<Vec<Want>, StoreError> {
+        self.inner.wants(after, limit).await
+    }
+
+    async fn references(&self, hash: Hash, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+        self.inner.references(hash, limit).await
+    }
+
+    async fn begin_download(&self, hash: Hash, len: u64) -> Result<Begun, StoreError> {
+        self.inner.begin_download(hash, len).await
+    }
+
+    async fn checkpoint_download(&self, download: Arc<Download>) -> Result<(), StoreError> {
+        self.inner.checkpoint_download(download).await
+    }
+
+    async fn finish_downloads(&self, downloads: Vec<Arc<Download>>) -> Result<(), StoreError> {
+        self.inner.finish_downloads(downloads).await
+    }
+
+    async fn content_damaged(&self, hash: Hash) -> Result<(), StoreError> {
+        self.inner.content_damaged(hash).await
+    }
+
+    async fn collect_content(&self) -> Result<u64, StoreError> {
+        self.inner.collect_content().await
     }
 }
 

@@ -120,7 +120,8 @@ fn a_store_on_a_failing_disk_answers_every_caller() {
     let disk = Disk::default();
     let again = disk.clone();
     let engine = RedbEngine::with_backend(move || Ok(again.clone())).expect("an empty disk can be used");
-    let store = sync_core::store::EngineStore::open_with(engine, [1; 32], sync_core::store::ContentDir::in_memory()).expect("a store");
+    let store = sync_core::store::EngineStore::open_with(engine, [1; 32], sync_core::store::ContentDir::in_memory())
+        .expect("a store");
     block_on(async {
         use sync_core::store::ReplicaStore;
         store.create_replica(world.replica, vec![]).await.expect("created");

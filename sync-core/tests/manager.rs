@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sync_core::{
     machine::{Event, SyncOutcome},
-    manager::{Access, ManagerError, Replica, SyncManager},
+    manager::{Access, DownloadPolicy, ManagerError, Replica, SyncManager},
     model::Ticket,
     store::{Position, ReplicaStore},
     transport::memory::{MemoryNetwork, MemoryTransport},
@@ -212,4 +212,29 @@ async fn b69_b73_long_values_become_blobs_and_arrive_through_a_node_that_has_the
     let inline = last.get("at the limit").await.unwrap().unwrap();
     assert!(matches!(inline.entry.op, sync_core::model::Op::Put { value: sync_core::model::Value::Inline(_), .. }));
     assert_eq!(c.status().await.unwrap().replicas[0].blobs_missing, 0);
+}
+
+#[tokio::test]
+async fn b69_content_comes_by_policy_and_when_the_policy_changes() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let (left, ticket) = shared(&a).await;
+    let right = b.join(ticket).await.unwrap();
+    let film = sync_core::model::Prefix::new("film/").unwrap();
+    right.set_download_policy(DownloadPolicy::EverythingExcept(vec![film])).await.unwrap();
+    let mut events = b.events();
+    left.put("film/1", vec![1; 50_000]).await.unwrap();
+    left.put("note/1", vec![2; 50_000]).await.unwrap();
+    let ready = async |events: &mut tokio::sync::broadcast::Receiver<Event>| loop {
+        if let Event::ContentReady { hash } = tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
+            return hash;
+        }
+    };
+    assert_eq!(ready(&mut events).await.0, *blake3::hash(&[2; 50_000]).as_bytes());
+    synced(&b, &right, &a).await;
+    assert!(matches!(right.read("film/1").await, Err(ManagerError::ContentMissing)));
+    assert_eq!(b.status().await.unwrap().replicas[0].blobs_missing, 1);
+    right.set_download_policy(DownloadPolicy::default()).await.unwrap();
+    assert_eq!(ready(&mut events).await.0, *blake3::hash(&[1; 50_000]).as_bytes());
+    assert_eq!(right.read("film/1").await.unwrap().unwrap().len(), 50_000);
 }

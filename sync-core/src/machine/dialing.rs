@@ -38,6 +38,7 @@ fn job_record(replica: &ReplicaId, peer: &PeerId, record: &JobRecord) -> NodeRec
 
 impl Synchronizer {
     pub(super) fn restored(&mut self, records: Vec<NodeRecord>) {
+        self.wanted = None;
         for record in records {
             let Some(value) = record.value else { continue };
             match (record.kind, &record.name[..]) {
@@ -139,12 +140,14 @@ impl Synchronizer {
             return;
         }
         self.peers.entry(peer).or_default();
+        self.wanted = None;
         let key = (replica, peer);
         match self.jobs.entry(key) {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let job = entry.insert(Job { show_credentials: true, ..Job::default() });
-                let record = job_record(&replica, &peer, &job.record);
-                self.io.save(vec![record]);
+                let job = job_record(&replica, &peer, &job.record);
+                let peer = peer_record(&peer, &self.peers[&peer].record);
+                self.io.save(vec![job, peer]);
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
                 let job = entry.get_mut();
@@ -156,6 +159,7 @@ impl Synchronizer {
 
     pub(super) fn unsubscribe(&mut self, replica: ReplicaId, peer: PeerId) {
         let key = (replica, peer);
+        self.wanted = None;
         self.end_session(key, "the subscription has ended");
         self.io.dirty_jobs.remove(&key);
         if self.jobs.remove(&key).is_some() {
@@ -164,6 +168,7 @@ impl Synchronizer {
     }
 
     pub(super) fn retry_now(&mut self) {
+        self.wanted = None;
         for peer in self.peers.values_mut() {
             peer.next_try = Duration::ZERO;
             peer.attempts = 0;
@@ -266,14 +271,38 @@ impl Synchronizer {
 
     /// Whether some job needs a link to the peer.
     fn is_wanted(&self, peer: PeerId) -> bool {
-        !self.stopping
-            && self
-                .jobs
-                .iter()
-                .any(|(key, job)| key.1 == peer && !job.record.parked && self.replicas.contains_key(&key.0))
+        self.wanted.as_ref().is_some_and(|wanted| wanted.contains(&peer))
+    }
+
+    /// Whether a peer is remembered when it is gone: it has a job, or the application knows it.
+    pub(super) fn is_kept(&self, peer: PeerId) -> bool {
+        let known = self.peers.get(&peer).is_some_and(|known| {
+            let record = &known.record;
+            record.blocked || !record.name.is_empty() || record.addresses.iter().any(|address| address.given)
+        });
+        known || self.is_wanted(peer) || self.jobs.keys().any(|key| key.1 == peer)
+    }
+
+    /// Forgets a peer that came by and has no business here, so that passers-by fill no memory.
+    pub(super) fn forget_stranger(&mut self, peer: PeerId) {
+        if self.peers.get(&peer).is_some_and(|known| known.links.is_empty()) && !self.is_kept(peer) {
+            self.end_race(peer);
+            self.peers.remove(&peer);
+        }
+    }
+
+    fn gather_wanted(&mut self) {
+        let jobs = self
+            .jobs
+            .iter()
+            .filter(|(key, job)| !self.stopping && !job.record.parked && self.replicas.contains_key(&key.0));
+        self.wanted = Some(jobs.map(|(key, _)| key.1).collect());
     }
 
     pub(super) fn drive_peers(&mut self) {
+        if self.wanted.is_none() {
+            self.gather_wanted();
+        }
         let now = self.io.now.elapsed;
         let idle: Vec<PeerId> = self
             .peers

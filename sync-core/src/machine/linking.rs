@@ -218,7 +218,7 @@ impl Synchronizer {
             }
         }
         self.end_race(id);
-        if save {
+        if save && self.is_kept(id) {
             self.save_peer(id);
         }
         self.io.put(Output::Admit { connection, peer: id });
@@ -267,6 +267,7 @@ impl Synchronizer {
                         peer.next_try = now;
                         self.io.event(Event::PeerDown { peer: id });
                     }
+                    self.forget_stranger(id);
                 }
                 let keys: Vec<_> = self
                     .sessions

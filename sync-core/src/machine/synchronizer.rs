@@ -1,6 +1,9 @@
 //! The machine: one flat dispatch over what happened, and the clock of everything that waits.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     io::*,
@@ -66,6 +69,8 @@ pub struct Synchronizer {
     pub(super) asks: Vec<Ask>,
     pub(super) save_at: Option<Duration>,
     pub(super) stopping: bool,
+    /// The peers that some job needs a link to; none when it must be gathered anew.
+    pub(super) wanted: Option<BTreeSet<PeerId>>,
 }
 
 /// What a stream is used for.
@@ -98,6 +103,7 @@ impl Synchronizer {
             asks: Vec::new(),
             save_at: None,
             stopping: false,
+            wanted: None,
         }
     }
 
@@ -192,6 +198,7 @@ impl Synchronizer {
             }
             None => {
                 self.replicas.insert(replica, known);
+                self.wanted = None;
             }
         }
         let known = &self.replicas[&replica];
@@ -203,6 +210,7 @@ impl Synchronizer {
 
     fn dropped(&mut self, replica: ReplicaId) {
         self.replicas.remove(&replica);
+        self.wanted = None;
         let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
         for key in keys {
             self.end_session(key, "the replica was removed here");
@@ -213,6 +221,7 @@ impl Synchronizer {
 
     fn shutdown(&mut self) {
         self.stopping = true;
+        self.wanted = None;
         self.save_jobs();
         let keys: Vec<_> = self.sessions.keys().copied().collect();
         for key in keys {

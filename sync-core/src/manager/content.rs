@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::{
     blobs::{Fetcher, MayRead, Server, WantFilter},
+    policy::Policies,
     shared::WallClock,
 };
 use crate::{
@@ -49,6 +50,7 @@ type Links = HashMap<PeerId, Vec<(ConnectionId, Arc<dyn Connection>)>>;
 /// The content side of a node. Dropping it ends its tasks.
 pub(super) struct Hub {
     inner: Arc<Inner>,
+    pub policies: Arc<Policies>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -98,13 +100,17 @@ impl MayRead for Readers {
     }
 }
 
-/// Everything that is referred to is wanted.
-struct Everything;
+/// A content is wanted when some entry refers to it whose replica's policy says so.
+struct Wanted {
+    store: Arc<dyn ReplicaStore>,
+    policies: Arc<Policies>,
+}
 
 #[async_trait]
-impl WantFilter for Everything {
-    async fn is_wanted(&self, _want: Want) -> bool {
-        true
+impl WantFilter for Wanted {
+    async fn is_wanted(&self, want: Want) -> bool {
+        let Ok(referrers) = self.store.references(want.hash, MAX_REFERENCES).await else { return false };
+        referrers.iter().any(|referrer| self.policies.of(&referrer.replica).allows(&referrer.key))
     }
 }
 
@@ -112,9 +118,11 @@ impl Hub {
     /// Starts the content side of a node. Must be called within a tokio runtime.
     pub fn new(store: Arc<dyn ReplicaStore>, wall: WallClock, events: broadcast::Sender<Event>) -> Self {
         let (ready, mut became_ready) = broadcast::channel(1024);
+        let policies = Arc::new(Policies::default());
+        let wanted = Wanted { store: store.clone(), policies: policies.clone() };
         let readers = Readers { store: store.clone(), wall };
         let inner = Arc::new(Inner {
-            fetcher: Fetcher::new(store.clone(), Arc::new(Everything), ready.clone()),
+            fetcher: Fetcher::new(store.clone(), Arc::new(wanted), ready.clone()),
             server: Server::new(store.clone(), Arc::new(readers), ready),
             store,
             links: Mutex::default(),
@@ -135,7 +143,7 @@ impl Hub {
             }
         });
         tasks.spawn(collect(inner.clone()));
-        let hub = Self { inner: inner.clone(), tasks: Mutex::new(tasks) };
+        let hub = Self { inner: inner.clone(), policies, tasks: Mutex::new(tasks) };
         lock(&hub.tasks).spawn(assign(inner));
         hub
     }

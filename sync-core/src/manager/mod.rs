@@ -5,6 +5,7 @@ pub mod blobs;
 mod content;
 mod driver;
 mod error;
+mod policy;
 mod replica;
 mod shared;
 mod streams;
@@ -21,6 +22,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use error::ManagerError;
+pub use policy::DownloadPolicy;
 pub use replica::{Access, Replica, Transaction, Watch};
 pub use shared::WallClock;
 
@@ -117,6 +119,7 @@ impl ManagerBuilder {
         let (events, _) = broadcast::channel(EVENTS_LEN);
         let (progress, progressed) = watch::channel(0);
         let shared = Arc::new(Shared::new(self.store.clone(), key, wall, sender.clone(), events.clone()));
+        shared.content.policies.load(&*self.store).await?;
         for replica in self.store.replicas().await? {
             let state = self.store.state(replica).await?;
             shared.live(replica, &state);

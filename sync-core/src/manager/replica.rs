@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     driver::Message,
     error::ManagerError,
+    policy::DownloadPolicy,
     shared::{Live, Shared},
 };
 use crate::{
@@ -134,6 +135,18 @@ impl Replica {
             ContentStatus::Complete { .. } => self.shared.store.reader(hash).await?.ok_or(ManagerError::ContentMissing),
             ContentStatus::Missing | ContentStatus::Partial { .. } => Err(ManagerError::ContentMissing),
         }
+    }
+
+    /// Says which contents of this replica come here by themselves. Kept over restarts.
+    pub async fn set_download_policy(&self, policy: DownloadPolicy) -> Result<(), ManagerError> {
+        self.shared.content.policies.set(&*self.shared.store, self.id, policy).await?;
+        self.shared.content.changed();
+        Ok(())
+    }
+
+    /// Which contents of this replica come here by themselves.
+    pub fn download_policy(&self) -> DownloadPolicy {
+        self.shared.content.policies.of(&self.id)
     }
 
     /// How much of a content is here.

@@ -27,3 +27,8 @@ pub mod request;
 pub mod rest;
 pub mod socket;
 pub mod text;
+
+/// The programs in the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -59,7 +59,7 @@ impl From<StoreError> for CliError {
 }
 
 /// An error's text with those beneath it, unless they are in it already.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(beneath) = source {

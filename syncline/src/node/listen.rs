@@ -13,7 +13,7 @@ use transport_quic::QuicTransport;
 
 use super::Node;
 use crate::{
-    error::{CliError, Result},
+    error::{CliError, Result, with_sources},
     rest::Rest,
 };
 
@@ -139,14 +139,14 @@ impl Node {
     pub async fn accept(&self, asked: bool) -> Result<Vec<PeerAddress>> {
         let ListenReport { addresses, failed } = self.manager().accept_connections().await?;
         for (name, error) in failed {
-            let way_out = "choose another port with --listen";
+            let (cause, way_out) = (with_sources(&error), "choose another port with --listen");
             if asked {
-                return Err(CliError::failed(format!("{name} cannot listen: {error}: {way_out}")));
+                return Err(CliError::failed(format!("{cause}: {way_out}")));
             }
             tracing::warn!(%name, %error, "a transport does not listen; the others do");
             self.manager().raise(sync_core::machine::Obstacle {
                 subject: format!("transport {name}"),
-                cause: error.to_string(),
+                cause,
                 since: Some(super::now()),
                 next_try: None,
                 advice: way_out.into(),

@@ -78,7 +78,10 @@ impl Node {
 fn report_document(report: &SyncReport) -> Json {
     let error = match &report.outcome {
         SyncOutcome::Synced => None,
-        SyncOutcome::Refused(_) => Some("it does not have the replica, or not for this node".to_string()),
+        SyncOutcome::Refused(Refusal::NotAvailable) => {
+            Some("it does not have the replica, or not for this node".to_string())
+        }
+        SyncOutcome::Refused(_) => Some("it is busy: try again".to_string()),
         SyncOutcome::Unreachable(error) => Some(format!("it cannot be reached: {error}")),
         SyncOutcome::TimedOut => Some("the time was up".to_string()),
         SyncOutcome::UnknownReplica => Some("the replica is not here".to_string()),

@@ -1,0 +1,265 @@
+//! Real processes of the program, for tests.
+#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of it; a test may panic.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// No wait is longer. Machines that run tests are busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A fresh command of the program.
+pub fn syncline() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
+    command.stdin(Stdio::null()).env_remove("SYNCLINE_LOG");
+    command
+}
+
+/// Waits until `holds`, or fails with what `state` says.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool, state: impl FnOnce() -> String) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}\n{}", state());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running `syncline up`, killed when it is dropped.
+pub struct Up {
+    pub child: Child,
+    pub ready: Value,
+    stderr: PathBuf,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Up {
+    /// The text of a field of the ready file.
+    pub fn field(&self, name: &str) -> String {
+        self.ready[name].as_str().unwrap_or_default().to_string()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it in good order.
+    #[track_caller]
+    pub fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.errors());
+    }
+
+    /// What it said to its standard error.
+    pub fn errors(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+}
+
+/// A machine: a data directory and a folder.
+pub struct Machine {
+    pub dir: tempfile::TempDir,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("folder")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    pub fn save(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.path(name)).ok()
+    }
+
+    /// All files of the folder with their contents.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        fn walk(root: &Path, directory: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    walk(root, &path, files);
+                } else if let Ok(content) = fs::read(&path) {
+                    files.insert(path.strip_prefix(root).unwrap().display().to_string(), content);
+                }
+            }
+        }
+        let mut files = BTreeMap::new();
+        walk(&self.folder(), &self.folder(), &mut files);
+        files
+    }
+
+    /// A command on this machine's data.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = syncline();
+        command.arg("--data").arg(self.data()).args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; answers its output.
+    #[track_caller]
+    pub fn done<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The document of a command with `--json` that must succeed.
+    #[track_caller]
+    pub fn json<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Value {
+        let mut command = self.command(arguments);
+        let output = command.arg("--json").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Starts `up` without waiting.
+    pub fn spawn(&self, arguments: &[&str]) -> Up {
+        let ready = self.dir.path().join("ready");
+        let _ = fs::remove_file(&ready);
+        let stderr = self.dir.path().join("stderr");
+        let mut command = self.command(["up", "--ready-file"]);
+        command.arg(&ready).args(arguments);
+        command.stdout(Stdio::null()).stderr(fs::File::create(&stderr).unwrap());
+        Up { child: command.spawn().unwrap(), ready: Value::Null, stderr }
+    }
+
+    /// Starts `up`, and waits until it is ready.
+    #[track_caller]
+    pub fn up(&self, arguments: &[&str]) -> Up {
+        let mut up = self.spawn(arguments);
+        let ready = self.dir.path().join("ready");
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Ok(text) = fs::read(&ready) {
+                up.ready = serde_json::from_slice(&text).expect("the ready file is written whole");
+                return up;
+            }
+            if let Some(status) = up.child.try_wait().unwrap() {
+                panic!("up ended with {status}: {}", up.errors());
+            }
+            assert!(Instant::now() < deadline, "never ready: {}", up.errors());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts `up` with this machine's folder.
+    #[track_caller]
+    pub fn share(&self, arguments: &[&str]) -> Up {
+        fs::create_dir_all(self.folder()).unwrap();
+        let folder = self.folder().display().to_string();
+        self.up(&[&[folder.as_str()], arguments].concat())
+    }
+
+    /// Joins with this machine's folder.
+    #[track_caller]
+    pub fn join(&self, ticket: &str, arguments: &[&str]) -> Up {
+        let folder = self.folder().display().to_string();
+        self.up(&[&[folder.as_str(), "--join", ticket], arguments].concat())
+    }
+
+    /// The root of the only replica.
+    pub fn root(&self) -> String {
+        self.json(["status"])["replicas"][0]["root"].as_str().unwrap_or_default().to_string()
+    }
+}
+
+/// Waits until the folders of all machines are equal, and not empty.
+#[track_caller]
+pub fn equal(machines: &[&Machine]) {
+    let all_equal = || {
+        let first = machines[0].files();
+        !first.is_empty() && machines[1..].iter().all(|machine| machine.files() == first)
+    };
+    eventually("the folders are equal", all_equal, || {
+        let mut text = String::new();
+        for machine in machines {
+            let names: Vec<_> =
+                machine.files().into_iter().map(|(name, content)| (name, content.len())).take(50).collect();
+            text += &format!("{names:?}\n");
+            for verb in ["status", "why"] {
+                let output = machine.run([verb]);
+                text += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
+            }
+        }
+        text
+    });
+}
+
+/// Checks that a command failed as bad input must: one line, this exit code, these words.
+#[track_caller]
+pub fn refused(output: &Output, code: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "one line: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
+    }
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+/// Waits for a process to end.
+#[track_caller]
+pub fn ended(up: &mut Up) -> Output {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(status) = up.child.try_wait().unwrap() {
+            return Output { status, stdout: Vec::new(), stderr: up.errors().into_bytes() };
+        }
+        assert!(Instant::now() < deadline, "it does not end: {}", up.errors());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Reads lines from a running command.
+pub fn read_line(from: &mut impl Read) -> String {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while from.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// The three transports, each on loopback alone.
+pub const EACH: [&str; 3] = ["http://127.0.0.1:0", "quic://127.0.0.1:0", "iroh://127.0.0.1:0"];
+
+/// `--listen` for loopback over QUIC: what most tests need.
+pub const LOCAL: [&str; 2] = ["--listen", "quic://127.0.0.1:0"];

@@ -180,7 +180,12 @@ impl Synchronizer {
             job.next_open = now + OPEN_DEADLINE;
             return;
         }
-        job.show_credentials = true;
+        let shown = std::mem::replace(&mut job.show_credentials, true);
+        if refusal == Refusal::NotAvailable && !shown {
+            // It may not know yet what this node may do: ask again at once, with credentials.
+            job.next_open = now;
+            return;
+        }
         job.next_open = now + backoff(&mut self.io.random, job.attempts);
         job.attempts = job.attempts.saturating_add(1);
         let reason = match refusal {

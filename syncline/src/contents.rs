@@ -1,32 +1,67 @@
 //! Values from and to files.
 
-use std::{io, path::Path};
-
-use sync_core::{
-    manager::{ManagerError, Replica, Transaction},
-    model::{Op, Value},
-    store::LogEntry,
+use std::{
+    io::{self, BufWriter, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
-use crate::data_dir::write_whole;
+use sync_core::{
+    manager::{ManagerError, Replica},
+    model::{Op, Value},
+    store::{LogEntry, Reader},
+};
 
-/// Puts the bytes of a file.
-pub async fn put_file(transaction: &mut Transaction, key: &[u8], path: &Path) -> Result<(), ManagerError> {
-    let owned = path.to_path_buf();
-    let bytes = tokio::task::spawn_blocking(move || std::fs::read(owned)).await.expect("reading does not panic");
-    transaction.put(key, bytes.map_err(|source| io_error("reading", path, source))?).await
+/// Writes the bytes of an entry's value to a new file, verified. Not synced: whoever writes many syncs once.
+pub async fn write_new(replica: &Replica, entry: &LogEntry, to: &Path) -> Result<(), ManagerError> {
+    let source = match &entry.entry.op {
+        Op::Put { value: Value::Inline(bytes), .. } => Source::Inline(bytes.clone()),
+        Op::Put { value: Value::Blob { hash, .. }, .. } => Source::Blob(Box::new(replica.reader(*hash).await?)),
+        Op::Delete { .. } | Op::DeletePrefix { .. } => return Err(ManagerError::ContentMissing),
+    };
+    let to = to.to_path_buf();
+    let written = tokio::task::spawn_blocking(move || source.write(&to).map_err(|source| io_error(&to, source)));
+    written.await.expect("writing does not panic")
 }
 
-/// Writes the bytes of an entry's value to a file, whole or not at all.
-pub async fn export(_replica: &Replica, entry: &LogEntry, out: &Path) -> Result<(), ManagerError> {
-    match &entry.entry.op {
-        Op::Put { value: Value::Inline(bytes), .. } => {
-            write_whole(out, bytes).map_err(|source| io_error("writing", out, source))
+/// Writes the bytes of an entry's value to a file, whole or not at all, and durably.
+pub async fn export(replica: &Replica, entry: &LogEntry, out: &Path) -> Result<(), ManagerError> {
+    let directory = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Its permissions are those of any new file, not of a secret one.
+    let mode = std::fs::Permissions::from_mode(0o666);
+    let temporary = tempfile::Builder::new().prefix(".syncline-export-").permissions(mode).tempfile_in(directory);
+    let temporary = temporary.map_err(|source| io_error(out, source))?;
+    write_new(replica, entry, temporary.path()).await?;
+    let synced = temporary.as_file().sync_all();
+    synced
+        .and_then(|()| temporary.persist(out).map_err(|error| error.error))
+        .map_err(|source| io_error(out, source))?;
+    Ok(())
+}
+
+enum Source {
+    Inline(bytes::Bytes),
+    Blob(Box<Reader>),
+}
+
+impl Source {
+    fn write(self, to: &Path) -> io::Result<()> {
+        match self {
+            Self::Inline(bytes) => std::fs::write(to, bytes),
+            Self::Blob(reader) => {
+                let mut file = BufWriter::with_capacity(256 * 1024, std::fs::File::create(to)?);
+                for bytes in reader.read(0..reader.len()).map_err(io::Error::other)? {
+                    file.write_all(&bytes.map_err(io::Error::other)?)?;
+                }
+                file.flush()
+            }
         }
-        _ => Err(ManagerError::ContentMissing),
     }
 }
 
-fn io_error(verb: &str, path: &Path, source: io::Error) -> ManagerError {
-    ManagerError::Io { context: format!("{verb} {}", path.display()), source }
+fn io_error(path: &Path, source: io::Error) -> ManagerError {
+    ManagerError::Io { context: format!("writing {}", path.display()), source }
 }

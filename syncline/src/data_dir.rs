@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `store.redb` | entries, keys, jobs, transports' state |
 //! | `settings.json` | folders, listening addresses, tickets given out |
-//! | `blobs/` | contents of large values |
+//! | `store.content/` | contents of large values |
 //! | `folders/` | what was on disk at the last look, a file for each shared folder |
 //! | `lock` | held by the one process that uses the directory |
 //! | `socket` | where a running node takes questions |

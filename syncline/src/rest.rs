@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sync_core::{
     model::{EVERYBODY, Key, Op, ReplicaId, Right, Value},
-    store::{LogEntry, NodeKind, Query, StoreError},
+    store::{ContentStatus, LogEntry, NodeKind, Query, StoreError},
 };
 use transport_http::rest::{ApiError, KeyInfo, KeyQuery, NodeApi, ReplicaInfo, Scope, TokenAccess, ValueInfo};
 
@@ -37,15 +37,22 @@ fn failed(error: impl std::fmt::Display) -> ApiError {
     ApiError(error.to_string())
 }
 
-fn info(entry: &LogEntry) -> Option<ValueInfo> {
-    let Op::Put { value, .. } = &entry.entry.op else { return None };
-    Some(ValueInfo {
+async fn info(node: &Node, entry: &LogEntry) -> Result<Option<ValueInfo>, ApiError> {
+    let Op::Put { value, .. } = &entry.entry.op else { return Ok(None) };
+    let complete = match value {
+        Value::Inline(_) => true,
+        Value::Blob { hash, .. } => {
+            let status = node.store().content_status(*hash).await.map_err(failed)?;
+            matches!(status, ContentStatus::Complete { .. })
+        }
+    };
+    Ok(Some(ValueInfo {
         len: value.len(),
         hash: value.hash(),
         author: entry.entry.author,
         timestamp: entry.entry.timestamp.0,
-        complete: matches!(value, Value::Inline(_)),
-    })
+        complete,
+    }))
 }
 
 #[async_trait]
@@ -105,13 +112,17 @@ impl NodeApi for Rest {
             };
             let Some(last) = page.last() else { break };
             after = Some(last.entry.op.key_bytes().clone());
-            let shown = page.iter().filter(|entry| {
+            for entry in &page {
                 let key = entry.entry.op.key_bytes();
-                key.first() != Some(&0) && !matches!(role_of(key), Role::Companion(..))
-            });
-            let infos = shown
-                .filter_map(|entry| Some(KeyInfo { key: entry.entry.op.key_bytes().to_vec(), value: info(entry)? }));
-            keys.extend(infos.take(query.limit - keys.len()));
+                if key.first() == Some(&0) || matches!(role_of(key), Role::Companion(..)) {
+                    continue;
+                }
+                if let Some(value) = info(&node, entry).await?
+                    && keys.len() < query.limit
+                {
+                    keys.push(KeyInfo { key: key.to_vec(), value });
+                }
+            }
         }
         Ok(Some(keys))
     }
@@ -121,8 +132,10 @@ impl NodeApi for Rest {
         if key.is_system() {
             return Ok(None);
         }
-        match self.node()?.store().get(replica, key).await {
-            Ok(entry) => Ok(entry.as_ref().and_then(info)),
+        let node = self.node()?;
+        match node.store().get(replica, key).await {
+            Ok(Some(entry)) => info(&node, &entry).await,
+            Ok(None) => Ok(None),
             Err(StoreError::UnknownReplica(_)) => Ok(None),
             Err(error) => Err(failed(error)),
         }
@@ -137,14 +150,27 @@ impl NodeApi for Rest {
         max_len: usize,
     ) -> Result<Bytes, ApiError> {
         let key = Key::try_from(key).map_err(failed)?;
-        let entry = self.node()?.store().get(replica, key).await.map_err(failed)?;
-        match entry.map(|entry| entry.entry.op) {
-            Some(Op::Put { value: Value::Inline(bytes), .. }) if Value::Inline(bytes.clone()).hash() == value.hash => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                let end = start.saturating_add(max_len).min(bytes.len());
-                Ok(bytes.slice(start..end))
+        let node = self.node()?;
+        let entry = node.store().get(replica, key).await.map_err(failed)?;
+        let Some(Op::Put { value: stored, .. }) = entry.map(|entry| entry.entry.op) else {
+            return Err(ApiError("the value was removed".into()));
+        };
+        if stored.hash() != value.hash {
+            return Err(ApiError("the value was replaced".into()));
+        }
+        let end = offset.saturating_add(max_len as u64).min(stored.len());
+        let range = offset.min(end)..end;
+        match stored {
+            Value::Inline(bytes) => {
+                let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(bytes.slice(at(range.start)..at(range.end)))
             }
-            _ => Err(ApiError("the value was replaced".into())),
+            Value::Blob { hash, .. } => {
+                let reader = node.store().reader(hash).await.map_err(failed)?;
+                let reader = reader.ok_or_else(|| ApiError("the content is not here yet".into()))?;
+                let read = tokio::task::spawn_blocking(move || reader.read_to_vec(range));
+                Ok(read.await.map_err(failed)?.map_err(failed)?.into())
+            }
         }
     }
 

@@ -790,8 +790,8 @@ impl Engine {
             return Ok(());
         }
         let mut ready = Vec::new();
-        for (file, version) in files {
-            match self.make(&file.key, &version) {
+        for (file, version, made) in self.make_all(files) {
+            match made {
                 Ok(temporary) => ready.push((file, version, temporary)),
                 Err(EngineError::Replica(ReplicaError::NotHere)) => {
                     self.waiting.entry(version.fact.hash).or_default().insert(file.key);
@@ -826,18 +826,30 @@ impl Engine {
         Ok(())
     }
 
-    fn make(&self, key: &FileKey, version: &Version) -> Result<PathBuf, EngineError> {
-        if let Some(bytes) = self.runtime.block_on(self.replica.inline(key, version.id))? {
-            return Ok(self.workshop.write(key, version.fact.kind, &bytes)?);
+    /// Writes the bytes of versions to temporary files, with two threads.
+    fn make_all(
+        &self,
+        mut files: Vec<(Inspected, Version)>,
+    ) -> Vec<(Inspected, Version, Result<PathBuf, EngineError>)> {
+        let (replica, workshop, runtime) = (&*self.replica, &self.workshop, &self.runtime);
+        let make_half = |half: Vec<(Inspected, Version)>| {
+            let made = half.into_iter().map(|(file, version)| {
+                let made = runtime.block_on(make(replica, workshop, &file.key, &version));
+                (file, version, made)
+            });
+            made.collect::<Vec<_>>()
+        };
+        if files.len() < 4 {
+            return make_half(files);
         }
-        let place = self.workshop.place();
-        let exported = self.runtime.block_on(self.replica.export(key, version, &place));
-        let done = exported.map_err(EngineError::from).and_then(|()| Ok(set_executable(&place, version.fact.kind)?));
-        if let Err(error) = done {
-            let _ = std::fs::remove_file(&place);
-            return Err(error);
-        }
-        Ok(place)
+        let right = files.split_off(files.len() / 2);
+        std::thread::scope(|scope| {
+            let left = scope.spawn(|| make_half(files));
+            let right = make_half(right);
+            let mut all = left.join().expect("writing does not panic");
+            all.extend(right);
+            all
+        })
     }
 
     fn could_not_write(&self, key: &FileKey, error: &str) {
@@ -926,6 +938,26 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Writes the bytes of a version to a temporary file.
+async fn make(
+    replica: &dyn FolderReplica,
+    workshop: &Workshop,
+    key: &FileKey,
+    version: &Version,
+) -> Result<PathBuf, EngineError> {
+    if let Some(bytes) = replica.inline(key, version.id).await? {
+        return Ok(workshop.write(key, version.fact.kind, &bytes)?);
+    }
+    let place = workshop.place();
+    let exported = replica.export(key, version, &place).await;
+    let done = exported.map_err(EngineError::from).and_then(|()| Ok(set_executable(&place, version.fact.kind)?));
+    if let Err(error) = done {
+        let _ = std::fs::remove_file(&place);
+        return Err(error);
+    }
+    Ok(place)
 }
 
 /// The steps of one round that touch the replica or the disk, by kind.

@@ -2,15 +2,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sync_core::{
-    manager::{ManagerError, Replica},
-    model::{AuthorId, Op, Value},
+    manager::{ManagerError, Replica, Transaction},
+    model::{AuthorId, Hash, Key, Op, Timestamp, Value},
     store::{LogEntry, Position, Query, ReplicaStore, Select},
 };
 
@@ -19,6 +20,7 @@ use super::{
     plan::{Version, VersionId, View},
     replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, Written},
     scan,
+    state::Stat,
 };
 
 /// How much of the change log is read at once.
@@ -125,6 +127,57 @@ fn add(builder: &mut ViewBuilder, entry: &LogEntry) {
     }
 }
 
+/// One write of a transaction, to find its entry again.
+struct Line {
+    key: Vec<u8>,
+    /// Length and hash, where they are known before.
+    value: Option<(u64, Hash)>,
+    is_put: bool,
+}
+
+/// Files up to this length are imported many at a time, with shared syncs.
+const MAX_BATCHED_LEN: u64 = 4 * 1024 * 1024;
+
+/// So many files are imported at a time.
+const MAX_BATCH: usize = 256;
+
+/// Puts files into a transaction: nothing is kept of it when one of them changed meanwhile.
+async fn put_files(transaction: &mut Transaction, files: Vec<(FileKey, PathBuf, Stat)>) -> Result<(), ReplicaError> {
+    let failed = |key: &FileKey, error: ManagerError| match error {
+        ManagerError::Io { .. } => ReplicaError::Unreadable(key.clone(), error.to_string()),
+        error => ReplicaError::Failed(error.to_string()),
+    };
+    let (small, large): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, _, stat)| stat.len <= MAX_BATCHED_LEN);
+    for batch in small.chunks(MAX_BATCH) {
+        let mut paths = Vec::with_capacity(batch.len());
+        for (key, path, stat) in batch {
+            check(key, path, stat)?;
+            let key = Key::try_from(key.as_bytes()).map_err(|error| ReplicaError::Failed(error.to_string()))?;
+            paths.push((key, path.clone()));
+        }
+        let results = transaction.put_files(paths).await?;
+        for ((key, path, stat), result) in batch.iter().zip(results) {
+            // A file that went or changed in the middle is looked at again, whatever was read.
+            check(key, path, stat)?;
+            result.map_err(|error| failed(key, error))?;
+        }
+    }
+    for (key, path, stat) in &large {
+        check(key, path, stat)?;
+        transaction.put_file(key.as_bytes(), path).await.map_err(|error| failed(key, error))?;
+        check(key, path, stat)?;
+    }
+    Ok(())
+}
+
+fn check(key: &FileKey, path: &Path, stat: &Stat) -> Result<(), ReplicaError> {
+    scan::check_unchanged(path, stat).map_err(|error| match error {
+        scan::ReadError::Unstable => ReplicaError::Unstable(key.clone()),
+        scan::ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => ReplicaError::Unstable(key.clone()),
+        scan::ReadError::Io(error) => ReplicaError::Unreadable(key.clone(), error.to_string()),
+    })
+}
+
 #[async_trait]
 impl FolderReplica for ManagedReplica {
     fn me(&self) -> AuthorId {
@@ -177,38 +230,34 @@ impl FolderReplica for ManagedReplica {
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError> {
         let mut transaction = self.replica.write();
-        let mut lines = Vec::with_capacity(writes.len());
+        let (mut lines, mut files) = (Vec::with_capacity(writes.len()), Vec::new());
         for write in writes {
             lines.push(match write {
                 Write::Put { key, bytes } => {
-                    let value = (bytes.len() as u64, sync_core::model::Hash(*blake3::hash(&bytes).as_bytes()));
+                    let value = (bytes.len() as u64, Hash(*blake3::hash(&bytes).as_bytes()));
                     transaction.put(&key, bytes).await?;
-                    (key, Some(value), true)
+                    Line { key, value: Some(value), is_put: true }
                 }
                 Write::PutFile { key, path, stat } => {
-                    let unreadable = |error: scan::ReadError| match error {
-                        scan::ReadError::Unstable => ReplicaError::Unstable(key.clone()),
-                        scan::ReadError::Io(error) => ReplicaError::Unreadable(key.clone(), error.to_string()),
-                    };
-                    scan::check_unchanged(&path, &stat).map_err(unreadable)?;
-                    crate::contents::put_file(&mut transaction, key.as_bytes(), &path).await?;
-                    scan::check_unchanged(&path, &stat).map_err(unreadable)?;
-                    (key.as_bytes().to_vec(), None, true)
+                    let line = Line { key: key.as_bytes().to_vec(), value: None, is_put: true };
+                    files.push((key, path, stat));
+                    line
                 }
                 Write::Delete { key } => {
                     transaction.delete(&key)?;
-                    (key, None, false)
+                    Line { key, value: None, is_put: false }
                 }
             });
         }
+        put_files(&mut transaction, files).await?;
         transaction.commit().await?;
         let mut written = Vec::with_capacity(lines.len());
-        for (key, value, is_put) in lines {
+        for Line { key, value, is_put } in lines {
             // A newer write of the same key may have come in between; then the file is looked at again.
             let entry = self.mine(&key).await?;
             let id = match &entry {
                 Some(entry) => id_of(entry),
-                None => VersionId { timestamp: sync_core::model::Timestamp(0), author: self.me() },
+                None => VersionId { timestamp: Timestamp(0), author: self.me() },
             };
             let stored = entry.and_then(|entry| match entry.entry.op {
                 Op::Put { value, .. } => Some((value.len(), value.hash())),
@@ -243,6 +292,6 @@ impl FolderReplica for ManagedReplica {
         };
         let entry = self.query(query).await?.into_iter().find(|entry| id_of(entry) == version.id);
         let entry = entry.ok_or_else(|| ReplicaError::Failed("the version was replaced meanwhile".into()))?;
-        Ok(crate::contents::export(&self.replica, &entry, to).await?)
+        Ok(crate::contents::write_new(&self.replica, &entry, to).await?)
     }
 }

@@ -76,7 +76,7 @@ impl Node {
         }
         match value {
             PutValue::Bytes(bytes) => transaction.put(key, Bytes::from(bytes.0)).await?,
-            PutValue::File(path) => crate::contents::put_file(&mut transaction, key, &path).await?,
+            PutValue::File(path) => drop(transaction.put_file(key, path).await?),
         }
         transaction.commit().await?;
         match replica.get(key).await? {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
 use serde_json::{Value as Json, json};
-use sync_core::machine::{SyncOutcome, SyncReport};
+use sync_core::machine::{SyncOutcome, SyncReport, wire::Refusal};
 
 use super::Node;
 use crate::{error::Result, folder::plan::Mode};

@@ -36,6 +36,10 @@ use crate::{
 /// that requests and repeated pairs cost nothing.
 const CLAIM_GROUPS: u64 = 64;
 
+/// How many groups one peer may have unanswered: 8 MiB keep 1 Gbit/s busy over 60 ms, and leave
+/// something for other peers.
+const WINDOW_GROUPS: usize = 512;
+
 /// Pieces between the stream and the worker that writes them: 8 of at most 80 KiB.
 const WRITE_QUEUE: usize = 8;
 
@@ -155,8 +159,8 @@ impl Fetcher {
 struct Asked {
     download: Arc<Download>,
     claim: Claim,
-    /// A place in the window, free when this is dropped.
-    _place: OwnedSemaphorePermit,
+    /// Places in the window, free when this is dropped: one, and one for each group.
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 /// What one peer is known to have or not.
@@ -212,12 +216,13 @@ impl Shared {
         let ByteStream { mut read, mut write } = stream;
         let view = Arc::new(Mutex::new(View::default()));
         let window = Arc::new(Semaphore::new(WINDOW));
+        let groups = Arc::new(Semaphore::new(WINDOW_GROUPS));
         let (asked, unanswered) = mpsc::channel(WINDOW);
         let (work, to_do) = mpsc::channel(WRITE_QUEUE);
         let worker = Worker { shared: Arc::clone(&self), view: Arc::clone(&view), unanswered, current: None };
         let worker = tokio::task::spawn_blocking(move || worker.run(to_do));
         let outcome = {
-            let mut asking = pin!(self.ask(&view, &window, asked, &mut write));
+            let mut asking = pin!(self.ask(&view, [&window, &groups], asked, &mut write));
             let mut hearing = pin!(self.hear(&view, &window, work, &mut read));
             tokio::select! {
                 result = &mut asking => result,
@@ -234,7 +239,7 @@ impl Shared {
     async fn ask(
         &self,
         view: &Mutex<View>,
-        window: &Arc<Semaphore>,
+        [window, window_groups]: [&Arc<Semaphore>; 2],
         asked: mpsc::Sender<Asked>,
         write: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), BlobError> {
@@ -244,13 +249,15 @@ impl Shared {
             let place = Arc::clone(window).acquire_owned().await.expect("the window is never closed");
             let (download, claim) = self.next(view).await?;
             let groups = claim.groups();
+            let count = (groups.end - groups.start) as u32;
+            let of_groups = Arc::clone(window_groups).acquire_many_owned(count).await.expect("it is never closed");
             let get =
                 Get { hash: download.hash(), len: download.partial().len(), start: groups.start, end: groups.end };
             if window.available_permits() == WINDOW - 1 {
                 lock(view).alive = Some(Instant::now());
             }
             // The worker must know of it before the answer can come.
-            if asked.send(Asked { download, claim, _place: place }).await.is_err() {
+            if asked.send(Asked { download, claim, _places: [place, of_groups] }).await.is_err() {
                 return Ok(());
             }
             protocol::write_get(write, &get).await?;
@@ -270,9 +277,11 @@ impl Shared {
             let reply = {
                 let mut reading = pin!(protocol::read_reply(read));
                 loop {
-                    match tokio::time::timeout(STALL_DEADLINE / 4, &mut reading).await {
-                        Ok(reply) => break reply?,
-                        Err(_) => {
+                    tokio::select! {
+                        reply = &mut reading => break reply?,
+                        // The worker ended, and says why.
+                        () = work.closed() => return Ok(()),
+                        () = tokio::time::sleep(STALL_DEADLINE / 4) => {
                             let silent = lock(view).alive.is_none_or(|alive| alive.elapsed() >= STALL_DEADLINE);
                             if silent && window.available_permits() < WINDOW {
                                 return Err(BlobError::Stalled);

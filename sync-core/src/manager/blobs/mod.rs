@@ -14,6 +14,8 @@
 mod fetch;
 mod protocol;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{io, time::Duration};
 

@@ -17,7 +17,7 @@ mod keeper;
 mod pins;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{fmt, ops::ControlFlow, path::PathBuf, sync::Arc};
 

@@ -20,14 +20,15 @@ use crate::{
     },
 };
 
+/// A map behind a lock.
 #[derive(Debug, Clone, Default)]
-struct MapEngine {
+pub(crate) struct MapEngine {
     committed: Arc<RwLock<Arc<Rows>>>,
     writing: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
+pub(crate) struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Engine for MapEngine {
     type Snapshot = Arc<Rows>;
@@ -80,6 +81,12 @@ impl EngineWrite for Rows {
         self.0.remove(key);
         Ok(())
     }
+}
+
+/// An entry refers to `hash`.
+pub(crate) fn refer_to(engine: &MapEngine, hash: Hash, len: u64) {
+    let entry = slot(&hash.0);
+    engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry })).unwrap();
 }
 
 struct Store {

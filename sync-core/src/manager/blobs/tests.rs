@@ -1,0 +1,487 @@
+//! Fetchers and servers over pipes, with peers that cut, lie, stall and flood.
+
+use std::{
+    collections::HashSet,
+    io,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sync_content::{ContentDir, MemoryDisk};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, WriteHalf},
+    sync::broadcast,
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::{
+    model::{PeerId, SecretKey},
+    store::{
+        ContentStatus, ContentStore, EngineStore, Want,
+        content::tests::{MapEngine, refer_to},
+    },
+    transport::{ByteStream, StreamWrite},
+};
+
+const LONG: Duration = Duration::from_secs(30);
+const MIB: u64 = 1024 * 1024;
+
+fn peer(number: u8) -> PeerId {
+    PeerId(SecretKey::from_bytes([number; 32]).public())
+}
+
+fn bytes(number: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+struct All;
+
+#[async_trait]
+impl WantFilter for All {
+    async fn is_wanted(&self, _: Want) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl MayRead for All {
+    async fn may_read(&self, _: PeerId, _: Hash) -> bool {
+        true
+    }
+}
+
+struct AllBut(Mutex<HashSet<Hash>>);
+
+#[async_trait]
+impl MayRead for AllBut {
+    async fn may_read(&self, _: PeerId, hash: Hash) -> bool {
+        !self.0.lock().unwrap().contains(&hash)
+    }
+}
+
+struct Node {
+    store: Arc<EngineStore<MapEngine>>,
+    engine: MapEngine,
+    ready: ContentReady,
+}
+
+impl Node {
+    fn on(engine: MapEngine, disk: &MemoryDisk) -> Self {
+        let dir = ContentDir::open_on(Arc::new(disk.clone()), "/").unwrap();
+        let store = Arc::new(EngineStore::open_with(engine.clone(), [3; 32], dir).unwrap());
+        Self { store, engine, ready: broadcast::channel(1024).0 }
+    }
+
+    fn new() -> Self {
+        Self::on(MapEngine::default(), &MemoryDisk::new())
+    }
+
+    /// A node that has these contents.
+    async fn with(contents: &[Vec<u8>]) -> Self {
+        let node = Self::new();
+        for content in contents {
+            node.import(content).await;
+        }
+        node
+    }
+
+    async fn import(&self, content: &[u8]) -> Hash {
+        let imported = self.store.import_bytes(content.to_vec().into()).await.unwrap();
+        refer_to(&self.engine, imported.hash, imported.len);
+        // Nobody listening is no error.
+        let _ = self.ready.send(imported.hash);
+        imported.hash
+    }
+
+    fn want(&self, content: &[u8]) -> Hash {
+        let hash = blake3::hash(content).into();
+        refer_to(&self.engine, hash, content.len() as u64);
+        hash
+    }
+
+    fn fetcher(&self) -> Arc<Fetcher> {
+        Arc::new(Fetcher::new(self.store.clone(), Arc::new(All), self.ready.clone()))
+    }
+
+    fn server(&self, may_read: impl MayRead) -> Server {
+        Server::new(self.store.clone(), Arc::new(may_read), self.ready.clone())
+    }
+
+    fn serve(&self, stream: ByteStream) -> JoinHandle<Result<(), BlobError>> {
+        let server = self.server(All);
+        tokio::spawn(async move { server.serve(peer(1), stream).await })
+    }
+
+    async fn has(&self, content: &[u8]) {
+        let hash = blake3::hash(content).into();
+        let mut ready = self.ready.subscribe();
+        let wait = async {
+            while !matches!(self.store.content_status(hash).await.unwrap(), ContentStatus::Complete { .. }) {
+                let _ = tokio::time::timeout(Duration::from_millis(50), ready.recv()).await;
+            }
+        };
+        tokio::time::timeout(LONG, wait).await.expect("the content arrives");
+        let reader = self.store.reader(hash).await.unwrap().unwrap();
+        assert_eq!(reader.read_to_vec(0..reader.len()).unwrap(), content);
+    }
+}
+
+struct Writer(WriteHalf<DuplexStream>);
+
+impl AsyncWrite for Writer {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl StreamWrite for Writer {}
+
+fn stream(end: DuplexStream) -> ByteStream {
+    let (read, write) = tokio::io::split(end);
+    ByteStream { read: Box::new(read), write: Box::new(Writer(write)) }
+}
+
+fn pipe() -> (ByteStream, ByteStream) {
+    let (one, other) = tokio::io::duplex(64 * 1024);
+    (stream(one), stream(other))
+}
+
+/// What happens to the bytes on their way from the server.
+#[derive(Clone, Copy)]
+enum Way {
+    Plain,
+    /// The byte at this place is changed.
+    Flip(u64),
+    /// The stream ends here.
+    Cut(u64),
+}
+
+/// Two ends of a stream with something in between; counts what the server sends.
+fn meddled(way: Way) -> (ByteStream, ByteStream, Arc<AtomicU64>) {
+    let (asker, near) = tokio::io::duplex(64 * 1024);
+    let (far, server) = tokio::io::duplex(64 * 1024);
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
+            (tokio::io::split(near), tokio::io::split(far));
+        let requests = tokio::io::copy(&mut near_read, &mut far_write);
+        let replies = async {
+            let mut buffer = vec![0; 16 * 1024];
+            loop {
+                let len = far_read.read(&mut buffer).await?;
+                if len == 0 {
+                    return near_write.shutdown().await;
+                }
+                let at = counted.fetch_add(len as u64, Ordering::Relaxed);
+                match way {
+                    Way::Flip(place) if (at..at + len as u64).contains(&place) => buffer[(place - at) as usize] ^= 4,
+                    Way::Cut(place) if at + len as u64 > place => return near_write.shutdown().await,
+                    _ => {}
+                }
+                near_write.write_all(&buffer[..len]).await?;
+            }
+        };
+        let _: io::Result<()> = tokio::select! {
+            result = requests => result.map(drop),
+            result = replies => result,
+        };
+    });
+    (stream(asker), stream(server), count)
+}
+
+#[tokio::test]
+async fn many_small_and_a_large_content_arrive_over_one_stream() {
+    let mut contents: Vec<_> = (0..300).map(|number| bytes(number, 17_000 + number * 50)).collect();
+    contents.push(bytes(1000, 9 * MIB + 5));
+    contents.push(Vec::new());
+    let (theirs, ours) = (Node::with(&contents).await, Node::new());
+    for content in &contents {
+        ours.want(content);
+    }
+    let (asker, server, sent) = meddled(Way::Plain);
+    let serving = theirs.serve(server);
+    let fetcher = ours.fetcher();
+    let fetching = {
+        let fetcher = fetcher.clone();
+        tokio::spawn(async move { fetcher.fetch_from(peer(2), asker).await })
+    };
+    for content in &contents {
+        ours.has(content).await;
+    }
+    let total: u64 = contents.iter().map(|content| content.len() as u64).sum();
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < total + total / 50, "{sent} bytes were sent for {total}");
+    assert!(ours.store.wants(None, 10).await.unwrap().is_empty());
+    // New wants need no new stream.
+    let late = bytes(2000, 100_000);
+    theirs.import(&late).await;
+    ours.want(&late);
+    fetcher.wake();
+    ours.has(&late).await;
+    fetching.abort();
+    assert!(matches!(serving.await.unwrap(), Ok(()) | Err(BlobError::Stream(_))));
+}
+
+#[tokio::test]
+async fn b70_several_peers_give_disjoint_parts_of_one_content() {
+    let content = bytes(1, 40 * MIB + 77);
+    let ours = Node::new();
+    ours.want(&content);
+    let fetcher = ours.fetcher();
+    let mut counts = Vec::new();
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Node::with(std::slice::from_ref(&content)).await);
+    }
+    for (theirs, number) in nodes.iter().zip(0..) {
+        let (asker, server, sent) = meddled(Way::Plain);
+        counts.push(sent);
+        theirs.serve(server);
+        let fetcher = fetcher.clone();
+        tokio::spawn(async move { fetcher.fetch_from(peer(number), asker).await });
+    }
+    ours.has(&content).await;
+    let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    assert!(counts.iter().all(|count| *count > MIB), "{counts:?}: each gave a part");
+    let sent: u64 = counts.iter().sum();
+    assert!(sent < content.len() as u64 * 102 / 100, "{counts:?}: nothing was sent twice");
+}
+
+#[tokio::test]
+async fn b71_a_wrong_byte_ends_that_peers_part_and_not_the_download() {
+    let content = bytes(1, 20 * MIB);
+    let (honest, liar, ours) = (
+        Node::with(std::slice::from_ref(&content)).await,
+        Node::with(std::slice::from_ref(&content)).await,
+        Node::new(),
+    );
+    ours.want(&content);
+    let fetcher = ours.fetcher();
+    let (asker, server, _) = meddled(Way::Flip(2 * MIB));
+    liar.serve(server);
+    let error = tokio::time::timeout(LONG, fetcher.fetch_from(peer(3), asker)).await.unwrap().unwrap_err();
+    assert!(matches!(error, BlobError::Unproved(_) | BlobError::Protocol(_)), "{error}");
+    assert!(error.is_peers_fault());
+    let (_, have, _) = fetcher.active()[0];
+    assert!(have > MIB, "what came before the lie stays");
+    let (asker, server, sent) = meddled(Way::Plain);
+    honest.serve(server);
+    let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(4), asker).await });
+    ours.has(&content).await;
+    assert!(sent.load(Ordering::Relaxed) < 19 * MIB + MIB / 2, "it is not asked for again");
+    fetching.abort();
+}
+
+#[tokio::test]
+async fn b70_after_a_restart_only_the_rest_is_asked_for() {
+    let content = bytes(1, 24 * MIB);
+    let theirs = Node::with(std::slice::from_ref(&content)).await;
+    let disk = MemoryDisk::new();
+    let ours = Node::on(MapEngine::default(), &disk);
+    ours.want(&content);
+    let (asker, server, _) = meddled(Way::Cut(10 * MIB));
+    theirs.serve(server);
+    let fetcher = ours.fetcher();
+    let _ = fetcher.fetch_from(peer(5), asker).await;
+    fetcher.close().await;
+    drop(fetcher);
+    let engine = ours.engine.clone();
+    drop(ours);
+
+    let ours = Node::on(engine, &disk);
+    let (asker, server, sent) = meddled(Way::Plain);
+    theirs.serve(server);
+    let fetcher = ours.fetcher();
+    let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(5), asker).await });
+    ours.has(&content).await;
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 15 * MIB, "{sent} bytes were sent again for the missing 14 MiB");
+    fetching.abort();
+}
+
+#[tokio::test]
+async fn b70_what_a_peer_does_not_have_yet_comes_as_soon_as_it_has_it() {
+    let (theirs, ours) = (Node::new(), Node::new());
+    let content = bytes(1, 500_000);
+    ours.want(&content);
+    let (asker, server) = pipe();
+    theirs.serve(server);
+    let fetcher = ours.fetcher();
+    let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(6), asker).await });
+    // Something that it has shows that the other was asked for before.
+    let known = bytes(2, 20_000);
+    theirs.import(&known).await;
+    ours.want(&known);
+    let start = tokio::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    theirs.import(&content).await;
+    ours.has(&content).await;
+    assert!(start.elapsed() < ASK_AGAIN, "it was told, and did not ask in vain");
+    fetching.abort();
+}
+
+#[tokio::test]
+async fn b62_not_here_and_not_allowed_are_the_same_bytes() {
+    let content = bytes(1, 100_000);
+    let theirs = Node::with(std::slice::from_ref(&content)).await;
+    let forbidden = blake3::hash(&content).into();
+    let server = theirs.server(AllBut(Mutex::new([forbidden].into())));
+    let mut answers = Vec::new();
+    for hash in [forbidden, Hash([1; 32])] {
+        let (mut asker, end) = pipe();
+        let server = server.clone();
+        let serving = tokio::spawn(async move { server.serve(peer(7), end).await });
+        for get in [Get { hash, len: 100_000, start: 0, end: 7 }, Get { hash, len: 5, start: 0, end: 1 }] {
+            protocol::write_get(&mut asker.write, &get).await.unwrap();
+        }
+        asker.write.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        asker.read.read_to_end(&mut answer).await.unwrap();
+        serving.await.unwrap().unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].len(), 2 * 5, "two frames of one byte");
+}
+
+#[tokio::test]
+async fn a_part_is_offered_by_who_has_a_part() {
+    let content = bytes(1, 8 * MIB);
+    let (theirs, between, ours) = (Node::with(std::slice::from_ref(&content)).await, Node::new(), Node::new());
+    between.want(&content);
+    ours.want(&content);
+    let (asker, server, _) = meddled(Way::Cut(5 * MIB));
+    theirs.serve(server);
+    let fetcher = between.fetcher();
+    let _ = fetcher.fetch_from(peer(8), asker).await;
+    fetcher.checkpoint().await;
+    let have = fetcher.active()[0].1;
+    let (asker, server, _) = meddled(Way::Plain);
+    between.serve(server);
+    let fetcher = ours.fetcher();
+    let wait = async {
+        while fetcher.active().first().is_none_or(|(_, here, _)| *here < have) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        result = fetcher.fetch_from(peer(9), asker) => panic!("{result:?}"),
+        result = tokio::time::timeout(LONG, wait) => result.expect("the part arrives"),
+    }
+    assert!(have > 3 * MIB && have < 8 * MIB, "{have}");
+}
+
+#[tokio::test]
+async fn damaged_content_is_not_sent_and_is_wanted_again_where_it_is_damaged() {
+    let content = bytes(1, 3 * MIB);
+    let disk = MemoryDisk::new();
+    let theirs = Node::on(MapEngine::default(), &disk);
+    let hash = theirs.import(&content).await;
+    let name = blake3::Hash::from(hash).to_hex();
+    assert!(disk.rot(&Path::new("/").join(&name[..2]).join(name.as_str()), 2 * MIB, 1));
+    let (mut asker, end) = pipe();
+    theirs.serve(end);
+    let len = content.len() as u64;
+    protocol::write_get(&mut asker.write, &Get { hash, len, start: 0, end: 192 }).await.unwrap();
+    let mut last = None;
+    while let Some(reply) = protocol::read_reply(&mut asker.read).await.unwrap() {
+        let ended = !matches!(reply, Reply::Data(_));
+        last = Some(reply);
+        if ended {
+            break;
+        }
+    }
+    assert_eq!(last, Some(Reply::None));
+    assert_eq!(theirs.store.wants(None, 10).await.unwrap(), [Want { hash, len }]);
+}
+
+#[tokio::test]
+async fn b77_an_asker_that_breaks_the_protocol_loses_its_stream() {
+    let content = bytes(1, MIB);
+    let theirs = Node::with(std::slice::from_ref(&content)).await;
+    let hash: Hash = blake3::hash(&content).into();
+    // Garbage.
+    let (mut asker, end) = pipe();
+    let serving = theirs.serve(end);
+    asker.write.write_all(&[0xff; 64]).await.unwrap();
+    assert!(matches!(serving.await.unwrap(), Err(BlobError::Protocol(_))));
+    // More requests than the window, and nothing read.
+    let (mut asker, end) = pipe();
+    let serving = theirs.serve(end);
+    let get = Get { hash, len: content.len() as u64, start: 0, end: 64 };
+    for _ in 0..4 * WINDOW {
+        if protocol::write_get(&mut asker.write, &get).await.is_err() {
+            break;
+        }
+    }
+    assert!(matches!(serving.await.unwrap(), Err(BlobError::Protocol(_))));
+}
+
+#[tokio::test]
+async fn b77_a_server_that_breaks_the_protocol_loses_its_stream() {
+    let content = bytes(1, MIB);
+    let replies: &[&[Reply]] = &[
+        // Done before all came; data that nobody asked for, after the answer.
+        &[Reply::Done],
+        &[Reply::None, Reply::None],
+        &[Reply::Data(vec![0; 64].into())],
+    ];
+    for replies in replies {
+        let ours = Node::new();
+        ours.want(&content);
+        let (asker, mut end) = pipe();
+        let fetcher = ours.fetcher();
+        let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(10), asker).await });
+        protocol::read_get(&mut end.read).await.unwrap().unwrap();
+        for reply in *replies {
+            reply.write(&mut end.write).await.unwrap();
+        }
+        let result = tokio::time::timeout(LONG, fetching).await.unwrap().unwrap();
+        assert!(result.is_err_and(|error| error.is_peers_fault()), "{replies:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b78_a_silent_peer_is_given_up_and_its_part_is_free() {
+    let content = bytes(1, MIB);
+    let ours = Node::new();
+    ours.want(&content);
+    let (asker, mut end) = pipe();
+    let fetcher = ours.fetcher();
+    let fetching = {
+        let fetcher = fetcher.clone();
+        tokio::spawn(async move { fetcher.fetch_from(peer(11), asker).await })
+    };
+    protocol::read_get(&mut end.read).await.unwrap().expect("it asks");
+    // The clock does not go by itself while the worker waits on its thread.
+    while !fetching.is_finished() {
+        tokio::time::advance(STALL_DEADLINE / 4).await;
+    }
+    assert!(matches!(fetching.await.unwrap(), Err(BlobError::Stalled)));
+    tokio::time::resume();
+    assert_eq!(fetcher.active().len(), 1);
+    let theirs = Node::with(std::slice::from_ref(&content)).await;
+    let (asker, server) = pipe();
+    theirs.serve(server);
+    tokio::spawn(async move { fetcher.fetch_from(peer(12), asker).await });
+    ours.has(&content).await;
+}

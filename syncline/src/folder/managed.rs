@@ -24,7 +24,7 @@ use super::{
 };
 
 /// How much of the change log is read at once.
-const PAGE: usize = 1024;
+const PAGE: usize = 256;
 
 /// A replica of the manager.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ struct Line {
 const MAX_BATCHED_LEN: u64 = 4 * 1024 * 1024;
 
 /// So many files are imported at a time.
-const MAX_BATCH: usize = 256;
+const MAX_BATCH: usize = 64;
 
 /// Puts files into a transaction: nothing is kept of it when one of them changed meanwhile.
 async fn put_files(transaction: &mut Transaction, files: Vec<(FileKey, PathBuf, Stat)>) -> Result<(), ReplicaError> {

@@ -1,0 +1,162 @@
+//! Which files to work on: what a look at the folder, a change on disk or a change in the replica is about.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    engine::{CHUNK, Engine, EngineError, FOLDER},
+    ignore::IgnoreRules,
+    key::{FileKey, IGNORE_FILE, Role, role_of},
+    replica::About,
+    scan::{self, Look},
+    state::Stat,
+};
+
+impl Engine {
+    /// Compares the whole folder with the whole replica.
+    pub(super) fn look_at_everything(&mut self) -> Result<(), EngineError> {
+        self.rules = IgnoreRules::new(&self.options.root);
+        let found = scan::scan(&self.options.root, Path::new(""), &mut self.rules);
+        let (all, position) = self.runtime.block_on(self.replica.all())?;
+        self.position = self.position.max(position);
+        let keep = [FOLDER, "watching the folder"];
+        let clashes: BTreeSet<String> = self.clashes.iter().map(FileKey::to_string).collect();
+        self.problems.clear_where(|subject| !keep.contains(&subject) && !clashes.contains(subject));
+        self.note_unshared(&found);
+        let disk: BTreeMap<&FileKey, &Stat> = found.files.iter().map(|(key, stat)| (key, stat)).collect();
+        let newest: BTreeMap<&FileKey, _> =
+            all.iter().filter_map(|(key, view)| Some((key, view.newest()?.id))).collect();
+        let mut keys: BTreeSet<FileKey> = self.state.intents().cloned().collect();
+        for (key, stat) in &disk {
+            let known = self.state.get(key);
+            let same = known.is_some_and(|known| known.stat == Some(**stat) && newest.get(key) == Some(&known.base.id));
+            if !same {
+                keys.insert((*key).clone());
+            }
+        }
+        keys.extend(self.state.keys().filter(|key| !disk.contains_key(key) && !found.is_unknown(key)).cloned());
+        for (key, id) in &newest {
+            if self.state.get(key).is_none_or(|known| known.base.id != *id) {
+                keys.insert((*key).clone());
+            }
+        }
+        drop((disk, newest));
+        keys.extend(std::mem::take(&mut self.clashes));
+        self.waiting.clear();
+        drop((all, found));
+        self.process(keys)
+    }
+
+    fn note_unshared(&self, found: &scan::Scan) {
+        for (path, reason) in &found.unshared {
+            self.problems.raise(
+                path.display().to_string(),
+                format!("it is not shared: {reason}"),
+                advice_about(reason),
+            );
+        }
+    }
+
+    /// The files that a change of these paths may be about.
+    pub(super) fn keys_at(&mut self, paths: &[PathBuf]) -> BTreeSet<FileKey> {
+        let mut keys = BTreeSet::new();
+        // New rules count at once for the files that came with them, and soon for all others.
+        for path in paths.iter().filter(|path| path.file_name() == Some(IGNORE_FILE.as_ref())) {
+            self.rules.load(path.parent().unwrap_or(Path::new("")));
+            self.inbox.look_at_everything();
+        }
+        for path in paths {
+            let Ok(key) = FileKey::of_path(path) else {
+                // It cannot be shared; the next look at everything says why.
+                continue;
+            };
+            self.problems.clear(&key.to_string());
+            keys.extend(self.state.keys_beneath(&key).cloned());
+            let in_the_way = |clash: &&FileKey| clash.path().starts_with(path) || path.starts_with(clash.path());
+            keys.extend(self.clashes.iter().filter(in_the_way).cloned());
+            match scan::look(&self.options.root, &key) {
+                Look::Directory => {
+                    if self.ignores_directory(&key) {
+                        continue;
+                    }
+                    let found = scan::scan(&self.options.root, path, &mut self.rules);
+                    self.note_unshared(&found);
+                    keys.retain(|key| !found.is_unknown(key));
+                    keys.extend(found.files.into_iter().map(|(key, _)| key));
+                    // A file became this directory.
+                    if self.state.get(&key).is_some() {
+                        keys.insert(key);
+                    }
+                }
+                Look::File(stat) => {
+                    // Mostly the echo of what this program wrote itself.
+                    let known = self.state.get(&key);
+                    if known.is_none_or(|known| known.stat != Some(stat) || known.intent.is_some()) {
+                        keys.insert(key);
+                    }
+                }
+                Look::Blocked(reason) if self.state.get(&key).is_none() => {
+                    if !self.rules.ignores(&key) {
+                        let cause = format!("it is not shared: {reason}");
+                        self.problems.raise(key.to_string(), cause, advice_about(&reason));
+                    }
+                }
+                _ => {
+                    keys.insert(key);
+                }
+            }
+        }
+        keys
+    }
+
+    fn ignores_directory(&self, key: &FileKey) -> bool {
+        key.directories().chain([key.path()]).any(|directory| self.rules.ignores_here(directory, true))
+    }
+
+    /// Works on what has changed in the replica since the last time.
+    pub(super) fn follow_replica(&mut self) -> Result<(), EngineError> {
+        loop {
+            let changes = self.runtime.block_on(self.replica.changes(self.position, 4 * CHUNK))?;
+            let Some(last) = changes.last().map(|change| change.position) else { return Ok(()) };
+            let mut keys = BTreeSet::new();
+            for change in changes {
+                match change.about {
+                    About::Key(key) => match role_of(&key) {
+                        Role::File(key) => {
+                            if self.state.get(&key).is_none_or(|known| known.base.id != change.id) {
+                                keys.insert(key);
+                            }
+                        }
+                        Role::Companion(key, _) if change.id.author != self.replica.me() => {
+                            keys.insert(key);
+                        }
+                        Role::Companion(..) | Role::Other(_) => {}
+                    },
+                    About::Prefix(prefix) => {
+                        keys.extend(self.state.keys().filter(|key| key.as_bytes().starts_with(&prefix)).cloned());
+                    }
+                }
+            }
+            self.process(keys)?;
+            // Only now: after an error these changes are looked at again.
+            self.position = last;
+            if self.inbox.is_stopped() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn advice_about(reason: &scan::Unshared) -> &'static str {
+    match reason {
+        scan::Unshared::Special => {
+            "only files, directories and links are shared; list it in .synclineignore to silence this"
+        }
+        scan::Unshared::LinkOutside => "make the link relative and let it point inside, or list it in .synclineignore",
+        scan::Unshared::Key(_) => "rename it, or list it in .synclineignore",
+        scan::Unshared::Unreadable(_) => "make it readable, or list it in .synclineignore",
+        scan::Unshared::IgnoreFile(_) => "correct the line",
+    }
+}

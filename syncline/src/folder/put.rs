@@ -1,0 +1,240 @@
+//! From the disk into the replica: imports, and this node's versions under other names.
+
+use std::{
+    io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use sync_core::model::MAX_INLINE_LEN;
+
+use super::{
+    conflict::kept_name,
+    engine::{CHUNK, Engine, EngineError},
+    key::{Companion, FileKey, absolute},
+    plan::{Base, Fact, Kind, Seen, Version, View},
+    replica::{ReplicaError, Write, encode_seen, merged},
+    rounds::{BUSY, Inspected},
+    scan::{self, ReadError},
+    state::Stat,
+};
+
+/// A transaction holds about so many bytes of files.
+const MAX_COMMIT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A file that was written this short a time before it was read is read once more: file systems
+/// count time in ticks, and a second write in the same tick does not show.
+const RACY: Duration = Duration::from_millis(20);
+
+impl Engine {
+    /// Puts what is on disk into the replica, many files in a transaction.
+    pub(super) fn import(
+        &mut self,
+        files: Vec<(Inspected, Seen)>,
+        again: &mut Vec<FileKey>,
+    ) -> Result<(), EngineError> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (file, seen) in files {
+            bytes += file.stat.map_or(0, |stat| stat.len);
+            batch.push((file, seen));
+            if bytes >= MAX_COMMIT_BYTES || batch.len() >= CHUNK {
+                self.import_batch(std::mem::take(&mut batch), again)?;
+                bytes = 0;
+            }
+        }
+        self.import_batch(batch, again)
+    }
+
+    fn import_batch(&mut self, mut files: Vec<(Inspected, Seen)>, again: &mut Vec<FileKey>) -> Result<(), EngineError> {
+        while !files.is_empty() {
+            let (mut writes, mut places, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+            for (at, (file, seen)) in files.iter().enumerate() {
+                let Some(stat) = file.stat else { continue };
+                let path = absolute(&self.options.root, &file.key);
+                match self.writes_of(&file.key, &path, &stat, seen, &file.view) {
+                    Ok(mut more) => {
+                        writes.append(&mut more);
+                        places.push((at, writes.len() - 1, stat));
+                    }
+                    Err(ReadError::Unstable) => failed.push((file.key.clone(), None)),
+                    Err(ReadError::Io(error)) => failed.push((file.key.clone(), Some(error.to_string()))),
+                }
+            }
+            for (key, error) in failed {
+                self.could_not_read(&key, error);
+            }
+            if writes.is_empty() {
+                return Ok(());
+            }
+            let written = match self.runtime.block_on(self.replica.commit(writes)) {
+                Ok(written) => written,
+                Err(ReplicaError::Unstable(key)) => {
+                    self.could_not_read(&key, None);
+                    files.retain(|(file, _)| file.key != key);
+                    continue;
+                }
+                Err(ReplicaError::Unreadable(key, error)) => {
+                    self.could_not_read(&key, Some(error));
+                    files.retain(|(file, _)| file.key != key);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for (at, place, stat) in places {
+                let key = &files[at].0.key;
+                let line = &written[place];
+                let Some((len, hash)) = line.value else { continue };
+                let fact = Fact { kind: stat.kind, len, hash };
+                let base = Base { id: line.id, fact, knowledge: Seen::from([(line.id.author, line.id.timestamp)]) };
+                let racy = is_racy(&stat);
+                self.state.set(key, base, (!racy).then_some(stat));
+                if racy {
+                    self.inbox.look_at(key.path(), RACY * 2);
+                }
+                self.problems.clear(&key.to_string());
+                // A put after a newer version arrived may need an answer.
+                if files[at].0.view.newest().is_some() {
+                    again.push(key.clone());
+                }
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn could_not_read(&self, key: &FileKey, error: Option<String>) {
+        match error {
+            Some(error) => {
+                self.problems.raise(key.to_string(), format!("it cannot be read: {error}"), "make it readable");
+            }
+            None => self.inbox.look_at(key.path(), BUSY),
+        }
+    }
+
+    /// The writes that put a file: companions first, so that nobody sees the value without them.
+    fn writes_of(
+        &self,
+        key: &FileKey,
+        path: &Path,
+        stat: &Stat,
+        seen: &Seen,
+        view: &View,
+    ) -> Result<Vec<Write>, ReadError> {
+        let mut writes = Vec::new();
+        let small = stat.kind == Kind::Link || stat.len <= MAX_INLINE_LEN as u64;
+        let bytes = if small { Some(Bytes::from(scan::read_file(path, stat)?)) } else { None };
+        match stat.kind {
+            Kind::Executable => {
+                writes.push(Write::Put { key: key.companion(Companion::Executable), bytes: Bytes::new() });
+            }
+            Kind::File | Kind::Link if view.marked_executable => {
+                writes.push(Write::Delete { key: key.companion(Companion::Executable) });
+            }
+            Kind::File | Kind::Link => {}
+        }
+        if stat.kind == Kind::Link {
+            let target = bytes.clone().unwrap_or_default();
+            writes.push(Write::Put { key: key.companion(Companion::Link), bytes: target });
+        }
+        if !seen.is_empty() {
+            let seen = merged(&view.answered, seen);
+            if seen != view.answered {
+                writes.push(Write::Put { key: key.companion(Companion::Seen), bytes: encode_seen(&seen) });
+            }
+        }
+        writes.push(match bytes {
+            Some(bytes) => Write::Put { key: key.as_bytes().to_vec(), bytes },
+            None => Write::PutFile { key: key.clone(), path: path.into(), stat: *stat },
+        });
+        Ok(writes)
+    }
+
+    /// Puts this node's version under another name, and notes the answer in the same transaction.
+    pub(super) fn keep(
+        &mut self,
+        file: Inspected,
+        base: Option<Base>,
+        mine: Version,
+        again: &mut Vec<FileKey>,
+    ) -> Result<(), EngineError> {
+        let key = &file.key;
+        let kept = match kept_name(key, mine.id.author, mine.id.timestamp) {
+            Ok(kept) => kept,
+            Err(problem) => {
+                let cause = format!("two devices changed it, and no name can be made for the other version: {problem}");
+                self.problems.raise(key.to_string(), cause, "rename the file to something shorter");
+                return Ok(());
+            }
+        };
+        let on_disk = base.is_some_and(|base| base.fact == mine.fact);
+        let mut writes = Vec::new();
+        if mine.fact.kind == Kind::Executable {
+            writes.push(Write::Put { key: kept.companion(Companion::Executable), bytes: Bytes::new() });
+        }
+        let mut temporary = None;
+        let inline = self.runtime.block_on(self.replica.inline(key, mine.id))?;
+        let stat_on_disk = file.stat.filter(|_| on_disk);
+        match (inline, stat_on_disk) {
+            (Some(bytes), _) => {
+                if mine.fact.kind == Kind::Link {
+                    writes.push(Write::Put { key: kept.companion(Companion::Link), bytes: bytes.clone() });
+                }
+                writes.push(Write::Put { key: kept.as_bytes().to_vec(), bytes });
+            }
+            (None, Some(stat)) => {
+                writes.extend(
+                    match self.writes_of(
+                        &kept,
+                        &absolute(&self.options.root, key),
+                        &stat,
+                        &Seen::new(),
+                        &View::default(),
+                    ) {
+                        Ok(writes) => writes,
+                        Err(_) => {
+                            again.push(key.clone());
+                            return Ok(());
+                        }
+                    },
+                );
+            }
+            (None, None) => {
+                let place = self.workshop.place();
+                match self.runtime.block_on(self.replica.export(key, &mine, &place)) {
+                    Ok(()) => {}
+                    Err(ReplicaError::NotHere) => {
+                        self.waiting.entry(mine.fact.hash).or_default().insert(key.clone());
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                let stat = Stat::of(&std::fs::symlink_metadata(&place)?)
+                    .ok_or_else(|| io::Error::other("an exported value is no file"))?;
+                writes.push(Write::PutFile { key: kept.clone(), path: place.clone(), stat });
+                temporary = Some(place);
+            }
+        }
+        let seen = merged(&file.view.answered, &mine.seen);
+        writes.push(Write::Put { key: key.companion(Companion::Seen), bytes: encode_seen(&seen) });
+        let done = self.runtime.block_on(self.replica.commit(writes));
+        if let Some(temporary) = temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+        match done {
+            Ok(_) | Err(ReplicaError::Unstable(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(%key, %kept, "two devices changed a file: this one's version is kept under another name");
+        again.push(file.key);
+        again.push(kept);
+        Ok(())
+    }
+}
+
+/// Whether the file was written so short a time ago that a further write may not show.
+fn is_racy(stat: &Stat) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX);
+    now - stat.mtime_ns < i128::try_from(RACY.as_nanos()).unwrap_or(0)
+}

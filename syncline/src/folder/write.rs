@@ -1,0 +1,139 @@
+//! From the replica to the disk.
+
+use std::{io, path::PathBuf, time::SystemTime};
+
+use sync_core::model::Timestamp;
+
+use super::{
+    apply::{Outcome, Workshop, set_executable},
+    conflict::kept_name,
+    engine::{Engine, EngineError},
+    key::{FileKey, IGNORE_FILE, absolute},
+    plan::{Base, Version},
+    replica::{FolderReplica, ReplicaError},
+    rounds::Inspected,
+};
+
+impl Engine {
+    /// Writes versions to disk: first all bytes, one sync, the intents, then the moves.
+    pub(super) fn write(
+        &mut self,
+        files: Vec<(Inspected, Version)>,
+        again: &mut Vec<FileKey>,
+    ) -> Result<(), EngineError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut ready = Vec::new();
+        for (file, version, made) in self.make_all(files) {
+            match made {
+                Ok(temporary) => ready.push((file, version, temporary)),
+                Err(EngineError::Replica(ReplicaError::NotHere)) => {
+                    self.waiting.entry(version.fact.hash).or_default().insert(file.key);
+                }
+                Err(error) => self.could_not_write(&file.key, &error.to_string()),
+            }
+        }
+        if ready.is_empty() {
+            return Ok(());
+        }
+        self.workshop.sync()?;
+        for (file, version, _) in &ready {
+            self.state.set_intent(&file.key, Base::of(version));
+        }
+        self.state.sync()?;
+        for (file, version, temporary) in ready {
+            match self.workshop.place_file(&temporary, &file.key, file.stat.as_ref()) {
+                Ok(Outcome::Done(stat)) => {
+                    self.state.set(&file.key, Base::of(&version), stat);
+                    self.problems.clear(&file.key.to_string());
+                    if file.key.path().file_name() == Some(IGNORE_FILE.as_ref()) {
+                        self.inbox.look_at_everything();
+                    }
+                }
+                Ok(Outcome::Changed) => again.push(file.key),
+                Err(error) => {
+                    let _ = std::fs::remove_file(&temporary);
+                    self.could_not_write(&file.key, &error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the bytes of versions to temporary files, with two threads.
+    fn make_all(
+        &self,
+        mut files: Vec<(Inspected, Version)>,
+    ) -> Vec<(Inspected, Version, Result<PathBuf, EngineError>)> {
+        let (replica, workshop, runtime) = (&*self.replica, &self.workshop, &self.runtime);
+        let make_half = |half: Vec<(Inspected, Version)>| {
+            let made = half.into_iter().map(|(file, version)| {
+                let made = runtime.block_on(make(replica, workshop, &file.key, &version));
+                (file, version, made)
+            });
+            made.collect::<Vec<_>>()
+        };
+        if files.len() < 4 {
+            return make_half(files);
+        }
+        let right = files.split_off(files.len() / 2);
+        std::thread::scope(|scope| {
+            let left = scope.spawn(|| make_half(files));
+            let right = make_half(right);
+            let mut all = left.join().expect("writing does not panic");
+            all.extend(right);
+            all
+        })
+    }
+
+    fn could_not_write(&self, key: &FileKey, error: &str) {
+        let advice = "see to space and permissions; it is tried again every minute";
+        self.problems.raise(key.to_string(), format!("it cannot be written: {error}"), advice);
+    }
+
+    /// Removes from disk what was deleted elsewhere.
+    pub(super) fn remove(&mut self, files: Vec<Inspected>, again: &mut Vec<FileKey>) -> Result<(), EngineError> {
+        for file in files {
+            let Some(stat) = file.stat else { continue };
+            match self.workshop.remove_file(&file.key, &stat) {
+                Ok(Outcome::Done(_)) => self.state.remove(&file.key),
+                Ok(Outcome::Changed) => again.push(file.key),
+                Err(error) => self.could_not_write(&file.key, &error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves aside what cannot be put: it stays on this device, under the name of a kept version.
+    pub(super) fn set_aside(&mut self, file: &Inspected) -> Result<(), EngineError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = Timestamp(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+        let kept =
+            kept_name(&file.key, self.replica.me(), now).map_err(|problem| io::Error::other(problem.to_string()))?;
+        let root = &self.options.root;
+        std::fs::rename(absolute(root, &file.key), absolute(root, &kept))?;
+        self.state.remove(&file.key);
+        Ok(())
+    }
+}
+
+/// Writes the bytes of a version to a temporary file.
+async fn make(
+    replica: &dyn FolderReplica,
+    workshop: &Workshop,
+    key: &FileKey,
+    version: &Version,
+) -> Result<PathBuf, EngineError> {
+    if let Some(bytes) = replica.inline(key, version.id).await? {
+        return Ok(workshop.write(key, version.fact.kind, &bytes)?);
+    }
+    let place = workshop.place();
+    let exported = replica.export(key, version, &place).await;
+    let done = exported.map_err(EngineError::from).and_then(|()| Ok(set_executable(&place, version.fact.kind)?));
+    if let Err(error) = done {
+        let _ = std::fs::remove_file(&place);
+        return Err(error);
+    }
+    Ok(place)
+}

@@ -3,7 +3,7 @@
 //! PROTOCOL.md is the specification. Unknown kinds are skipped, so that a later version can add
 //! some; a known kind with a malformed body closes the link. Nothing is allocated that the bytes
 //! at hand do not bear out: postcard reads sequences element by element from the frame, which is
-//! in memory whole and at most [`MAX_FRAME_LEN`](super::limits::MAX_FRAME_LEN) long.
+//! in memory whole and at most [`MAX_FRAME_LEN`] long.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

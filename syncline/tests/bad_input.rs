@@ -91,7 +91,7 @@ fn an_unreadable_folder_and_an_unwritable_data_directory_are_refused() {
         fs::write(a.data(), "in the way").unwrap();
         let mut up = a.spawn(&LOCAL);
         refused(&ended(&mut up), 1, &["data directory", "--data"]);
-        eprintln!("skipped: permissions do not bind root");
+        sync_core::testing::skipped("permissions do not bind root");
         return;
     }
     let a = Machine::new();
@@ -191,7 +191,7 @@ fn a_full_disk_while_receiving_goes_on_by_itself_when_there_is_space() {
     let mount =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).output();
     if !mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: mounting a tmpfs is not allowed here");
+        sync_core::testing::skipped("mounting a tmpfs is not allowed here");
         return;
     }
     struct Unmount(std::path::PathBuf);

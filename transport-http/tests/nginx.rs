@@ -30,7 +30,7 @@ impl Nginx {
             .into_iter()
             .find(|path| Path::new(path).exists());
         let Some(program) = program else {
-            eprintln!("skipped: nginx is not installed");
+            sync_core::testing::skipped("nginx is not installed");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();

@@ -113,7 +113,7 @@ impl SilentWay for Bridge {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b15_closed_resolves_when_the_only_way_falls_silent() {
     if UdpSocket::bind("[::1]:0").await.is_err() {
-        eprintln!("skipped: this machine has no IPv6 loopback");
+        sync_core::testing::skipped("this machine has no IPv6 loopback");
         return;
     }
     transport_suite::run("closed_resolves_when_the_other_end_is_gone", &Apart::default()).await.unwrap();

@@ -5,8 +5,10 @@ mod block_on;
 pub mod proxy;
 pub mod random;
 pub mod reference;
+mod skipped;
 pub mod store_suite;
 #[cfg(feature = "manager")]
 pub mod transport_suite;
 
 pub use block_on::block_on;
+pub use skipped::skipped;

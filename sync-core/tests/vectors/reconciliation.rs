@@ -30,7 +30,7 @@ impl View for Set {
         Ok(summary)
     }
 
-    fn split(&self, range: &SlotRange, _: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
+    fn split(&self, range: &SlotRange, _: &Summary, _: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
         Ok(vec![(range.clone(), self.summary(range)?)])
     }
 

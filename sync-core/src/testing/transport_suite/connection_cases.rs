@@ -200,7 +200,7 @@ pub async fn closed_resolves_when_the_other_end_is_gone(factory: &dyn TransportF
     let (dialing, listening) = (factory.transport().await, factory.transport().await);
     let (addresses, mut accepted) = listen(&listening).await?;
     let Some(mut way) = factory.silent_way(first(&addresses)?).await else {
-        eprintln!("skipped: this transport has no way that can fall silent");
+        crate::testing::skipped("this transport has no way that can fall silent");
         return Ok(());
     };
     let here = dial(&dialing, &way.address()).await?;

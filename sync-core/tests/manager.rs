@@ -1,5 +1,7 @@
 //! The manager over the transport in memory and the store in memory: whole nodes in one process.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{sync::Arc, time::Duration};
 
 use sync_core::{

@@ -1,7 +1,7 @@
 //! Content between nodes: who is asked for what is wanted here, and who is served.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -88,9 +88,9 @@ impl MayRead for Readers {
         let now = (self.wall)();
         let mut scopes: HashMap<ReplicaId, _> = HashMap::new();
         for referrer in referrers {
-            if !scopes.contains_key(&referrer.replica) {
+            if let Entry::Vacant(unknown) = scopes.entry(referrer.replica) {
                 let Ok(state) = self.store.state(referrer.replica).await else { continue };
-                scopes.insert(referrer.replica, state.rights.readable(&peer, now));
+                unknown.insert(state.rights.readable(&peer, now));
             }
             if scopes[&referrer.replica].covers(&referrer.key) {
                 return true;

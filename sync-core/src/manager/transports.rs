@@ -19,6 +19,9 @@ pub(super) struct Registered {
 #[derive(Debug, Default)]
 pub(super) struct Transports(pub Vec<Registered>);
 
+/// A transport with its local name.
+type Named = (String, Arc<dyn SyncTransport>);
+
 impl Transports {
     pub fn find(&self, name: &str) -> Option<&Registered> {
         self.0.iter().find(|registered| registered.name == name)
@@ -43,7 +46,7 @@ impl Transports {
     }
 
     /// The transports that dial addresses of this scheme, best first.
-    pub fn route(&self, address: &PeerAddress) -> Result<Vec<(String, Arc<dyn SyncTransport>)>, TransportError> {
+    pub fn route(&self, address: &PeerAddress) -> Result<Vec<Named>, TransportError> {
         let routes: Vec<_> = self
             .0
             .iter()

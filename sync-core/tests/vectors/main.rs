@@ -9,6 +9,8 @@
 //! SYNCLINE_WRITE_VECTORS=1 cargo test -p sync-core --test vectors
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod commits;
 mod content;
 mod dominance;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     io::*,
     limits::*,
+    link::LinkPhase,
     peer::{Job, JobRecord, Peer, PeerRecord, Race, backoff},
     synchronizer::{Ask, Dial, Synchronizer},
 };
@@ -182,24 +183,40 @@ impl Synchronizer {
     pub(super) fn ask(&mut self, id: AskId, replica: ReplicaId, target: Target, timeout: Duration) {
         let deadline = self.io.now.elapsed.saturating_add(timeout);
         let mut ask = Ask { id, replica, target, deadline, dial: None, before: Traffic::default(), error: None };
-        match &ask.target {
-            Target::Peer(peer) => {
-                let peer = *peer;
-                self.subscribe(replica, peer);
-                if let Some(known) = self.peers.get_mut(&peer) {
-                    known.next_try = Duration::ZERO;
-                }
-                ask.before = self.traffic_of((replica, peer));
-                self.compare_now((replica, peer));
-            }
-            Target::Address(address) => {
-                let dial = DialId(self.io.number());
-                self.dials.insert(dial, Dial { address: address.clone(), peer: None });
-                self.io.put(Output::Dial { dial, address: address.clone() });
-                ask.dial = Some(dial);
+        if let Target::Address(address) = &ask.target {
+            match self.peer_at(address) {
+                Some(peer) => ask.target = Target::Peer(peer),
+                None => ask.dial = Some(self.dial_once(address.clone())),
             }
         }
+        if let Target::Peer(peer) = ask.target {
+            self.subscribe(replica, peer);
+            if let Some(known) = self.peers.get_mut(&peer) {
+                known.next_try = Duration::ZERO;
+            }
+            ask.before = self.traffic_of((replica, peer));
+            self.compare_now((replica, peer));
+        }
         self.asks.push(ask);
+    }
+
+    /// The peer to which an address has led, while the link lasts.
+    fn peer_at(&self, address: &PeerAddress) -> Option<PeerId> {
+        self.links.values().filter(|link| link.address.as_ref() == Some(address)).find_map(|link| match link.phase {
+            LinkPhase::Established { peer } => Some(peer),
+            LinkPhase::Handshake { .. } => None,
+        })
+    }
+
+    /// Dials an address for a question, unless that is under way already.
+    fn dial_once(&mut self, address: PeerAddress) -> DialId {
+        if let Some((dial, _)) = self.dials.iter().find(|(_, under_way)| under_way.address == address) {
+            return *dial;
+        }
+        let dial = DialId(self.io.number());
+        self.dials.insert(dial, Dial { address: address.clone(), peer: None });
+        self.io.put(Output::Dial { dial, address });
+        dial
     }
 
     /// Questions whose time has come, one way or the other.
@@ -211,8 +228,9 @@ impl Synchronizer {
                 Target::Peer(peer) => Some(*peer),
                 Target::Address(_) => None,
             };
-            let synced =
-                peer.is_some_and(|peer| self.sessions.get(&(ask.replica, peer)).is_some_and(|session| session.synced));
+            let known = self.replicas.get(&ask.replica);
+            let session = peer.and_then(|peer| self.sessions.get(&(ask.replica, peer)));
+            let synced = known.is_some_and(|known| session.is_some_and(|session| session.is_synced(known.head)));
             let outcome = if !self.replicas.contains_key(&ask.replica) {
                 Some(SyncOutcome::UnknownReplica)
             } else if synced {
@@ -371,6 +389,11 @@ impl Synchronizer {
     pub(super) fn end_race(&mut self, id: PeerId) {
         let Some(race) = self.peers.get_mut(&id).and_then(|peer| peer.race.take()) else { return };
         for dial in race.dialing {
+            if self.asks.iter().any(|ask| ask.dial == Some(dial)) {
+                // Somebody waits for whoever answers there.
+                self.dials.get_mut(&dial).expect("what is being dialled is known").peer = None;
+                continue;
+            }
             self.dials.remove(&dial);
             self.io.put(Output::CancelDial { dial });
         }

@@ -126,6 +126,11 @@ pub enum Input {
     },
     /// Parked jobs are to be tried again, and waiting ones now.
     RetryNow,
+    /// How often idle sessions are to compare roots.
+    CheckInterval {
+        /// The interval.
+        interval: Duration,
+    },
     /// A connection was made or accepted.
     Connected {
         /// Its number.

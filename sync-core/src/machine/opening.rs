@@ -48,6 +48,8 @@ impl Synchronizer {
                 let rights = &self.replicas[&key.0].rights;
                 if Scope::of(&rights.readable(&key.1, self.io.now.wall)) != session.scope {
                     self.end_session(key, "the peer's rights have changed");
+                } else if session.needs_another() {
+                    self.offer_again(key);
                 } else {
                     session.check(&mut self.io, &self.replicas[&key.0]);
                 }
@@ -166,6 +168,11 @@ impl Synchronizer {
                 let known = &self.replicas[&key.0];
                 let effects = session.receive(&mut self.io, known, message);
                 self.effects(key, effects);
+            }
+            message if matches!(session.phase, Phase::Admitting { .. }) => {
+                if !session.hold_back(message, len) {
+                    self.violation(connection, "it sends more than the window allows");
+                }
             }
             _ => self.violation(connection, "a message before the session is open"),
         }
@@ -309,7 +316,10 @@ impl Synchronizer {
                 self.subscribe(key.0, key.1);
                 self.begin(key, facts, *theirs);
             }
-            Phase::Admitting { mine, theirs } => self.begin(key, *mine, *theirs),
+            Phase::Admitting { mine, theirs } => {
+                self.begin(key, *mine, *theirs);
+                self.catch_up(key);
+            }
             Phase::Opening { .. } | Phase::Live => unreachable!("nothing is prepared in these phases"),
         }
     }
@@ -334,6 +344,17 @@ impl Synchronizer {
         self.effects(key, effects);
     }
 
+    /// Hears what came while the peer's credentials were admitted.
+    fn catch_up(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let serial = session.serial;
+        for message in session.take_held_back() {
+            let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
+            let effects = session.receive(&mut self.io, &self.replicas[&key.0], message);
+            self.effects(key, effects);
+        }
+    }
+
     fn effects(&mut self, key: Key, effects: Vec<Effect>) {
         for effect in effects {
             let Some(session) = self.sessions.get(&key) else { return };
@@ -344,6 +365,7 @@ impl Synchronizer {
                     let wall = self.io.now.wall;
                     if let Some(job) = self.jobs.get_mut(&key) {
                         job.record.last_synced = Some(wall);
+                        job.early = 0;
                     }
                     self.job_changed(key);
                 }
@@ -363,6 +385,12 @@ impl Synchronizer {
                         self.job_changed(key);
                     }
                 }
+                Effect::Early(count) => {
+                    if let Some(job) = self.jobs.get_mut(&key) {
+                        job.early = count;
+                        job.show_credentials = true;
+                    }
+                }
                 Effect::Refused(refused) => {
                     if let Some(job) = self.jobs.get_mut(&key) {
                         job.refused += refused.count;
@@ -380,7 +408,11 @@ impl Synchronizer {
     pub(super) fn stream_ended(&mut self, connection: ConnectionId, stream: StreamId, error: Option<String>) {
         let Some(used) = self.streams.remove(&(connection, stream)) else { return };
         match used {
-            StreamUse::Control => self.violation(connection, "its control stream has ended"),
+            StreamUse::Control => {
+                let reason = error.unwrap_or_else(|| "the peer has ended the connection".into());
+                self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Done });
+                self.disconnected(connection, reason);
+            }
             StreamUse::Fresh(_) => self.io.put(Output::CloseStream { connection, stream }),
             StreamUse::Session(replica, peer, serial) => {
                 let key = (replica, peer);
@@ -454,11 +486,31 @@ impl Synchronizer {
         total
     }
 
+    /// Begins a session anew at once, so that the peer offers again what was ahead of our clock.
+    fn offer_again(&mut self, key: Key) {
+        self.end_session(key, "entries of the peer are ahead of this device's clock");
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.next_open = self.io.now.elapsed;
+        }
+    }
+
+    /// Compares roots of idle sessions so often from now on.
+    pub(super) fn check_every(&mut self, interval: Duration) {
+        self.io.check_interval = interval;
+        for session in self.sessions.values_mut() {
+            session.check_within(self.io.now.elapsed + interval);
+        }
+    }
+
     /// Makes an open session compare roots now. False when there is none to do so.
     pub(super) fn compare_now(&mut self, key: Key) -> bool {
         let (Some(session), Some(known)) = (self.sessions.get_mut(&key), self.replicas.get(&key.0)) else {
             return false;
         };
+        if session.is_live() && session.needs_another() {
+            self.offer_again(key);
+            return true;
+        }
         if session.is_live() && !session.is_busy() {
             session.synced = false;
             session.check(&mut self.io, known);

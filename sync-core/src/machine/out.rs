@@ -1,10 +1,13 @@
 //! Where the machine's parts put what is to be done.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
-use super::{io::*, random::Random};
+use super::{io::*, limits::CHECK_INTERVAL, random::Random};
 use crate::{
     model::{PeerId, ReplicaId},
     store::NodeRecord,
@@ -24,6 +27,8 @@ pub(super) enum OpFor {
 pub(super) struct Io {
     pub now: Now,
     pub random: Random,
+    /// How often idle sessions compare roots.
+    pub check_interval: Duration,
     outputs: VecDeque<Output>,
     ops: BTreeMap<OpId, OpFor>,
     next: u64,
@@ -33,7 +38,15 @@ pub(super) struct Io {
 
 impl Io {
     pub fn new(now: Now, random: Random) -> Self {
-        Self { now, random, outputs: VecDeque::new(), ops: BTreeMap::new(), next: 0, dirty_jobs: BTreeMap::new() }
+        Self {
+            now,
+            random,
+            check_interval: CHECK_INTERVAL,
+            outputs: VecDeque::new(),
+            ops: BTreeMap::new(),
+            next: 0,
+            dirty_jobs: BTreeMap::new(),
+        }
     }
 
     pub fn put(&mut self, output: Output) {

@@ -152,6 +152,8 @@ pub(super) struct Job {
     pub show_credentials: bool,
     /// Entries that the peer did not accept.
     pub refused: u64,
+    /// Entries of the peer that are ahead of our clock, as of the last batch that had any.
+    pub early: u64,
 }
 
 #[cfg(test)]

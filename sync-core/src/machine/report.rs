@@ -29,10 +29,10 @@ impl Synchronizer {
             .or_else(|| peer.and_then(|peer| peer.links.first().copied()))
             .and_then(|connection| self.links.get(&connection));
         let linked = link.is_some();
-        let head = self.replicas[&key.0].head.0;
+        let head = self.replicas[&key.0].head;
         let confirmed = session.map_or(job.record.confirmed, |session| session.confirmed().0.max(job.record.confirmed));
-        let synced = session.is_some_and(|session| session.synced);
-        let pending = if synced { 0 } else { head.saturating_sub(confirmed) };
+        let synced = session.is_some_and(|session| session.is_synced(head));
+        let pending = if synced { 0 } else { head.0.saturating_sub(confirmed) };
         let dialing = peer.is_some_and(|peer| peer.race.is_some()) || (session.is_some() && !live);
         let reachable = peer.is_some_and(|peer| !peer.record.addresses.is_empty());
         let state = if job.record.parked || peer.is_some_and(|peer| peer.record.blocked) {
@@ -127,6 +127,13 @@ impl Synchronizer {
                 add(
                     format!("it did not accept {} entries of this node", status.refused),
                     "ask its owner for a ticket that may write, or set this device's clock",
+                );
+            }
+            let early = self.jobs[key].early;
+            if early > 0 {
+                add(
+                    format!("{early} entries of it are more than ten minutes ahead of this device's clock"),
+                    "set this device's clock, or that of their author; they are taken when their time has come",
                 );
             }
             if self.sessions.get(key).is_some_and(|session| session.diverged) {

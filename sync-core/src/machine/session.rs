@@ -15,7 +15,7 @@ use super::{
     io::*,
     limits::*,
     out::Io,
-    wire::{Mark, Message, Open, Ranges, Refused},
+    wire::{Mark, Message, Open, Ranges, RefusalReason, Refused},
 };
 use crate::{
     model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
@@ -69,6 +69,8 @@ pub(super) enum Effect {
     Confirmed(Position),
     /// The peer did not accept entries of ours.
     Refused(Refused),
+    /// So many entries of the peer are ahead of our clock and were not accepted yet.
+    Early(u64),
     /// The peer broke the protocol.
     Violation(String),
 }
@@ -155,6 +157,10 @@ pub(super) struct Session {
     reconcile: Option<Reconcile>,
     inserted_since: u64,
     refused_since: u64,
+    /// Entries of the peer were ahead of our clock.
+    early: bool,
+    held_back: Vec<Message>,
+    held_back_len: usize,
     frames_at_start: u64,
     fruitless: u32,
     retry_at: Duration,
@@ -205,6 +211,9 @@ impl Session {
             reconcile: None,
             inserted_since: 0,
             refused_since: 0,
+            early: false,
+            held_back: Vec::new(),
+            held_back_len: 0,
             frames_at_start: 0,
             fruitless: 0,
             retry_at: Duration::ZERO,
@@ -265,7 +274,7 @@ impl Session {
         self.phase = Phase::Live;
         self.their_store = Some(theirs.store);
         self.their_count = theirs.root.count;
-        self.next_check = io.now.elapsed + CHECK_INTERVAL;
+        self.next_check = io.now.elapsed + io.check_interval;
         if self.scope.is_nothing() {
             // The peer may read nothing here; what it sends is welcome.
             return Vec::new();
@@ -537,6 +546,11 @@ impl Session {
             }
         }
         if !applied.refused.is_empty() {
+            let early = applied.refused.iter().filter(|(_, reason)| *reason == RefusalReason::Future).count();
+            if early > 0 {
+                self.early = true;
+                effects.push(Effect::Early(early as u64));
+            }
             let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };
             self.send(io, Message::Refused(refused));
         }
@@ -553,7 +567,8 @@ impl Session {
 
     /// Takes a peer's mark when everything that it sent before is here.
     fn compare(&mut self, io: &mut Io, known: &Known, mark: &Mark, acknowledging: bool, effects: &mut Vec<Effect>) {
-        if let (Some(through), Some(store)) = (mark.through, self.their_store) {
+        // What was not accepted yet is to be offered again, so the position stays before it.
+        if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
             effects.push(Effect::Received(store, through));
         }
         let Some(root) = mark.root else { return };
@@ -597,9 +612,40 @@ impl Session {
         }
     }
 
+    /// Whether roots are equal at a confirmed position, and nothing was accepted here since that is not
+    /// sent: the replica's head is `head`.
+    pub fn is_synced(&self, head: Position) -> bool {
+        self.synced && self.tail == Some(head)
+    }
+
+    /// Keeps a message until the session is live: what the peer sends may come before its credentials
+    /// are admitted. False when it is more than the window allows.
+    pub fn hold_back(&mut self, message: Message, len: usize) -> bool {
+        self.held_back_len += len;
+        self.held_back.push(message);
+        self.held_back_len <= WINDOW_LEN + MAX_FRAME_LEN && self.held_back.len() as u64 <= WINDOW_FRAMES * 4
+    }
+
+    /// What was held back.
+    pub fn take_held_back(&mut self) -> Vec<Message> {
+        self.held_back_len = 0;
+        std::mem::take(&mut self.held_back)
+    }
+
+    /// Whether only another session can bring what was ahead of our clock: the peer may read nothing
+    /// here, as far as we know, so roots are not compared.
+    pub fn needs_another(&self) -> bool {
+        self.early && self.scope.is_nothing()
+    }
+
+    /// Compares roots at this time at the latest.
+    pub fn check_within(&mut self, at: Duration) {
+        self.next_check = self.next_check.min(at);
+    }
+
     /// Time to compare roots again.
     pub fn check(&mut self, io: &mut Io, known: &Known) {
-        self.next_check = io.now.elapsed + CHECK_INTERVAL;
+        self.next_check = io.now.elapsed + io.check_interval;
         if !self.is_live() || self.scope.is_nothing() || self.is_busy() {
             return;
         }
@@ -730,7 +776,7 @@ impl Session {
 pub(super) struct Applied {
     pub head: Position,
     pub inserted: u64,
-    pub refused: Vec<(crate::store::ShortId, super::wire::RefusalReason)>,
+    pub refused: Vec<(crate::store::ShortId, RefusalReason)>,
     pub refused_count: u64,
 }
 

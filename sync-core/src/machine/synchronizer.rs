@@ -129,6 +129,7 @@ impl Synchronizer {
             Input::Unsubscribe { replica, peer } => self.unsubscribe(replica, peer),
             Input::Sync { ask, replica, target, timeout } => self.ask(ask, replica, target, timeout),
             Input::RetryNow => self.retry_now(),
+            Input::CheckInterval { interval } => self.check_every(interval),
             Input::Connected { connection, dial, transport, binding } => {
                 self.connected(connection, dial, transport, binding);
             }

@@ -61,6 +61,7 @@ struct Inner {
     links: Mutex<Links>,
     fetching: Mutex<HashSet<PeerId>>,
     serving: Mutex<HashMap<PeerId, usize>>,
+    fetches: Mutex<JoinSet<()>>,
     wake: Notify,
     dirty: Notify,
 }
@@ -128,6 +129,7 @@ impl Hub {
             links: Mutex::default(),
             fetching: Mutex::default(),
             serving: Mutex::default(),
+            fetches: Mutex::default(),
             wake: Notify::new(),
             dirty: Notify::new(),
         });
@@ -227,18 +229,20 @@ impl Hub {
     /// Stops fetching and makes durable what is here in part.
     pub async fn close(&self) {
         lock(&self.inner.links).clear();
-        self.inner.fetcher.checkpoint().await;
+        // Each is waited for: when this returns nothing of the content side holds the store.
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.shutdown().await;
+        let mut fetches = std::mem::take(&mut *lock(&self.inner.fetches));
+        fetches.shutdown().await;
+        self.inner.fetcher.close().await;
     }
 }
 
 /// Whenever something is wanted, sees to it that every linked peer is asked.
 async fn assign(inner: Arc<Inner>) {
-    let mut fetches = JoinSet::new();
     loop {
         inner.wake.notified().await;
-        while fetches.try_join_next().is_some() {}
+        while lock(&inner.fetches).try_join_next().is_some() {}
         match inner.store.wants(None, 1).await {
             Ok(wants) if wants.is_empty() => continue,
             Ok(_) => {}
@@ -251,7 +255,7 @@ async fn assign(inner: Arc<Inner>) {
         let peers: Vec<PeerId> = lock(&inner.links).keys().copied().collect();
         for peer in peers {
             if lock(&inner.fetching).insert(peer) {
-                fetches.spawn(fetch(inner.clone(), peer));
+                lock(&inner.fetches).spawn(fetch(inner.clone(), peer));
             }
         }
     }

@@ -58,7 +58,7 @@ pub(super) enum Message {
     /// Which transports there are.
     Transports { answer: oneshot::Sender<Vec<Registered>> },
     /// A transport listens, or does not any more.
-    Listening { name: String, addresses: Vec<PeerAddress>, answer: oneshot::Sender<()> },
+    Listening { name: String, addresses: Option<Vec<PeerAddress>>, answer: oneshot::Sender<()> },
     /// How things stand.
     Report { answer: oneshot::Sender<Report> },
     /// End everything.
@@ -87,6 +87,8 @@ pub(super) struct Driver {
     asks: HashMap<AskId, oneshot::Sender<SyncReport>>,
     events: broadcast::Sender<crate::machine::Event>,
     progress: watch::Sender<u64>,
+    /// Whether anything but questions came in since `progress` was last told.
+    moved: bool,
     tasks: JoinSet<()>,
     next: u64,
 }
@@ -118,6 +120,7 @@ impl Driver {
             asks: HashMap::new(),
             events,
             progress,
+            moved: false,
             tasks,
             next: 0,
         }
@@ -161,10 +164,14 @@ impl Driver {
                     Err(_) => break None,
                 }
             };
-            self.progress.send_modify(|version| *version += 1);
+            if std::mem::take(&mut self.moved) {
+                self.progress.send_modify(|version| *version += 1);
+            }
             while self.tasks.try_join_next().is_some() {}
             if let Some(answer) = stopping {
                 self.finish().await;
+                // Whoever waits may open the store again when the handles are gone.
+                drop(self);
                 let _ = answer.send(());
                 return;
             }
@@ -197,6 +204,7 @@ impl Driver {
     }
 
     fn input(&mut self, input: Input) {
+        self.moved = true;
         let now = self.now();
         self.machine.handle(now, input);
     }
@@ -236,7 +244,7 @@ impl Driver {
                 let result = if self.transports.find(&name).is_some() {
                     Err(ManagerError::NameTaken(name))
                 } else {
-                    self.transports.0.push(Registered { name, transport, listening: Vec::new() });
+                    self.transports.0.push(Registered { name, transport, listening: None });
                     // Peers that could not be reached for want of a transport are tried at once.
                     self.input(Input::RetryNow);
                     Ok(())

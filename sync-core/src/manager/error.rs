@@ -47,6 +47,12 @@ pub enum ManagerError {
     /// Nobody may give what he does not have.
     #[error("this node may not give that right on replica {0}; ask its owner for a ticket")]
     CannotShare(String),
+    /// The node does not have the author's key.
+    #[error("the key of author {0} is not on this node; import it first")]
+    UnknownAuthor(String),
+    /// The default author is the node itself.
+    #[error("the default author is the node's own key and cannot be deleted")]
+    DefaultAuthor,
     /// A transport is registered under the name already.
     #[error("a transport named `{0}` is registered already; choose another name or remove it first")]
     NameTaken(String),

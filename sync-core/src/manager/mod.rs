@@ -1,15 +1,18 @@
 //! The manager: what an application holds. A cheap handle in front of one task, the driver, that
 //! runs the machine and performs what it asks for.
 
+mod authors;
 pub mod blobs;
 mod content;
 mod driver;
 mod error;
 mod policy;
 mod replica;
+mod settings;
 mod shared;
 mod streams;
 mod transports;
+mod waiting;
 
 use std::{
     sync::Arc,
@@ -24,6 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use error::ManagerError;
 pub use policy::DownloadPolicy;
 pub use replica::{Access, Replica, Transaction, Watch};
+pub use settings::{SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN};
 pub use shared::WallClock;
 
 use self::{
@@ -114,6 +118,7 @@ impl ManagerBuilder {
         let mut records = self.store.node_records(NodeKind::Peer).await?;
         records.extend(self.store.node_records(NodeKind::Job).await?);
         machine.handle(now, Input::Restored { records });
+        machine.handle(now, Input::CheckInterval { interval: settings::sync_interval(&*self.store).await? });
 
         let (sender, messages) = mpsc::channel(driver::QUEUE_LEN);
         let (events, _) = broadcast::channel(EVENTS_LEN);
@@ -122,7 +127,6 @@ impl ManagerBuilder {
         shared.content.policies.load(&*self.store).await?;
         for replica in self.store.replicas().await? {
             let state = self.store.state(replica).await?;
-            shared.live(replica, &state);
             machine.handle(now, Input::Changed { replica, state });
         }
         let driver = Driver::new(machine, shared.clone(), messages, sender, started, events.clone(), progress);
@@ -259,7 +263,7 @@ impl SyncManager {
             .map(|registered| TransportInfo {
                 schemes: registered.transport.schemes().iter().map(|scheme| scheme.to_string()).collect(),
                 name: registered.name,
-                addresses: registered.listening,
+                addresses: registered.listening.unwrap_or_default(),
             })
             .collect())
     }
@@ -270,14 +274,14 @@ impl SyncManager {
         let shared = &self.inner.shared;
         let (mut failed, mut started) = (Vec::new(), 0);
         for registered in self.ask(|answer| Message::Transports { answer }).await? {
-            if !registered.listening.is_empty() {
+            if registered.listening.is_some() {
                 started += 1;
                 continue;
             }
             match driver::listen(shared, &registered).await {
                 Ok(addresses) => {
                     started += 1;
-                    let name = registered.name;
+                    let (name, addresses) = (registered.name, Some(addresses));
                     self.ask(|answer| Message::Listening { name, addresses, answer }).await?;
                 }
                 Err(error) => failed.push((registered.name, error)),
@@ -293,12 +297,12 @@ impl SyncManager {
     /// Stops every listener and frees the ports; connections go on.
     pub async fn stop_accepting(&self) -> Result<(), ManagerError> {
         for registered in self.ask(|answer| Message::Transports { answer }).await? {
-            if registered.listening.is_empty() {
+            if registered.listening.is_none() {
                 continue;
             }
             registered.transport.stop_listening().await?;
             let name = registered.name;
-            self.ask(|answer| Message::Listening { name, addresses: Vec::new(), answer }).await?;
+            self.ask(|answer| Message::Listening { name, addresses: None, answer }).await?;
         }
         Ok(())
     }
@@ -332,11 +336,18 @@ impl SyncManager {
     /// A handle to a replica that is here.
     pub async fn open_replica(&self, id: ReplicaId) -> Result<Replica, ManagerError> {
         let shared = self.inner.shared.clone();
+        let live = shared.live(id, &shared.store.state(id).await?);
+        // Once more: what came in before the handle was there has woken nobody.
         let state = shared.store.state(id).await?;
-        let live = shared.live(id, &state);
         self.tell(Input::Changed { replica: id, state }).await?;
         let author = shared.key.clone();
         Ok(Replica { id, shared, live, author })
+    }
+
+    /// How many handles to a replica the application holds. At none it is out of memory: what comes
+    /// in goes to the store, and the next handle sees it.
+    pub fn open_handles(&self, id: ReplicaId) -> usize {
+        self.inner.shared.open_handles(id)
     }
 
     /// The replicas here.
@@ -506,21 +517,14 @@ impl SyncManager {
 
     /// Waits until every change here is confirmed by every peer that it is owed to.
     pub async fn flush(&self, timeout: Duration) -> Result<(), ManagerError> {
-        let mut progressed = self.inner.progressed.clone();
-        let flushed = async {
-            loop {
-                progressed.mark_unchanged();
-                let status = self.status().await?;
-                let owed = |replica: &ReplicaStatus| replica.peers.iter().any(|peer| peer.pending > 0);
-                if !status.replicas.iter().any(owed) {
-                    return Ok(());
-                }
-                progressed.changed().await.map_err(|_| ManagerError::Closed)?;
+        let owed = |replica: &ReplicaStatus| replica.peers.iter().any(|peer| peer.pending > 0);
+        match self.status_when(timeout, |status| !status.replicas.iter().any(owed)).await {
+            Ok(_) => Ok(()),
+            Err(ManagerError::TimedOut(_)) => {
+                Err(ManagerError::TimedOut("not every peer has confirmed every change; see why()".into()))
             }
-        };
-        tokio::time::timeout(timeout, flushed).await.unwrap_or_else(|_| {
-            Err(ManagerError::TimedOut("not every peer has confirmed every change; see why()".into()))
-        })
+            Err(error) => Err(error),
+        }
     }
 
     async fn report(&self) -> Result<Report, ManagerError> {

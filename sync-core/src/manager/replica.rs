@@ -13,8 +13,8 @@ use super::{
 use crate::{
     machine::Input,
     model::{
-        AuthorId, Grant, Hash, Invite, Key, MAX_INLINE_LEN, Op, Prefix, ReplicaId, Right, SecretKey, Ticket, Timestamp,
-        Value, sign_commit,
+        AuthorId, Grant, Hash, Invite, Key, MAX_INLINE_LEN, Op, Prefix, PublicKey, ReplicaId, Right, SecretKey, Ticket,
+        Timestamp, Value, sign_commit,
     },
     store::{
         Apply, ContentStatus, Imported, LogEntry, NodeKind, OnProgress, Origin, Outcome, Pin, Position, Query, Reader,
@@ -214,8 +214,31 @@ impl Replica {
 
     /// A ticket that invites to this replica, with the addresses where this node listens now.
     pub async fn share(&self, access: Access) -> Result<Ticket, ManagerError> {
-        let now = (self.shared.wall)();
         let secret = SecretKey::generate();
+        self.give(secret.public(), access).await?;
+        let state = self.state().await?;
+        let chain =
+            crate::machine::credentials(&*self.shared.store, &state.rights, secret.public(), Timestamp(0)).await?;
+        Ok(Ticket {
+            replica: self.id,
+            peer: Some(self.shared.me),
+            addresses: super::addresses(&self.shared).await?,
+            invite: Some(Invite { secret, chain }),
+        })
+    }
+
+    /// Gives a key a right, unless it has that much already.
+    pub(super) async fn entitle(&self, subject: PublicKey, access: Access) -> Result<(), ManagerError> {
+        let state = self.state().await?;
+        if self.id.0 == subject || state.rights.best_grant(&subject, access.right, (self.shared.wall)()).is_some() {
+            return Ok(());
+        }
+        self.give(subject, access).await
+    }
+
+    /// Writes a grant, signed by the owner when its key is here, and by this node otherwise.
+    async fn give(&self, subject: PublicKey, access: Access) -> Result<(), ManagerError> {
+        let now = (self.shared.wall)();
         let state = self.state().await?;
         let (issuer, parent) = match self.owner_key().await? {
             Some(owner) => (owner, None),
@@ -228,28 +251,18 @@ impl Replica {
                 (self.shared.key.clone(), Some(id))
             }
         };
-        let grant = Grant {
-            subject: secret.public(),
-            right: access.right,
-            prefix: Prefix::default(),
-            expires: access.expires,
-            parent,
-        };
-        self.with_author(issuer).grant(&grant).await?;
-        let state = self.state().await?;
-        let chain =
-            crate::machine::credentials(&*self.shared.store, &state.rights, secret.public(), Timestamp(0)).await?;
-        Ok(Ticket {
-            replica: self.id,
-            peer: Some(self.shared.me),
-            addresses: super::addresses(&self.shared).await?,
-            invite: Some(Invite { secret, chain }),
-        })
+        let grant = Grant { subject, right: access.right, prefix: Prefix::default(), expires: access.expires, parent };
+        self.with_author(issuer).grant(&grant).await
     }
 
     /// Writes a grant, signed by this handle's author.
     pub(super) async fn grant(&self, grant: &Grant) -> Result<(), ManagerError> {
-        self.commit(vec![grant.to_op(&self.author())]).await
+        // In logical time: whoever sees what is here takes the grant, wherever this device's clock stands.
+        let wall = match self.live.clock.newest() {
+            Timestamp(0) => (self.shared.wall)(),
+            _ => Timestamp(0),
+        };
+        self.commit_at(vec![grant.to_op(&self.author())], wall).await
     }
 
     /// The owner's key, when this node has it.
@@ -264,10 +277,13 @@ impl Replica {
     }
 
     pub(super) async fn commit(&self, ops: Vec<Op>) -> Result<(), ManagerError> {
-        let now = (self.shared.wall)();
-        let bundle = sign_commit(self.id, &self.author, &self.live.clock, now, ops)?;
+        self.commit_at(ops, (self.shared.wall)()).await
+    }
+
+    async fn commit_at(&self, ops: Vec<Op>, wall: Timestamp) -> Result<(), ManagerError> {
+        let bundle = sign_commit(self.id, &self.author, &self.live.clock, wall, ops)?;
         // A clock that stands far ahead of the wall, because of what was seen, never stops a write.
-        let now = now.max(bundle.seal().timestamp);
+        let now = (self.shared.wall)().max(bundle.seal().timestamp);
         let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
         let applied = self.shared.store.apply(batch).await?;
         let refused = applied.outcomes.iter().find_map(|outcome| match outcome {

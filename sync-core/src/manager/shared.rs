@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -18,7 +18,7 @@ use crate::{
 /// Reads the wall clock.
 pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// An open replica.
+/// An open replica: one that somebody has a handle to.
 #[derive(Debug)]
 pub(super) struct Live {
     pub clock: HybridClock,
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub me: PeerId,
     pub wall: WallClock,
     pub sender: mpsc::Sender<Message>,
-    live: Mutex<HashMap<ReplicaId, Arc<Live>>>,
+    live: Mutex<HashMap<ReplicaId, Weak<Live>>>,
     raised: Mutex<Vec<Obstacle>>,
     pub content: Hub,
 }
@@ -66,13 +66,21 @@ impl Shared {
         }
     }
 
-    /// The replica's clock and head; made from `state` when it is not open yet.
+    /// The replica's clock and head; made from `state` when it is not open. They go with the last handle.
     pub fn live(&self, replica: ReplicaId, state: &ReplicaState) -> Arc<Live> {
         let mut live = lock(&self.live);
-        let live = live.entry(replica).or_insert_with(|| {
-            Arc::new(Live { clock: HybridClock::new(state.newest), head: watch::Sender::new(state.head) })
-        });
-        live.clone()
+        if let Some(live) = live.get(&replica).and_then(Weak::upgrade) {
+            return live;
+        }
+        live.retain(|_, live| live.strong_count() > 0);
+        let made = Arc::new(Live { clock: HybridClock::new(state.newest), head: watch::Sender::new(state.head) });
+        live.insert(replica, Arc::downgrade(&made));
+        made
+    }
+
+    /// How many handles keep a replica open.
+    pub fn open_handles(&self, replica: ReplicaId) -> usize {
+        lock(&self.live).get(&replica).map_or(0, Weak::strong_count)
     }
 
     /// Forgets a replica that is gone.
@@ -83,7 +91,7 @@ impl Shared {
     /// Takes note of a newer state: the clock moves, watchers wake.
     pub fn observe(&self, state: &ReplicaState) {
         self.content.changed();
-        let Some(live) = lock(&self.live).get(&state.rights.replica()).cloned() else { return };
+        let Some(live) = lock(&self.live).get(&state.rights.replica()).and_then(Weak::upgrade) else { return };
         live.clock.observe(state.newest);
         live.head.send_if_modified(|head| {
             let newer = state.head > *head;

@@ -12,7 +12,8 @@ use crate::{
 pub(super) struct Registered {
     pub name: String,
     pub transport: Arc<dyn SyncTransport>,
-    pub listening: Vec<PeerAddress>,
+    /// Where, while it listens; a transport that only dials listens nowhere.
+    pub listening: Option<Vec<PeerAddress>>,
 }
 
 /// The registered transports, in the order of registration: that is their priority.
@@ -39,10 +40,9 @@ impl Transports {
 
     pub fn addresses(&self) -> Vec<PeerAddress> {
         // Round robin over transports, so that a limit on addresses leaves some of each.
-        let longest = self.0.iter().map(|registered| registered.listening.len()).max().unwrap_or(0);
-        (0..longest)
-            .flat_map(|nth| self.0.iter().filter_map(move |registered| registered.listening.get(nth).cloned()))
-            .collect()
+        let listening: Vec<_> = self.0.iter().filter_map(|registered| registered.listening.as_ref()).collect();
+        let longest = listening.iter().map(|addresses| addresses.len()).max().unwrap_or(0);
+        (0..longest).flat_map(|nth| listening.iter().filter_map(move |addresses| addresses.get(nth).cloned())).collect()
     }
 
     /// The transports that dial addresses of this scheme, best first.
@@ -69,7 +69,7 @@ impl Transports {
 
 /// Dials over each route in turn until one answers.
 pub(super) async fn dial(
-    routes: Vec<(String, Arc<dyn SyncTransport>)>,
+    routes: Vec<Named>,
     address: &PeerAddress,
 ) -> Result<(String, Box<dyn Connection>), TransportError> {
     let mut last = None;

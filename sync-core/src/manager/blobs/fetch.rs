@@ -62,7 +62,7 @@ pub trait WantFilter: Send + Sync + 'static {
 /// Gets what is wanted. Dropped, it stops; downloads stay at their last checkpoint.
 pub struct Fetcher {
     shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 struct Shared {
@@ -112,7 +112,7 @@ impl Fetcher {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).finish(to_finish));
         tasks.spawn(Arc::clone(&shared).checkpoint());
-        Self { shared, _tasks: tasks }
+        Self { shared, tasks: Mutex::new(tasks) }
     }
 
     /// There may be new wants.
@@ -141,6 +141,8 @@ impl Fetcher {
     pub async fn close(&self) {
         self.checkpoint().await;
         self.shared.active().clear();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 
     /// Fetches from a peer over `stream` until the stream ends. What was claimed and did not come

@@ -1,0 +1,279 @@
+//! Peers that speak garbage, nothing, too much, or another version: only their own link ends.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use sync_core::{
+    PeerAddress,
+    machine::{
+        Event, Role, SyncOutcome, Transcript,
+        limits::{HANDSHAKE_DEADLINE, MAX_FRAME_LEN},
+        wire::{Hello, Message, StreamKind},
+    },
+    manager::SyncManager,
+    model::{PeerId, ReplicaId, SecretKey},
+    store::StoreId,
+    transport::{ByteStream, Connection, Incoming, SyncTransport, TransportError},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::common::*;
+
+on_every_wire! {
+    b77_garbage_floods_and_huge_claims_end_their_own_link_only
+    b77_a_peer_with_a_name_that_breaks_the_protocol_loses_its_link_only
+    b78_a_silent_or_dripping_peer_holds_nothing_but_its_own_link
+    b79_another_version_is_an_error_that_names_both
+}
+
+/// What a hostile node dials with.
+struct Hostile {
+    transport: Arc<dyn SyncTransport>,
+    key: SecretKey,
+}
+
+impl Hostile {
+    async fn new(world: &World) -> Self {
+        Self { transport: world.transport(world.wire, "hostile").await, key: SecretKey::generate() }
+    }
+
+    async fn dial(&self, victim: &SyncManager) -> Box<dyn Connection> {
+        self.transport.dial(&victim.addresses().await.unwrap()[0]).await.unwrap()
+    }
+
+    async fn control(&self, connection: &dyn Connection) -> ByteStream {
+        let mut stream = connection.open().await.unwrap();
+        stream.write_all(&[StreamKind::Control as u8]).await.unwrap();
+        stream
+    }
+
+    fn hello(&self, oldest: u16, newest: u16) -> Bytes {
+        let peer = PeerId(self.key.public());
+        let store = StoreId([7; 16]);
+        let (nonce, addresses) = ([3; 32], Vec::new());
+        Message::Hello(Hello { oldest, newest, peer, store, incarnation: 1, nonce, addresses }).encode()
+    }
+
+    /// Shakes hands as a node should.
+    async fn shake(&self, connection: &dyn Connection) -> ByteStream {
+        let mut control = self.control(connection).await;
+        let hello = self.hello(1, 1);
+        send(&mut control, &hello).await.unwrap();
+        let acceptor = receive(&mut control).await.unwrap();
+        let transcript = Transcript { dialer: hello, acceptor, binding: connection.channel_binding() };
+        let proof = transcript.prove(&self.key, Role::Dialer);
+        send(&mut control, &Message::Proof(proof).encode()).await.unwrap();
+        let proof = receive(&mut control).await.unwrap();
+        assert!(matches!(Message::decode(proof), Ok(Some(Message::Proof(_)))));
+        control
+    }
+}
+
+async fn send(stream: &mut ByteStream, frame: &[u8]) -> std::io::Result<()> {
+    stream.write_all(&u32::try_from(frame.len()).unwrap().to_be_bytes()).await?;
+    stream.write_all(frame).await?;
+    stream.flush().await
+}
+
+async fn receive(stream: &mut ByteStream) -> std::io::Result<Bytes> {
+    let len = stream.read_u32().await?;
+    let mut frame = vec![0; len as usize];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame.into())
+}
+
+/// That the victim ends the connection.
+async fn ends(what: &str, connection: &dyn Connection) {
+    soon(&format!("the victim ends the link: {what}"), connection.closed()).await;
+}
+
+/// That the honest pair never noticed anything.
+async fn unharmed(pair: &Pair, events: &mut tokio::sync::broadcast::Receiver<Event>) {
+    fill(&pair.left, "still ", 3).await;
+    fill(&pair.right, "here ", 3).await;
+    equal(&[&pair.left, &pair.right]).await;
+    let down = past(events).into_iter().find(|event| *event == Event::PeerDown { peer: pair.b.node_id() });
+    assert!(down.is_none(), "the honest link never ended");
+}
+
+async fn b77_garbage_floods_and_huge_claims_end_their_own_link_only(world: World) {
+    let pair = pair(&world).await;
+    let mut events = pair.a.events();
+    let hostile = Hostile::new(&world).await;
+    let mut random = sync_core::testing::random::Random::new(77);
+    let noise: Vec<u8> = (0..200_000).map(|_| random.bits() as u8).collect();
+    let mutated = {
+        let mut hello = hostile.hello(1, 1).to_vec();
+        let last = hello.len() - 1;
+        hello[last] = 0xff;
+        let mut bytes = u32::try_from(hello.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(hello);
+        bytes
+    };
+    let unasked = {
+        let frame = Message::Ping(1).encode();
+        let mut bytes = u32::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend_from_slice(&frame);
+        bytes
+    };
+    let cases: [(&str, Vec<u8>); 7] = [
+        ("noise", [&[0], &noise[..]].concat()),
+        ("a length of all ones", vec![0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]),
+        ("a frame of no bytes", vec![0, 0, 0, 0, 0]),
+        ("a frame over the limit before the proof", vec![0, 0, 0, 0xff, 0xff, 1]),
+        ("an unknown kind of stream", vec![99, 1, 2, 3]),
+        ("a mutated hello", [vec![0], mutated].concat()),
+        ("a ping before the handshake", [vec![0], unasked].concat()),
+    ];
+    for (what, bytes) in cases {
+        let connection = hostile.dial(&pair.a).await;
+        let mut stream = connection.open().await.unwrap();
+        // It may be cut off in the middle of it.
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.flush().await;
+        ends(what, &*connection).await;
+    }
+    unharmed(&pair, &mut events).await;
+}
+
+async fn b77_a_peer_with_a_name_that_breaks_the_protocol_loses_its_link_only(world: World) {
+    let pair = pair(&world).await;
+    let mut events = pair.a.events();
+    let hostile = Hostile::new(&world).await;
+    let id = pair.id();
+    let entries = |replica: ReplicaId| {
+        let mut frame = vec![19];
+        frame.extend([0; 4]);
+        frame.extend(replica.as_bytes());
+        frame.extend(vec![0xee; 1000]);
+        frame
+    };
+    let cases: [(&str, StreamKind, Vec<Vec<u8>>); 5] = [
+        ("entries without an Open", StreamKind::Session, vec![entries(id)]),
+        ("a mark without an Open", StreamKind::Session, vec![vec![20, 0, 0, 0, 0]]),
+        ("a frame of one MiB of noise", StreamKind::Session, vec![vec![16; MAX_FRAME_LEN]]),
+        ("a second control stream", StreamKind::Control, vec![Message::Ping(1).encode().to_vec()]),
+        ("a malformed message", StreamKind::Session, vec![vec![16, 1, 2]]),
+    ];
+    for (what, kind, frames) in cases {
+        let connection = hostile.dial(&pair.a).await;
+        let _control = hostile.shake(&*connection).await;
+        let mut stream = connection.open().await.unwrap();
+        stream.write_all(&[kind as u8]).await.unwrap();
+        for frame in frames {
+            let _ = send(&mut stream, &frame).await;
+        }
+        ends(what, &*connection).await;
+    }
+    // Messages of unknown kinds are skipped, any number of them, and pings still answered.
+    let connection = hostile.dial(&pair.a).await;
+    let mut control = hostile.shake(&*connection).await;
+    for _ in 0..10_000 {
+        send(&mut control, &[200, 1, 2, 3]).await.unwrap();
+    }
+    send(&mut control, &Message::Ping(42).encode()).await.unwrap();
+    let answered = async {
+        loop {
+            if let Ok(Some(Message::Pong(42))) = Message::decode(receive(&mut control).await.unwrap()) {
+                return;
+            }
+        }
+    };
+    soon("the ping is answered", answered).await;
+    // Streams without a word: they come and go, and the session of the honest is served.
+    let mut streams = Vec::new();
+    for _ in 0..60 {
+        let Ok(Ok(mut stream)) = timeout(Duration::from_secs(1), connection.open()).await else { break };
+        let _ = timeout(Duration::from_secs(1), stream.write_all(&[StreamKind::Session as u8])).await;
+        streams.push(stream);
+    }
+    unharmed(&pair, &mut events).await;
+}
+
+async fn b78_a_silent_or_dripping_peer_holds_nothing_but_its_own_link(world: World) {
+    let pair = pair(&world).await;
+    let mut events = pair.a.events();
+    let hostile = Hostile::new(&world).await;
+    let silent = hostile.dial(&pair.a).await;
+    let half = hostile.dial(&pair.a).await;
+    let mut stream = hostile.control(&*half).await;
+    send(&mut stream, &hostile.hello(1, 1)).await.unwrap();
+    let dripping = hostile.dial(&pair.a).await;
+    let mut drip = hostile.control(&*dripping).await;
+    let dropped = async {
+        // A byte a second of a frame that is never whole.
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        for byte in [0, 0, 1, 0].into_iter().chain(std::iter::repeat(7)) {
+            ticks.tick().await;
+            if drip.write_all(&[byte]).await.is_err() || drip.flush().await.is_err() {
+                return;
+            }
+        }
+    };
+    let began = tokio::time::Instant::now();
+    unharmed(&pair, &mut events).await;
+    let all = async {
+        tokio::select! {
+            () = async { tokio::join!(silent.closed(), half.closed(), dripping.closed()); } => {}
+            () = async { dropped.await; std::future::pending::<()>().await } => {}
+        }
+    };
+    soon("each is cut off", all).await;
+    assert!(began.elapsed() < HANDSHAKE_DEADLINE + Duration::from_secs(7), "{:?}", began.elapsed());
+    unharmed(&pair, &mut events).await;
+}
+
+/// A transport whose connections lead to a node that speaks version 9 only.
+#[derive(Debug)]
+struct FromTheFuture {
+    inner: Arc<dyn SyncTransport>,
+}
+
+#[async_trait::async_trait]
+impl SyncTransport for FromTheFuture {
+    fn schemes(&self) -> &[&'static str] {
+        self.inner.schemes()
+    }
+    async fn dial(&self, address: &PeerAddress) -> Result<Box<dyn Connection>, TransportError> {
+        self.inner.dial(address).await
+    }
+    async fn listen(&self, incoming: Incoming) -> Result<Vec<PeerAddress>, TransportError> {
+        self.inner.listen(incoming).await
+    }
+    async fn stop_listening(&self) -> Result<(), TransportError> {
+        self.inner.stop_listening().await
+    }
+    async fn close(&self) {
+        self.inner.close().await
+    }
+}
+
+async fn b79_another_version_is_an_error_that_names_both(world: World) {
+    let a = world.node("a").await;
+    let replica = a.create_replica().await.unwrap();
+    let hostile = Hostile::new(&world).await;
+    // It dials us: its link ends.
+    let connection = hostile.dial(&a).await;
+    let mut control = hostile.control(&*connection).await;
+    send(&mut control, &hostile.hello(8, 9)).await.unwrap();
+    ends("version 9", &*connection).await;
+    // We dial it: the error names both versions.
+    let future = FromTheFuture { inner: world.transport(world.wire, "future").await };
+    let (incoming, mut accepted) = Incoming::channel();
+    let address = future.listen(incoming).await.unwrap().remove(0);
+    let answering = tokio::spawn(async move {
+        let connection = accepted.recv().await.unwrap();
+        let mut control = connection.accept().await.unwrap();
+        assert_eq!(control.read_u8().await.unwrap(), StreamKind::Control as u8);
+        let _hello = receive(&mut control).await.unwrap();
+        send(&mut control, &hostile.hello(8, 9)).await.unwrap();
+        connection.closed().await;
+    });
+    let report = a.sync_with(address, replica.id(), LONG).await.unwrap();
+    let SyncOutcome::Unreachable(error) = report.outcome else { panic!("{report:?}") };
+    assert!(error.contains("8 to 9") && error.contains("1 to 1"), "{error}");
+    soon("the other end hears of it", answering).await.unwrap();
+}

@@ -1,0 +1,387 @@
+//! Jobs, peers and status: what is owed to whom, and what a node tells about it.
+
+use std::time::{Duration, Instant};
+
+use sync_core::{
+    PeerAddress,
+    machine::{Event, PeerState, SyncOutcome},
+    manager::{Access, ManagerError, SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN, SyncManager},
+    model::{PeerId, SecretKey},
+    store::NodeKind,
+};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::common::*;
+
+everywhere! {
+    b38_a_commit_succeeds_with_no_transport_or_the_peer_down_and_is_pushed_when_it_can_be
+    b39_a_job_survives_a_node_that_just_vanishes
+}
+
+on_every_wire! {
+    b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer
+    b9_what_is_no_address_or_nobodys_is_an_error_within_the_deadline
+    b40_flush_is_ok_only_when_everything_was_confirmed
+    b42_peers_are_added_named_blocked_removed_and_remembered
+    b43_status_tells_the_truth
+}
+
+async fn b38_a_commit_succeeds_with_no_transport_or_the_peer_down_and_is_pushed_when_it_can_be(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    a.flush(LONG).await.unwrap();
+    a.remove_transport(world.wire.name()).await.unwrap();
+    left.put("no transport", "1").await.unwrap();
+    let owed = peer_is(&a, left.id(), b.node_id(), "the change is owed", |peer| peer.pending == 1).await;
+    assert!(!owed.synced);
+    b.shutdown(LONG).await.unwrap();
+    drop((b, right));
+    world.register(&a, world.wire.name(), world.wire, "a").await;
+    a.accept_connections().await.unwrap();
+    left.put("peer down", "2").await.unwrap();
+    let b = world.node("b").await;
+    let right = b.open_replica(left.id()).await.unwrap();
+    reads(&right, "peer down", "2").await;
+    assert_eq!(value(&right, "no transport").await.unwrap(), b"1");
+    a.flush(LONG).await.unwrap();
+}
+
+async fn b39_a_job_survives_a_node_that_just_vanishes(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    let (id, peer) = (left.id(), b.node_id());
+    a.flush(LONG).await.unwrap();
+    b.shutdown(LONG).await.unwrap();
+    drop((b, right));
+    left.put("k", "v").await.unwrap();
+    // No shutdown, no flush: the last handle goes.
+    let store = std::sync::Arc::downgrade(a.store());
+    drop((a, left));
+    soon("the node ends", async {
+        while store.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let a = world.node("a").await;
+    let owed = peer_status(&a, id, peer).await.expect("the job is remembered");
+    assert_eq!(owed.pending, 1, "{owed:?}");
+    // The peer returns and nobody tells A: it is pushed to at once.
+    let b = world.node("b").await;
+    let right = b.open_replica(id).await.unwrap();
+    reads(&right, "k", "v").await;
+    a.flush(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn b39_retries_go_on_by_schedule_and_at_once_when_told() {
+    let world = World::new(Wire::Quic, Keep::Memory);
+    let a = world.node("a").await;
+    let left = a.create_replica().await.unwrap();
+    let nobody = PeerId(SecretKey::generate().public());
+    a.add_peer(nobody, vec![Wire::Quic.dead_address()]).await.unwrap();
+    a.subscribe(left.id(), nobody).await.unwrap();
+    let waits = peer_is(&a, left.id(), nobody, "it waits for its next try", |peer| {
+        peer.state == PeerState::Backoff && peer.next_try_ms.is_some() && peer.last_error.is_some()
+    })
+    .await;
+    assert!(waits.next_try_ms.unwrap() <= 60_100);
+    let why = a.why().await.unwrap();
+    let obstacle = why.iter().find(|obstacle| obstacle.subject.contains(&nobody.short())).unwrap();
+    assert!(obstacle.cause.contains("quic://127.0.0.1"), "{obstacle:?}");
+    assert!(obstacle.next_try.is_some() && !obstacle.advice.is_empty(), "{obstacle:?}");
+    a.retry_now().await.unwrap();
+    peer_is(&a, left.id(), nobody, "it is tried again", |peer| peer.state != PeerState::Parked).await;
+}
+
+async fn b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let left = a.create_replica().await.unwrap();
+    let mut ticket = left.share(Access::READ).await.unwrap();
+    // One that swallows everything, one that refuses, one that nobody here can dial; the good one comes last.
+    let silent_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let black_hole = match world.wire {
+        Wire::Memory => {
+            let _listener = world.node("hole").await;
+            world.network.freeze("hole");
+            "mem:hole".to_string()
+        }
+        Wire::Quic => format!("quic://{}", silent_udp.local_addr().unwrap()),
+        Wire::Http => format!("http://{}", silent_tcp.local_addr().unwrap()),
+        Wire::Iroh => format!("iroh:{}?ip={}", a.node_id(), silent_udp.local_addr().unwrap()),
+    };
+    let bad = [black_hole.parse().unwrap(), world.wire.dead_address(), "pigeon:loft".parse().unwrap()];
+    ticket.addresses.splice(0..0, bad);
+    let began = Instant::now();
+    let joined = b.join(ticket).await.unwrap();
+    b.wait_synced(joined.id(), a.node_id(), LONG).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+async fn b9_what_is_no_address_or_nobodys_is_an_error_within_the_deadline(world: World) {
+    let a = world.node("a").await;
+    let left = a.create_replica().await.unwrap();
+    assert!("no address".parse::<PeerAddress>().is_err());
+    let scheme = world.wire.scheme();
+    let malformed: PeerAddress = format!("{scheme}:?what=").parse().unwrap_or_else(|_| "pigeon:x".parse().unwrap());
+    for address in [malformed, world.wire.dead_address()] {
+        let report = soon("an answer", a.sync_with(address.clone(), left.id(), LONG)).await.unwrap();
+        let SyncOutcome::Unreachable(error) = report.outcome else { panic!("{address}: {report:?}") };
+        assert!(!error.is_empty());
+    }
+}
+
+async fn b40_flush_is_ok_only_when_everything_was_confirmed(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    fill(&left, "k", 100).await;
+    a.flush(LONG).await.unwrap();
+    assert_eq!(right.state().await.unwrap().root, left.state().await.unwrap().root);
+    let mut events = a.events();
+    b.shutdown(LONG).await.unwrap();
+    event(&mut events, "a sees it", |event| matches!(event, Event::PeerDown { .. })).await;
+    left.put("more", "x").await.unwrap();
+    let error = a.flush(Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, ManagerError::TimedOut(_)), "{error}");
+    assert!(error.is_temporary());
+    // It is no try of its own: the job goes on as it was.
+    assert_eq!(peer_status(&a, left.id(), b.node_id()).await.unwrap().pending, 1);
+}
+
+#[tokio::test]
+async fn b41_zero_and_absurd_intervals_are_refused_and_the_periodic_sync_keeps_to_a_good_one() {
+    let world = World::new(Wire::Memory, Keep::Redb);
+    let Pair { a, b, left, right } = pair(&world).await;
+    let default = a.sync_interval().await.unwrap();
+    for absurd in [Duration::ZERO, Duration::from_millis(1), SYNC_INTERVAL_MAX + Duration::from_secs(1), Duration::MAX]
+    {
+        let error = a.set_sync_interval(absurd).await.unwrap_err();
+        assert!(matches!(&error, ManagerError::Setting(what) if what.contains("choose")), "{error}");
+    }
+    assert_eq!(a.sync_interval().await.unwrap(), default);
+    a.flush(LONG).await.unwrap();
+    let messages = async || peer_status(&a, left.id(), b.node_id()).await.unwrap().traffic.messages;
+    let before = messages().await;
+    a.set_sync_interval(SYNC_INTERVAL_MIN).await.unwrap();
+    let began = Instant::now();
+    a.status_when(LONG, |status| status.replicas[0].peers[0].traffic.messages >= before + 4).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(1900), "two rounds take two intervals: {:?}", began.elapsed());
+    a.shutdown(LONG).await.unwrap();
+    drop((a, left));
+    let a = world.node("a").await;
+    assert_eq!(a.sync_interval().await.unwrap(), SYNC_INTERVAL_MIN, "it is kept");
+    drop(right);
+}
+
+async fn b42_peers_are_added_named_blocked_removed_and_remembered(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    let (peer, id) = (b.node_id(), left.id());
+    let addresses = b.addresses().await.unwrap();
+    for _ in 0..2 {
+        a.add_peer(peer, addresses.clone()).await.unwrap();
+        a.rename_peer(peer, "laptop").await.unwrap();
+    }
+    let known = async |node: &SyncManager| node.peers().await.unwrap().into_iter().find(|known| known.id == peer);
+    let info = known(&a).await.unwrap();
+    assert_eq!((info.name.as_str(), info.blocked), ("laptop", false));
+    assert!(addresses.iter().all(|address| info.addresses.contains(address)));
+    // Blocked: its link ends, and it is refused when it comes.
+    let mut events = b.events();
+    a.block_peer(peer).await.unwrap();
+    a.block_peer(peer).await.unwrap();
+    event(&mut events, "b is cut", |event| matches!(event, Event::PeerDown { .. })).await;
+    left.put("secret", "x").await.unwrap();
+    let report = b.sync_with(a.node_id(), id, Duration::from_millis(700)).await.unwrap();
+    assert!(report.outcome != SyncOutcome::Synced, "{report:?}");
+    assert_eq!(value(&right, "secret").await, None);
+    assert_eq!(peer_status(&a, id, peer).await.unwrap().state, PeerState::Parked);
+    a.shutdown(LONG).await.unwrap();
+    drop((a, left));
+    let a = world.node("a").await;
+    let info = known(&a).await.unwrap();
+    assert_eq!((info.name.as_str(), info.blocked), ("laptop", true), "remembered");
+    a.unblock_peer(peer).await.unwrap();
+    reads(&right, "secret", "x").await;
+    // Removed: nothing of it is left; it can be added again.
+    a.remove_peer(peer).await.unwrap();
+    a.remove_peer(peer).await.unwrap();
+    a.status_when(LONG, |status| status.replicas[0].peers.is_empty() || status.replicas[0].peers[0].id == peer)
+        .await
+        .unwrap();
+    b.stop_accepting().await.unwrap();
+    b.remove_transport(world.wire.name()).await.unwrap();
+    a.remove_peer(peer).await.unwrap();
+    assert!(known(&a).await.is_none());
+    let jobs = a.store().node_records(NodeKind::Job).await.unwrap();
+    assert!(jobs.is_empty(), "{jobs:?}");
+    world.register(&b, "again", world.wire, "b again").await;
+    b.accept_connections().await.unwrap();
+    a.add_peer(peer, b.addresses().await.unwrap()).await.unwrap();
+    a.subscribe(id, peer).await.unwrap();
+    a.wait_synced(id, peer, LONG).await.unwrap();
+}
+
+async fn b43_status_tells_the_truth(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let left = a.create_replica().await.unwrap();
+    fill(&left, "k", 10).await;
+    let status = a.status().await.unwrap();
+    assert_eq!(status.node_id, a.node_id());
+    assert_eq!(status.addresses, a.addresses().await.unwrap());
+    let root = left.state().await.unwrap().root;
+    assert_eq!((status.replicas[0].entries, status.replicas[0].root), (root.count, root.hash));
+    assert!(status.replicas[0].peers.is_empty());
+    let right = join(&left, &b, Access::WRITE).await;
+    let live = peer_is(&b, left.id(), a.node_id(), "synced", |peer| peer.synced && peer.last_synced.is_some()).await;
+    assert_eq!((live.state, live.pending, live.refused), (PeerState::Live, 0, 0));
+    assert_eq!(live.transport.as_deref(), Some(world.wire.name()));
+    assert!(live.address.is_some(), "b has dialled");
+    assert!(live.last_error.is_none() && live.next_try_ms.is_none());
+    assert!(a.why().await.unwrap().is_empty() && b.why().await.unwrap().is_empty());
+    let accepted = peer_is(&a, left.id(), b.node_id(), "synced", |peer| peer.synced).await;
+    assert!(accepted.address.is_none(), "a was dialled");
+    // The peer goes: the last success stays, the error and the next try are told.
+    a.shutdown(LONG).await.unwrap();
+    right.put("more", "x").await.unwrap();
+    let gone = peer_is(&b, left.id(), a.node_id(), "it waits", |peer| {
+        peer.state == PeerState::Backoff && peer.next_try_ms.is_some() && peer.last_error.is_some()
+    })
+    .await;
+    assert_eq!((gone.synced, gone.pending), (false, 1), "{gone:?}");
+    assert!(gone.last_synced >= live.last_synced);
+    assert!(!b.why().await.unwrap().is_empty());
+    // An address can be added and the sync waited for, with a deadline.
+    let error = b.wait_synced(right.id(), a.node_id(), Duration::from_millis(300)).await.unwrap_err();
+    assert!(error.is_temporary(), "{error}");
+    drop((a, left));
+    let a = world.node("a").await;
+    b.add_peer(a.node_id(), a.addresses().await.unwrap()).await.unwrap();
+    b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn b44_enabling_twice_changes_nothing_and_one_replicas_setting_leaves_the_others_alone() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let (one, two) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    fill(&one, "k", 5).await;
+    // Enabling after there is data picks it up.
+    let (b_one, b_two) = (join(&one, &b, Access::WRITE).await, join(&two, &b, Access::WRITE).await);
+    let mut events = b.events();
+    for _ in 0..3 {
+        b.subscribe(one.id(), a.node_id()).await.unwrap();
+    }
+    b.sync_with(a.node_id(), one.id(), LONG).await.unwrap();
+    assert!(!past(&mut events).iter().any(|event| matches!(event, Event::SyncStarted { .. })), "no new session");
+    assert_eq!(b.status().await.unwrap().replicas.iter().map(|replica| replica.peers.len()).sum::<usize>(), 2);
+    b.unsubscribe(one.id(), a.node_id()).await.unwrap();
+    two.put("still", "here").await.unwrap();
+    reads(&b_two, "still", "here").await;
+    assert_eq!(b.live_peers(two.id()).await.unwrap(), [a.node_id()]);
+    drop(b_one);
+}
+
+#[tokio::test]
+async fn b45_settings_are_kept_by_name_and_missing_means_default() {
+    let world = World::new(Wire::Memory, Keep::Redb);
+    let a = world.node("a").await;
+    assert_eq!(a.setting("theme").await.unwrap(), None);
+    a.set_setting("theme", Some("dark".into())).await.unwrap();
+    a.set_setting("transport/office", Some("10.0.0.1".into())).await.unwrap();
+    a.set_setting("incarnation", Some("mine".into())).await.unwrap();
+    a.set_setting("gone", Some("x".into())).await.unwrap();
+    a.set_setting("gone", None).await.unwrap();
+    a.shutdown(LONG).await.unwrap();
+    drop(a);
+    let a = world.node("a").await;
+    assert_eq!(a.setting("theme").await.unwrap().unwrap(), "dark");
+    assert_eq!(a.setting("transport/office").await.unwrap().unwrap(), "10.0.0.1");
+    assert_eq!(a.setting("incarnation").await.unwrap().unwrap(), "mine", "apart from the node's own");
+    assert_eq!(a.setting("gone").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn b48_events_tell_what_happens_each_once() {
+    let world = World::new(Wire::Quic, Keep::Memory);
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let left = a.create_replica().await.unwrap();
+    let mut events = b.events();
+    let right = join(&left, &b, Access::WRITE).await;
+    b.flush(LONG).await.unwrap();
+    let (id, peer) = (left.id(), a.node_id());
+    let seen = past(&mut events);
+    let count = |wanted: &dyn Fn(&Event) -> bool| seen.iter().filter(|event| wanted(event)).count();
+    assert_eq!(
+        count(&|event| matches!(event, Event::PeerUp { peer: up, transport } if *up == peer && transport == "quic")),
+        1
+    );
+    // Every start ends exactly once: the first session ends when rights arrive, the last one in equal roots.
+    let ends = |event: &Event| matches!(event, Event::Synced { .. } | Event::SyncFailed { .. });
+    let started = |event: &Event| matches!(event, Event::SyncStarted { .. });
+    assert_eq!(count(&started), count(&ends), "{seen:?}");
+    assert!(count(&started) >= 1);
+    let mut events = b.events();
+    right.put("mine", "1").await.unwrap();
+    let written = event(&mut events, "a local insert", |event| matches!(event, Event::Written { .. })).await;
+    assert_eq!(written, Event::Written { replica: id, entries: 1 });
+    fill(&left, "k", 3).await;
+    let received = event(&mut events, "a remote insert", |event| matches!(event, Event::Received { .. })).await;
+    assert_eq!(received, Event::Received { replica: id, peer, entries: 3 });
+    event(&mut events, "the roots are equal", |event| matches!(event, Event::Synced { .. })).await;
+    b.flush(LONG).await.unwrap();
+    a.shutdown(LONG).await.unwrap();
+    event(&mut events, "the peer goes", |event| *event == Event::PeerDown { peer }).await;
+}
+
+#[tokio::test]
+async fn b35_a_slow_listener_lags_and_delays_nobody() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let Pair { a, b, left, right } = pair(&world).await;
+    let mut slow = a.events();
+    // A watch that nobody reads for a long time.
+    let mut watch = left.watch("", left.head());
+    for n in 0..1500 {
+        left.put(format!("{n:04}"), "x").await.unwrap();
+    }
+    equal(&[&left, &right]).await;
+    a.flush(LONG).await.unwrap();
+    let lost = soon("the slow listener hears that it lags", async {
+        loop {
+            match slow.recv().await {
+                Err(RecvError::Lagged(lost)) => return lost,
+                Ok(_) => {}
+                Err(RecvError::Closed) => panic!("the manager lives"),
+            }
+        }
+    })
+    .await;
+    assert!(lost > 0);
+    slow.recv().await.expect("it goes on after that");
+    // The watch missed nothing: it reads the log.
+    for n in 0..1500 {
+        assert_eq!(&watch.next().await.unwrap().entry.op.key_bytes()[..], format!("{n:04}").as_bytes());
+    }
+    drop(b);
+}
+
+#[tokio::test]
+async fn b49_one_dead_silent_or_refusing_peer_never_stops_the_others() {
+    let world = World::new(Wire::Quic, Keep::Memory);
+    let Pair { a, b, left, right } = pair(&world).await;
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let holes = [format!("quic://{}", silent.local_addr().unwrap()).parse().unwrap(), Wire::Quic.dead_address()];
+    for hole in holes {
+        let nobody = PeerId(SecretKey::generate().public());
+        a.add_peer(nobody, vec![hole]).await.unwrap();
+        a.subscribe(left.id(), nobody).await.unwrap();
+    }
+    // A command that fails, too.
+    assert!(a.open_replica(sync_core::model::ReplicaId(SecretKey::generate().public())).await.is_err());
+    let mut slowest = Duration::ZERO;
+    for n in 0..100 {
+        let began = Instant::now();
+        left.put("k", format!("{n}")).await.unwrap();
+        reads(&right, "k", &n.to_string()).await;
+        slowest = slowest.max(began.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert_eq!(a.live_peers(left.id()).await.unwrap(), [b.node_id()]);
+}

@@ -1,0 +1,14 @@
+//! The behaviours of Syncline through its public door, over every transport and store to which they apply.
+//! A test's name begins with the number of the behaviour that it shows.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+mod contents;
+mod failover;
+mod hostile;
+mod jobs;
+mod local;
+mod registry;
+mod rights;
+mod sync;

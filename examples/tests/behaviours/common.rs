@@ -42,7 +42,6 @@ pub enum Wire {
 
 impl Wire {
     pub const ALL: [Self; 4] = [Self::Memory, Self::Quic, Self::Iroh, Self::Http];
-    pub const REAL: [Self; 3] = [Self::Quic, Self::Iroh, Self::Http];
 
     pub fn name(self) -> &'static str {
         match self {

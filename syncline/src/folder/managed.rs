@@ -32,7 +32,14 @@ pub struct ManagedReplica {
     replica: Replica,
     store: Arc<dyn ReplicaStore>,
     /// Prefix deletions: the newest of each prefix. They are few, and no query by key shows them.
-    prefixes: Mutex<HashMap<Bytes, VersionId>>,
+    prefixes: Mutex<Prefixes>,
+}
+
+/// The prefix deletions of the change log up to a position.
+#[derive(Debug, Default)]
+struct Prefixes {
+    newest: HashMap<Bytes, VersionId>,
+    read: Position,
 }
 
 impl From<ManagerError> for ReplicaError {
@@ -58,27 +65,45 @@ impl ManagedReplica {
     async fn log(&self, since: Position, limit: usize) -> Result<Vec<LogEntry>, ReplicaError> {
         let answer = self.store.log(self.replica.id(), since, limit).await;
         let entries = answer.map_err(|error| ReplicaError::Failed(error.to_string()))?;
+        let mut prefixes = self.prefixes.lock().expect("nobody panics with the prefixes");
         for entry in &entries {
             if let Op::DeletePrefix { prefix } = &entry.entry.op {
-                let mut prefixes = self.prefixes.lock().expect("nobody panics with the prefixes");
-                let newest = prefixes.entry(prefix.as_bytes().clone()).or_insert(id_of(entry));
+                let newest = prefixes.newest.entry(prefix.as_bytes().clone()).or_insert(id_of(entry));
                 *newest = (*newest).max(id_of(entry));
             }
         }
+        if let Some(last) = entries.last().filter(|_| since <= prefixes.read) {
+            prefixes.read = prefixes.read.max(last.position);
+        }
+        drop(prefixes);
         Ok(entries)
+    }
+
+    /// Reads what the change log has of prefix deletions by now; mostly nothing.
+    async fn read_prefixes(&self) -> Result<(), ReplicaError> {
+        loop {
+            let since = self.prefixes.lock().expect("nobody panics with the prefixes").read;
+            if self.log(since, PAGE).await?.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     fn add_prefix_deletions(&self, key: &FileKey, builder: &mut ViewBuilder) {
         let prefixes = self.prefixes.lock().expect("nobody panics with the prefixes");
-        for (prefix, id) in prefixes.iter() {
+        for (prefix, id) in &prefixes.newest {
             if key.as_bytes().starts_with(prefix) {
                 builder.deletion(*id);
             }
         }
     }
 
-    /// What is held for a file.
+    /// What is held for a file; deletions by prefix are not looked for.
     pub async fn view(&self, key: &FileKey) -> Result<View, ReplicaError> {
+        Ok(self.builder(key).await?.build(self.replica.author()))
+    }
+
+    async fn builder(&self, key: &FileKey) -> Result<ViewBuilder, ReplicaError> {
         let exact = Query {
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             select: Select::All,
@@ -87,11 +112,11 @@ impl ManagedReplica {
         };
         let companions = Query { prefix: key.companions().into(), select: Select::All, ..Query::default() };
         let mut builder = ViewBuilder::default();
+        // In this order: what came with a value or a deletion is there when that was seen.
         for entry in self.query(exact).await?.into_iter().chain(self.query(companions).await?) {
             add(&mut builder, &entry);
         }
-        self.add_prefix_deletions(key, &mut builder);
-        Ok(builder.build(self.replica.author()))
+        Ok(builder)
     }
 
     /// This node's entry at a key.
@@ -185,11 +210,18 @@ impl FolderReplica for ManagedReplica {
     }
 
     async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError> {
-        let mut views = Vec::with_capacity(keys.len());
+        let mut builders = Vec::with_capacity(keys.len());
         for key in keys {
-            views.push(self.view(key).await?);
+            builders.push(self.builder(key).await?);
         }
-        Ok(views)
+        // After the values: one that is gone was deleted by something that is found now. The other way round
+        // a deletion in between would look like a value that vanished, and would be put again.
+        self.read_prefixes().await?;
+        let views = keys.iter().zip(builders).map(|(key, mut builder)| {
+            self.add_prefix_deletions(key, &mut builder);
+            builder.build(self.me())
+        });
+        Ok(views.collect())
     }
 
     async fn all(&self) -> Result<(Vec<(FileKey, View)>, Position), ReplicaError> {

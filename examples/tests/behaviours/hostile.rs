@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sync_core::{
-    PeerAddress,
     machine::{
         Event, Role, SyncOutcome, Transcript,
         limits::{HANDSHAKE_DEADLINE, MAX_FRAME_LEN},
@@ -13,7 +12,7 @@ use sync_core::{
     manager::SyncManager,
     model::{PeerId, ReplicaId, SecretKey},
     store::StoreId,
-    transport::{ByteStream, Connection, Incoming, SyncTransport, TransportError},
+    transport::{ByteStream, Connection, Incoming, SyncTransport},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -226,31 +225,6 @@ async fn b78_a_silent_or_dripping_peer_holds_nothing_but_its_own_link(world: Wor
     unharmed(&pair, &mut events).await;
 }
 
-/// A transport whose connections lead to a node that speaks version 9 only.
-#[derive(Debug)]
-struct FromTheFuture {
-    inner: Arc<dyn SyncTransport>,
-}
-
-#[async_trait::async_trait]
-impl SyncTransport for FromTheFuture {
-    fn schemes(&self) -> &[&'static str] {
-        self.inner.schemes()
-    }
-    async fn dial(&self, address: &PeerAddress) -> Result<Box<dyn Connection>, TransportError> {
-        self.inner.dial(address).await
-    }
-    async fn listen(&self, incoming: Incoming) -> Result<Vec<PeerAddress>, TransportError> {
-        self.inner.listen(incoming).await
-    }
-    async fn stop_listening(&self) -> Result<(), TransportError> {
-        self.inner.stop_listening().await
-    }
-    async fn close(&self) {
-        self.inner.close().await
-    }
-}
-
 async fn b79_another_version_is_an_error_that_names_both(world: World) {
     let a = world.node("a").await;
     let replica = a.create_replica().await.unwrap();
@@ -261,7 +235,7 @@ async fn b79_another_version_is_an_error_that_names_both(world: World) {
     send(&mut control, &hostile.hello(8, 9)).await.unwrap();
     ends("version 9", &*connection).await;
     // We dial it: the error names both versions.
-    let future = FromTheFuture { inner: world.transport(world.wire, "future").await };
+    let future = world.transport(world.wire, "future").await;
     let (incoming, mut accepted) = Incoming::channel();
     let address = future.listen(incoming).await.unwrap().remove(0);
     let answering = tokio::spawn(async move {

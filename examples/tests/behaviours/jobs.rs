@@ -99,12 +99,11 @@ async fn b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer(world: Wor
     // One that swallows everything, one that refuses, one that nobody here can dial; the good one comes last.
     let silent_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hole = World::new(Wire::Memory, Keep::Memory);
+    let hole = world.start(hole.builder("hole"), "hole", &[Wire::Memory]).await;
+    world.network.freeze("hole");
     let black_hole = match world.wire {
-        Wire::Memory => {
-            let _listener = world.node("hole").await;
-            world.network.freeze("hole");
-            "mem:hole".to_string()
-        }
+        Wire::Memory => "mem:hole".to_string(),
         Wire::Quic => format!("quic://{}", silent_udp.local_addr().unwrap()),
         Wire::Http => format!("http://{}", silent_tcp.local_addr().unwrap()),
         Wire::Iroh => format!("iroh:{}?ip={}", a.node_id(), silent_udp.local_addr().unwrap()),
@@ -115,6 +114,7 @@ async fn b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer(world: Wor
     let joined = b.join(ticket).await.unwrap();
     b.wait_synced(joined.id(), a.node_id(), LONG).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(hole);
 }
 
 async fn b9_what_is_no_address_or_nobodys_is_an_error_within_the_deadline(world: World) {

@@ -6,6 +6,7 @@ pub mod proxy;
 pub mod random;
 pub mod reference;
 mod skipped;
+pub mod sim;
 pub mod store_suite;
 #[cfg(feature = "manager")]
 pub mod transport_suite;

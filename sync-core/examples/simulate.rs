@@ -1,0 +1,80 @@
+//! Plays simulations: `simulate seed N`, `simulate run --seeds A..B [--stop N]`, `simulate replay FILE`,
+//! `simulate shrink N FILE`.
+//!
+//! `cargo run --release -p sync-core --features testing --example simulate -- run --seeds 0..1000`
+
+use std::{collections::BTreeMap, time::Instant};
+
+use sync_core::testing::sim::{Counters, Outcome, Scenario, run, shrink};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let failed = match args[..] {
+        ["seed", seed] => show(&run(&Scenario::generate(number(seed)))),
+        ["show", seed] => {
+            println!("{:#?}", Scenario::generate(number(seed)));
+            false
+        }
+        ["run", "--seeds", range] => many(range, 10),
+        ["run", "--seeds", range, "--stop", stop] => many(range, number(stop)),
+        ["replay", file] => {
+            let text = std::fs::read_to_string(file).unwrap_or_else(|error| fail(&format!("{file}: {error}")));
+            let scenario: Scenario =
+                serde_json::from_str(&text).unwrap_or_else(|error| fail(&format!("{file}: {error}")));
+            show(&run(&scenario))
+        }
+        ["shrink", seed, file] => {
+            let small = shrink(&Scenario::generate(number(seed)));
+            let text = serde_json::to_string_pretty(&small).expect("scenarios can be encoded");
+            std::fs::write(file, text).unwrap_or_else(|error| fail(&format!("{file}: {error}")));
+            println!("{} operations and {} faults are left, in {file}", small.operations.len(), small.faults.len());
+            show(&run(&small))
+        }
+        _ => fail("usage: simulate seed N | show N | run --seeds A..B [--stop N] | replay FILE | shrink N FILE"),
+    };
+    std::process::exit(i32::from(failed));
+}
+
+fn fail(what: &str) -> ! {
+    eprintln!("{what}");
+    std::process::exit(2)
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| fail(&format!("`{text}` is not a number")))
+}
+
+fn show(outcome: &Outcome) -> bool {
+    println!("{:#?}", outcome.counters);
+    println!("trace {:016x}, {} s of virtual time", outcome.trace, outcome.virtual_us / 1_000_000);
+    if let Some(failure) = &outcome.failure {
+        println!("{} after {} ms: {}", failure.oracle, failure.at_ms, failure.what);
+    }
+    outcome.failure.is_some()
+}
+
+fn many(range: &str, stop: u64) -> bool {
+    let Some((from, to)) = range.split_once("..") else { fail("seeds are given as A..B") };
+    let (from, to) = (number(from), number(to));
+    let (started, mut all, mut oracles) = (Instant::now(), Counters::default(), BTreeMap::<String, u64>::new());
+    let (mut failed, mut played) = (0, 0);
+    for seed in from..to {
+        let outcome = run(&Scenario::generate(seed));
+        played += 1;
+        all.add(&outcome.counters);
+        if let Some(failure) = outcome.failure {
+            failed += 1;
+            *oracles.entry(failure.oracle.clone()).or_default() += 1;
+            let first = failure.what.lines().next().unwrap_or_default();
+            println!("seed {seed}: {} after {} ms: {first}", failure.oracle, failure.at_ms);
+            if failed >= stop {
+                break;
+            }
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{all:#?}");
+    println!("{played} seeds in {seconds:.1} s, {:.0} a second; {failed} failed {oracles:?}", played as f64 / seconds);
+    failed > 0
+}

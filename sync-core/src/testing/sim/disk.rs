@@ -1,0 +1,310 @@
+//! A simulated disk: an engine whose committed rows outlive a crash, and that fails on demand; and a
+//! store over it whose futures are ready at once, so that nothing but the simulation orders events.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    model::{Key, ReplicaId, SlotRange, Summary},
+    store::*,
+};
+
+/// The rows of a disk.
+pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// How a disk fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trouble {
+    /// No space: every write fails.
+    pub full: bool,
+    /// So many writes succeed before one fails.
+    pub fails_after: Option<u32>,
+}
+
+#[derive(Default)]
+struct State {
+    rows: Arc<Rows>,
+    trouble: Trouble,
+    failed: u64,
+}
+
+/// A disk. Clones are handles of the same one.
+#[derive(Clone, Default)]
+pub struct Disk(Arc<Mutex<State>>);
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Disk({} rows)", self.lock().rows.len())
+    }
+}
+
+impl Disk {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
+
+    /// The rows as they are.
+    pub fn image(&self) -> Arc<Rows> {
+        self.lock().rows.clone()
+    }
+
+    /// A disk with these rows.
+    pub fn from_image(rows: Arc<Rows>) -> Self {
+        Self(Arc::new(Mutex::new(State { rows, ..State::default() })))
+    }
+
+    /// Whether both are the same disk.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How it fails from now on.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        self.lock().trouble = trouble;
+    }
+
+    /// How it fails now.
+    pub fn trouble(&self) -> Trouble {
+        self.lock().trouble
+    }
+
+    /// How many writes have failed.
+    pub fn failed(&self) -> u64 {
+        self.lock().failed
+    }
+}
+
+impl Engine for Disk {
+    type Snapshot = Image;
+
+    fn snapshot(&self) -> Result<Image, StoreError> {
+        Ok(Image(self.image()))
+    }
+
+    fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.trouble.full {
+            state.failed += 1;
+            return Err(StoreError::DiskFull("the simulated disk".into()));
+        }
+        match &mut state.trouble.fails_after {
+            Some(0) => {
+                state.trouble.fails_after = None;
+                state.failed += 1;
+                return Err(StoreError::Io {
+                    context: "writing to the simulated disk".into(),
+                    source: Arc::new(std::io::Error::other("an injected fault")),
+                });
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let mut writer = Writer { rows: std::mem::take(&mut state.rows), undo: Vec::new() };
+        let result = work(&mut writer);
+        if result.is_err() {
+            writer.undo();
+        }
+        state.rows = writer.rows;
+        result
+    }
+
+    fn place(&self) -> String {
+        "the simulated disk".into()
+    }
+}
+
+/// The rows at one moment.
+#[derive(Debug)]
+pub struct Image(Arc<Rows>);
+
+impl EngineRead for Image {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
+        scan(&self.0, start, end, order, visit);
+        Ok(())
+    }
+}
+
+/// Rows in the hands of the writer, and the way back.
+struct Writer {
+    rows: Arc<Rows>,
+    undo: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Writer {
+    fn undo(&mut self) {
+        let rows = Arc::make_mut(&mut self.rows);
+        for (key, value) in self.undo.drain(..).rev() {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+    }
+}
+
+impl EngineRead for Writer {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows.get(key).cloned())
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
+        scan(&self.rows, start, end, order, visit);
+        Ok(())
+    }
+}
+
+impl EngineWrite for Writer {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let old = Arc::make_mut(&mut self.rows).insert(key.to_vec(), value.to_vec());
+        self.undo.push((key.to_vec(), old));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        if let Some(old) = Arc::make_mut(&mut self.rows).remove(key) {
+            self.undo.push((key.to_vec(), Some(old)));
+        }
+        Ok(())
+    }
+}
+
+fn scan(rows: &Rows, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) {
+    // A range whose end is before its start is empty here, and a panic in the map.
+    if end.is_some_and(|end| end <= start) {
+        return;
+    }
+    let mut range = rows.range::<[u8], _>((Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded)));
+    let next = move || match order {
+        Scan::Forward => range.next(),
+        Scan::Backward => range.next_back(),
+    };
+    for (key, value) in std::iter::from_fn(next) {
+        if visit(key, value).is_break() {
+            break;
+        }
+    }
+}
+
+/// A store on a simulated disk.
+#[derive(Debug)]
+pub struct SimStore(Core<Disk>);
+
+impl SimStore {
+    /// Opens the store on `disk`, or makes a new one there from `fresh`.
+    pub fn open(disk: Disk, fresh: [u8; 32]) -> Result<Self, StoreError> {
+        Core::open(disk, fresh).map(Self)
+    }
+
+    /// The logic beneath, for calls that do not wait.
+    pub fn core(&self) -> &Core<Disk> {
+        &self.0
+    }
+
+    fn write(&self, write: Write) -> Result<Written, StoreError> {
+        self.0.write(&[write]).pop().expect("one request, one answer")
+    }
+}
+
+#[async_trait]
+impl ReplicaStore for SimStore {
+    fn store_id(&self) -> StoreId {
+        self.0.store_id()
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaId>, StoreError> {
+        self.0.replicas()
+    }
+
+    async fn create_replica(&self, replica: ReplicaId, records: Vec<NodeRecord>) -> Result<(), StoreError> {
+        self.write(Write::CreateReplica { replica, records }).map(|_| ())
+    }
+
+    async fn drop_replica(&self, replica: ReplicaId, records: Vec<NodeRecord>) -> Result<u64, StoreError> {
+        match self.write(Write::DropReplica { replica, records })? {
+            Written::Freed(bytes) => Ok(bytes),
+            other => unreachable!("a dropped replica answers its bytes, not {other:?}"),
+        }
+    }
+
+    async fn state(&self, replica: ReplicaId) -> Result<ReplicaState, StoreError> {
+        self.0.state(replica)
+    }
+
+    async fn apply(&self, batch: Apply) -> Result<Applied, StoreError> {
+        match self.write(Write::Apply(batch))? {
+            Written::Applied(applied) => Ok(applied),
+            other => unreachable!("an applied batch answers its outcomes, not {other:?}"),
+        }
+    }
+
+    async fn get(&self, replica: ReplicaId, key: Key) -> Result<Option<LogEntry>, StoreError> {
+        self.0.get(replica, &key)
+    }
+
+    async fn query(&self, replica: ReplicaId, query: Query) -> Result<Vec<LogEntry>, StoreError> {
+        self.0.query(replica, &query)
+    }
+
+    async fn summary(&self, replica: ReplicaId, range: SlotRange) -> Result<Summary, StoreError> {
+        self.0.summary(replica, &range)
+    }
+
+    async fn scope_summary(&self, replica: ReplicaId, scope: Scope) -> Result<Summary, StoreError> {
+        self.0.scope_summary(replica, &scope)
+    }
+
+    async fn split(
+        &self,
+        replica: ReplicaId,
+        range: SlotRange,
+        parts: usize,
+    ) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
+        self.0.split(replica, &range, parts)
+    }
+
+    async fn log(&self, replica: ReplicaId, since: Position, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.0.log(replica, since, limit)
+    }
+
+    async fn changes(&self, request: ChangesRequest) -> Result<Changes, StoreError> {
+        self.0.changes(&request)
+    }
+
+    async fn first_claims(&self, replica: ReplicaId, scope: Scope) -> Result<Vec<Claim>, StoreError> {
+        self.0.first_claims(replica, &scope)
+    }
+
+    async fn reconcile(&self, replica: ReplicaId, scope: Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError> {
+        self.0.reconcile(replica, &scope, claims)
+    }
+
+    async fn missing(
+        &self,
+        replica: ReplicaId,
+        scope: Scope,
+        missing: Vec<Missing>,
+        max_bytes: usize,
+    ) -> Result<MissingPage, StoreError> {
+        self.0.missing(replica, &scope, &missing, max_bytes)
+    }
+
+    async fn node_records(&self, kind: NodeKind) -> Result<Vec<NodeRecord>, StoreError> {
+        self.0.node_records(kind)
+    }
+
+    async fn save(&self, records: Vec<NodeRecord>) -> Result<(), StoreError> {
+        self.write(Write::Save { records }).map(|_| ())
+    }
+
+    async fn close(&self) {}
+}

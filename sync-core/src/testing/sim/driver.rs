@@ -1,0 +1,487 @@
+//! What the manager's driver does, in virtual time: inputs in, outputs performed.
+
+use std::hash::Hasher;
+
+use super::{
+    draw::Stream,
+    wire::{Item, Side, Wire},
+    world::{Done, Event, Work, World},
+};
+use crate::{
+    machine::{
+        ConnectionId, DialId, Input, Output, StoreReply, StoreRequest, StreamId, limits::*, perform, wire::StreamKind,
+    },
+    model::{Op, Order},
+    store::{Apply, NodeKind, Origin, Outcome, Write, Written},
+    testing::block_on,
+};
+
+impl World<'_> {
+    /// Tells a machine what happened and does what it says.
+    pub fn input(&mut self, node: usize, input: Input) {
+        let now = self.nodes[node].now(self.now_us);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.machine.handle(now, input);
+        self.perform_all(node);
+        self.plan_wake(node);
+    }
+
+    pub fn perform_all(&mut self, node: usize) {
+        while let Some(process) = &mut self.nodes[node].process
+            && let Some(output) = process.machine.poll_output()
+        {
+            match &mut self.nodes[node].crash {
+                Some((0, down_ms)) => {
+                    let down_ms = *down_ms;
+                    self.mark("crash_between_outputs");
+                    return self.crash(node, down_ms * 1_000);
+                }
+                Some((left, _)) => *left -= 1,
+                None => {}
+            }
+            self.perform(node, output);
+        }
+    }
+
+    fn trace(&mut self, node: usize, what: u8, number: u64, bytes: &[u8]) {
+        self.trace.write_u64(self.now_us);
+        self.trace.write_u64((node as u64) << 8 | u64::from(what));
+        self.trace.write_u64(number);
+        self.trace.write(bytes);
+    }
+
+    fn perform(&mut self, node: usize, output: Output) {
+        match output {
+            Output::Dial { dial, address } => {
+                self.trace(node, 1, dial.0, address.as_str().as_bytes());
+                self.dial(node, dial, &address);
+            }
+            Output::CancelDial { dial } => {
+                let process = self.nodes[node].process.as_mut().expect("outputs come from a running machine");
+                process.dials.remove(&dial);
+            }
+            Output::Admit { connection, .. } => self.admit(node, connection),
+            Output::Disconnect { connection, .. } => {
+                self.trace(node, 2, connection.0, &[]);
+                self.disconnect(node, connection);
+            }
+            Output::OpenStream { connection, stream, kind } => {
+                if let Some((wire, side)) = self.wire_of(node, connection) {
+                    let it = self.wires.get_mut(&wire).expect("just found");
+                    let index = it.open(side, stream);
+                    self.send(wire, side, index, Item::Open(kind));
+                }
+            }
+            Output::Send { connection, stream, frame } => {
+                self.trace(node, 3, stream.0, &frame);
+                *self.counters.frames.entry(frame[0]).or_default() += 1;
+                self.counters.bytes += frame.len() as u64 + 4;
+                match frame[0] {
+                    18 => self.mark("refused_session"),
+                    21 => self.mark("reconciliation"),
+                    22 => self.mark("refused_entries"),
+                    _ => {}
+                }
+                if frame.len() > MAX_FRAME_LEN {
+                    self.fail("O6", format!("a frame of {} bytes", frame.len()));
+                }
+                self.send_on(node, connection, stream, Item::Frame(frame));
+            }
+            Output::CloseStream { connection, stream } => {
+                self.send_on(node, connection, stream, Item::End);
+                if let Some((wire, side)) = self.wire_of(node, connection) {
+                    let it = self.wires.get_mut(&wire).expect("just found");
+                    if let Some(index) = it.end(side).numbers.get(&stream).copied() {
+                        it.forget(side, index);
+                    }
+                }
+            }
+            Output::Store { op, request } => self.work(node, Work::Machine { op, request }),
+            Output::Event(event) => self.told(node, &event),
+            Output::Answer { ask, report } => {
+                let process = self.nodes[node].process.as_mut().expect("outputs come from a running machine");
+                if !process.asks.remove(&ask) {
+                    self.fail("O11", format!("a question is answered twice: {report:?}"));
+                }
+                self.mark("question_answered");
+            }
+        }
+    }
+
+    fn wire_of(&self, node: usize, connection: ConnectionId) -> Option<(u64, Side)> {
+        let wire = *self.nodes[node].process.as_ref()?.wires.get(&connection)?;
+        let it = self.wires.get(&wire)?;
+        let side = [Side::Dialer, Side::Acceptor]
+            .into_iter()
+            .find(|side| it.end(*side).node == node && it.end(*side).connection == Some(connection))?;
+        Some((wire, side))
+    }
+
+    fn latency(&mut self, entity: u64, counter: u64) -> u64 {
+        self.draw.between(Stream::Latency, entity, counter, self.scenario.knobs.latency_us)
+    }
+
+    fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.blocked.get(&(from, to)).is_some_and(|faults| *faults > 0)
+    }
+
+    fn dial(&mut self, node: usize, dial: DialId, address: &crate::PeerAddress) {
+        self.counters.dials += 1;
+        let it = &mut self.nodes[node];
+        it.dialed += 1;
+        let (entity, counter, epoch) = (node as u64, it.dialed, it.epoch);
+        let process = it.process.as_mut().expect("outputs come from a running machine");
+        process.dials.insert(dial, self.now_us);
+        let target: Option<usize> = address.url().host_str().and_then(|host| host.strip_prefix("node")?.parse().ok());
+        let target = target.expect("addresses of the simulation name a node");
+        let latency = self.draw.between(Stream::Dials, entity, counter * 4, self.scenario.knobs.latency_us);
+        let fails = !self.healed
+            && (self.nodes[target].unreachable > 0
+                || self.draw.percent(Stream::Dials, entity, counter * 4 + 1, self.scenario.knobs.dial_failures));
+        if fails || self.is_blocked(node, target) || self.is_blocked(target, node) {
+            let wait = match self.draw.percent(Stream::Dials, entity, counter * 4 + 2, 50) {
+                true => latency,
+                false => self.draw.between(Stream::Dials, entity, counter * 4 + 3, (3_000_000, 10_000_000)),
+            };
+            let event = Event::DialFailed { node, epoch, dial, error: "it cannot be reached" };
+            return self.at(self.now_us + wait, event);
+        }
+        let transport = address.scheme().to_string();
+        self.at(self.now_us + latency, Event::Dial { node, epoch, dial, target, transport });
+    }
+
+    /// An attempt to dial has reached its target.
+    pub fn dialed(&mut self, node: usize, epoch: u64, dial: DialId, target: usize, transport: String) {
+        let latency = self.latency(u64::MAX, self.next_wire);
+        let is_down = self.nodes[target].process.as_ref().is_none_or(|process| process.stopping);
+        if is_down || self.is_blocked(node, target) || self.is_blocked(target, node) || target == node {
+            let event = Event::DialFailed { node, epoch, dial, error: "nobody listens there" };
+            return self.at(self.now_us + latency, event);
+        }
+        self.next_wire += 1;
+        let number = self.next_wire;
+        let binding = self.draw.bytes(Stream::Latency, number, u64::MAX);
+        let mut wire = Wire::new(dial, binding, transport.clone(), (node, epoch), (target, self.nodes[target].epoch));
+        let process = self.nodes[target].process.as_mut().expect("the target is up");
+        process.next += 1;
+        let connection = ConnectionId(process.next);
+        process.wires.insert(connection, number);
+        wire.end_mut(Side::Acceptor).connection = Some(connection);
+        self.wires.insert(number, wire);
+        self.at(self.now_us + latency, Event::Connected { wire: number });
+        self.input(target, Input::Connected { connection, dial: None, transport, binding });
+    }
+
+    /// The dialler learns that it is connected.
+    pub fn connected(&mut self, number: u64) {
+        let Some(wire) = self.wires.get_mut(&number) else { return };
+        let (dial, binding, transport) = (wire.dial, wire.binding, wire.transport.clone());
+        let end = wire.end_mut(Side::Dialer);
+        let (node, epoch) = (end.node, end.epoch);
+        let was_open = end.open;
+        let process = match self.nodes[node].epoch == epoch {
+            true => self.nodes[node].process.as_mut(),
+            false => None,
+        };
+        let Some(process) = process else {
+            self.hang_up(number, Side::Dialer);
+            return;
+        };
+        let waited_for = process.dials.remove(&dial).is_some();
+        if !was_open {
+            if waited_for {
+                let error = "the connection was closed at once".into();
+                self.input(node, Input::DialFailed { dial, error, temporary: true });
+            }
+            return;
+        }
+        // A dial that was given up a moment ago may come through all the same.
+        if !waited_for && self.draw.percent(Stream::Dials, number, u64::MAX, 50) {
+            return self.hang_up(number, Side::Dialer);
+        }
+        process.next += 1;
+        let connection = ConnectionId(process.next);
+        process.wires.insert(connection, number);
+        end.connection = Some(connection);
+        self.input(node, Input::Connected { connection, dial: Some(dial), transport, binding });
+    }
+
+    /// One side lets go of a connection; the other learns of it, if anything reaches it.
+    pub fn hang_up(&mut self, number: u64, side: Side) {
+        let Some(wire) = self.wires.get_mut(&number) else { return };
+        let end = wire.end_mut(side);
+        if !std::mem::take(&mut end.open) {
+            return;
+        }
+        wire.sent += 1;
+        let counter = wire.sent;
+        let latency = self.latency(number, counter);
+        self.at(self.now_us + latency, Event::Gone { wire: number, side: side.other() });
+    }
+
+    fn disconnect(&mut self, node: usize, connection: ConnectionId) {
+        let Some((wire, side)) = self.wire_of(node, connection) else { return };
+        let process = self.nodes[node].process.as_mut().expect("outputs come from a running machine");
+        process.wires.remove(&connection);
+        self.hang_up(wire, side);
+    }
+
+    /// One side learns that the connection has ended.
+    pub fn gone(&mut self, number: u64, side: Side, reason: &str) {
+        let Some(wire) = self.wires.get(&number) else { return };
+        let (node, other) = (wire.end(side).node, wire.end(side.other()).node);
+        let swallowed = wire.swallows[side.index()] || self.is_blocked(other, node);
+        let wire = self.wires.get_mut(&number).expect("just found");
+        let end = wire.end_mut(side);
+        if !end.open || swallowed {
+            return;
+        }
+        end.open = false;
+        let connection = end.connection;
+        let both = !wire.end(side.other()).open;
+        if both && connection.is_some() {
+            self.wires.remove(&number);
+        }
+        if let Some(connection) = connection
+            && let Some(process) = &mut self.nodes[node].process
+            && process.wires.remove(&connection).is_some()
+        {
+            self.input(node, Input::Disconnected { connection, reason: reason.into() });
+        }
+    }
+
+    fn send_on(&mut self, node: usize, connection: ConnectionId, stream: StreamId, item: Item) {
+        let Some((wire, side)) = self.wire_of(node, connection) else { return };
+        let Some(index) = self.wires[&wire].end(side).numbers.get(&stream).copied() else { return };
+        self.send(wire, side, index, item);
+    }
+
+    fn send(&mut self, number: u64, from: Side, stream: usize, item: Item) {
+        let to = from.other();
+        let wire = self.wires.get_mut(&number).expect("the caller has found it");
+        wire.sent += 1;
+        let counter = wire.sent;
+        let latency = self.draw.between(Stream::Latency, number, counter, self.scenario.knobs.latency_us);
+        let wire = self.wires.get_mut(&number).expect("the caller has found it");
+        let it = &mut wire.streams[stream];
+        it.queues[to.index()].push_back(item);
+        let at = it.last_us[to.index()].max(self.now_us + latency);
+        it.last_us[to.index()] = at;
+        self.at(at, Event::Arrive { wire: number, side: to, stream });
+    }
+
+    /// The first item of a stream's queue arrives.
+    pub fn arrive(&mut self, number: u64, side: Side, stream: usize) {
+        let Some(wire) = self.wires.get(&number) else { return };
+        let (node, other) = (wire.end(side).node, wire.end(side.other()).node);
+        if wire.swallows[side.index()] {
+            return self.mark("swallowed_by_a_half_open_connection");
+        }
+        let blocked = self.is_blocked(other, node);
+        let wire = self.wires.get_mut(&number).expect("just found");
+        if blocked {
+            wire.end_mut(side).stalled.push_back(stream);
+            if !std::mem::replace(&mut wire.timing, true) {
+                self.at(self.now_us + super::world::STALL_US, Event::Stall { wire: number });
+            }
+            return;
+        }
+        if !wire.end(side).open {
+            // A node that is up knows nothing of this connection and says so.
+            if self.nodes[node].process.is_some() {
+                let latency = self.latency(number, u64::MAX - 1);
+                self.at(self.now_us + latency, Event::Gone { wire: number, side: side.other() });
+            }
+            return;
+        }
+        let Some(connection) = wire.end(side).connection else { return };
+        let it = &mut wire.streams[stream];
+        let end = &mut wire.ends[side.index()];
+        if let Some(Item::Open(kind)) = it.queues[side.index()].front() {
+            let kind = *kind;
+            let allowed = end.admitted || (side == Side::Acceptor && end.accepted == 0);
+            if !allowed {
+                end.waiting.push_back(stream);
+                return;
+            }
+            it.queues[side.index()].pop_front();
+            end.accepted += 1;
+            let id = StreamId(end.accepted * 2 - 1);
+            it.numbers[side.index()] = Some(id);
+            end.numbers.insert(id, stream);
+            debug_assert_ne!(kind, StreamKind::Content, "the machine opens no streams for content");
+            return self.input(node, Input::StreamAccepted { connection, stream: id, kind });
+        }
+        if end.waiting.contains(&stream) {
+            end.waiting.push_back(stream);
+            return;
+        }
+        let Some(item) = it.queues[side.index()].pop_front() else { return };
+        let Some(id) = it.numbers[side.index()] else { return };
+        match item {
+            Item::Open(_) => {}
+            Item::Frame(frame) => self.input(node, Input::Frame { connection, stream: id, frame }),
+            Item::End => {
+                wire.forget(side, stream);
+                self.input(node, Input::StreamEnded { connection, stream: id, error: None });
+            }
+        }
+    }
+
+    fn admit(&mut self, node: usize, connection: ConnectionId) {
+        let Some((number, side)) = self.wire_of(node, connection) else { return };
+        let end = self.wires.get_mut(&number).expect("just found").end_mut(side);
+        end.admitted = true;
+        for stream in std::mem::take(&mut end.waiting) {
+            self.mark("stream_waited_for_admission");
+            self.at(self.now_us, Event::Arrive { wire: number, side, stream });
+        }
+    }
+
+    /// What was stalled on ways that are free now goes on.
+    pub fn release(&mut self) {
+        let numbers: Vec<u64> = self.wires.keys().copied().collect();
+        for number in numbers {
+            for side in [Side::Dialer, Side::Acceptor] {
+                let wire = &self.wires[&number];
+                if self.is_blocked(wire.end(side.other()).node, wire.end(side).node) {
+                    continue;
+                }
+                let stalled = std::mem::take(&mut self.wires.get_mut(&number).expect("listed").end_mut(side).stalled);
+                for stream in stalled {
+                    self.mark("stalled_and_delivered");
+                    let wire = self.wires.get_mut(&number).expect("listed");
+                    wire.sent += 1;
+                    let counter = wire.sent;
+                    let latency = self.latency(number, counter);
+                    let it = &mut self.wires.get_mut(&number).expect("listed").streams[stream];
+                    it.last_us[side.index()] = it.last_us[side.index()].max(self.now_us + latency);
+                    let at = it.last_us[side.index()];
+                    self.at(at, Event::Arrive { wire: number, side, stream });
+                }
+            }
+        }
+    }
+
+    /// A transport gives up what has been stalled for long.
+    pub fn stalled(&mut self, number: u64) {
+        let Some(wire) = self.wires.get_mut(&number) else { return };
+        wire.timing = false;
+        if wire.ends.iter().all(|end| end.stalled.is_empty()) {
+            return;
+        }
+        for side in [Side::Dialer, Side::Acceptor] {
+            let Some(wire) = self.wires.get_mut(&number) else { return };
+            let end = wire.end_mut(side);
+            if !std::mem::take(&mut end.open) {
+                continue;
+            }
+            let (node, connection) = (end.node, end.connection);
+            if let Some(connection) = connection
+                && let Some(process) = &mut self.nodes[node].process
+                && process.wires.remove(&connection).is_some()
+            {
+                self.mark("transport_timed_out");
+                self.input(node, Input::Disconnected { connection, reason: "the connection timed out".into() });
+            }
+        }
+    }
+
+    /// Hands work to the store: it is executed after a while.
+    pub fn work(&mut self, node: usize, work: Work) {
+        let it = &mut self.nodes[node];
+        it.operations += 1;
+        let delay = self.draw.between(Stream::Disk, node as u64, it.operations * 2, self.scenario.knobs.execute_us);
+        let mut at = self.now_us + delay;
+        let epoch = it.epoch;
+        let process = it.process.as_mut().expect("work comes from a running process");
+        if matches!(work, Work::Machine { request: StoreRequest::Save { .. }, .. }) {
+            at = at.max(process.saves_us);
+            process.saves_us = at;
+        }
+        self.at(at, Event::Execute { node, epoch, work: Box::new(work) });
+    }
+
+    /// The store does its work.
+    pub fn execute(&mut self, node: usize, epoch: u64, work: Work) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        let Some(process) = &self.nodes[node].process else { return };
+        let store = process.store.clone();
+        let done = match work {
+            Work::Machine { op, request } => {
+                let records = match &request {
+                    StoreRequest::Save { records } | StoreRequest::Apply { records, .. } => records.clone(),
+                    _ => Vec::new(),
+                };
+                let result = block_on(perform(&*store, request));
+                if result.is_ok() {
+                    let it = &mut self.nodes[node];
+                    for record in records {
+                        let durable = match record.kind {
+                            NodeKind::Job => &mut it.durable_jobs,
+                            NodeKind::Peer => &mut it.durable_peers,
+                            _ => continue,
+                        };
+                        match record.value {
+                            Some(_) => durable.insert(record.name.to_vec()),
+                            None => durable.remove(&record.name.to_vec()),
+                        };
+                    }
+                }
+                Done::Machine { op, result }
+            }
+            Work::Write { replica, bundle } => {
+                let now = self.nodes[node].wall(self.now_us).max(bundle.seal().timestamp);
+                let entries: Vec<(Order, Op)> = bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect();
+                let id = self.replicas[replica].id;
+                let apply =
+                    Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
+                match store.core().write(&[Write::Apply(apply)]).pop() {
+                    Some(Ok(Written::Applied(applied))) => {
+                        let accepted: Vec<(Order, Op)> = entries
+                            .into_iter()
+                            .zip(&applied.outcomes)
+                            .filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated))
+                            .map(|(entry, _)| entry)
+                            .collect();
+                        self.replicas[replica].truth.extend(accepted.iter().cloned());
+                        Done::Written { replica, entries: accepted, state: applied.state }
+                    }
+                    _ => return self.mark("write_failed"),
+                }
+            }
+        };
+        let it = &mut self.nodes[node];
+        let delay = self.draw.between(Stream::Disk, node as u64, it.operations * 2 + 1, self.scenario.knobs.reply_us);
+        self.at(self.now_us + delay, Event::Reply { node, epoch, done: Box::new(done) });
+    }
+
+    /// The answer of the store has arrived.
+    pub fn replied(&mut self, node: usize, epoch: u64, done: Done) {
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
+        match done {
+            Done::Machine { op, result } => {
+                if let Ok(StoreReply::Applied { state, .. }) = &result
+                    && let Some(clock) = process.clocks.get(&state.rights.replica())
+                {
+                    clock.observe(state.newest);
+                }
+                self.trace(node, 4, op.0, &[u8::from(result.is_ok())]);
+                self.input(node, Input::Stored { op, result });
+            }
+            Done::Written { replica, entries, state } => {
+                let id = self.replicas[replica].id;
+                if let Some(clock) = process.clocks.get(&id) {
+                    clock.observe(state.newest);
+                }
+                self.acknowledge(node, replica, entries);
+                self.input(node, Input::Changed { replica: id, state });
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What goes wrong, and how nodes begin and end.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    disk::{Disk, SimStore, Trouble},
+    draw::Stream,
+    node::Process,
+    scenario::Fault,
+    wire::Side,
+    world::{Event, World},
+};
+use crate::{
+    machine::{Config, Input, Synchronizer},
+    model::{Op, Order, dominates},
+    store::{NodeKind, NodeRecord, Position, StoreError, Write},
+};
+
+impl World<'_> {
+    pub fn fault(&mut self, at: usize) {
+        self.counters.faults += 1;
+        let now_ms = self.now_us / 1_000;
+        let until = |for_ms: &u64| (now_ms + for_ms) * 1_000;
+        match &self.scenario.faults[at].what {
+            Fault::Partition { for_ms, .. } | Fault::OneWay { for_ms, .. } => {
+                for way in self.ways(at) {
+                    *self.blocked.entry(way).or_default() += 1;
+                }
+                self.at(until(for_ms), Event::EndFault(at));
+            }
+            Fault::Cut { a, b } => {
+                for number in self.wires_between(*a, *b) {
+                    self.mark("cut");
+                    self.gone(number, Side::Dialer, "the connection was cut");
+                    self.gone(number, Side::Acceptor, "the connection was cut");
+                }
+            }
+            Fault::HalfOpen { a, b } => {
+                for number in self.wires_between(*a, *b) {
+                    self.mark("half_open");
+                    self.wires.get_mut(&number).expect("just listed").swallows = [true; 2];
+                }
+            }
+            Fault::Unreachable { node, for_ms } => {
+                self.nodes[*node].unreachable += 1;
+                self.at(until(for_ms), Event::EndFault(at));
+            }
+            Fault::Crash { node, after_outputs, down_ms } => {
+                if self.nodes[*node].process.is_some() {
+                    self.nodes[*node].crash = Some((*after_outputs, *down_ms));
+                }
+            }
+            Fault::Wipe { node, down_ms } => {
+                self.crash(*node, down_ms * 1_000);
+                let it = &mut self.nodes[*node];
+                it.stores += 1;
+                self.replace_disk(*node, Disk::default());
+                self.mark("wipe");
+            }
+            Fault::Rollback { node, down_ms, .. } => {
+                let Some((rows, stores)) = self.snapshots.get(&at).cloned() else { return };
+                self.crash(*node, down_ms * 1_000);
+                self.nodes[*node].stores = stores;
+                self.replace_disk(*node, Disk::from_image(rows));
+                self.mark("rollback");
+            }
+            Fault::ClockJump { node, by_ms } => {
+                let it = &mut self.nodes[*node];
+                it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-1_800_000_000, 1_800_000_000);
+            }
+            Fault::DiskError { node, after_writes } => {
+                let trouble = self.nodes[*node].disk.trouble();
+                let trouble = Trouble { fails_after: Some(*after_writes), ..trouble };
+                self.nodes[*node].disk.set_trouble(trouble);
+            }
+            Fault::DiskFull { node, for_ms } => {
+                let trouble = self.nodes[*node].disk.trouble();
+                self.nodes[*node].disk.set_trouble(Trouble { full: true, ..trouble });
+                self.at(until(for_ms), Event::EndFault(at));
+            }
+            Fault::Pause { node, for_ms } => {
+                self.nodes[*node].paused_us = self.nodes[*node].paused_us.max(until(for_ms));
+            }
+        }
+    }
+
+    pub fn end_fault(&mut self, at: usize) {
+        if self.healed {
+            return;
+        }
+        match &self.scenario.faults[at].what {
+            Fault::Partition { .. } | Fault::OneWay { .. } => {
+                for way in self.ways(at) {
+                    if let Some(faults) = self.blocked.get_mut(&way) {
+                        *faults = faults.saturating_sub(1);
+                    }
+                }
+                self.release();
+            }
+            Fault::Unreachable { node, .. } => {
+                self.nodes[*node].unreachable = self.nodes[*node].unreachable.saturating_sub(1);
+            }
+            Fault::DiskFull { node, .. } => {
+                let trouble = self.nodes[*node].disk.trouble();
+                self.nodes[*node].disk.set_trouble(Trouble { full: false, ..trouble });
+            }
+            _ => {}
+        }
+    }
+
+    /// The ways that a fault blocks.
+    fn ways(&self, at: usize) -> Vec<(usize, usize)> {
+        match &self.scenario.faults[at].what {
+            Fault::Partition { side, .. } => (0..self.nodes.len())
+                .flat_map(|from| (0..self.nodes.len()).map(move |to| (from, to)))
+                .filter(|(from, to)| side.contains(from) != side.contains(to))
+                .collect(),
+            Fault::OneWay { from, to, .. } => vec![(*from, *to)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn wires_between(&self, a: usize, b: usize) -> Vec<u64> {
+        self.wires
+            .iter()
+            .filter(|(_, wire)| {
+                let (one, other) = (wire.ends[0].node, wire.ends[1].node);
+                (one, other) == (a, b) || (one, other) == (b, a)
+            })
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// A copy of a disk that a later fault brings back.
+    pub fn snapshot(&mut self, at: usize) {
+        if let Fault::Rollback { node, .. } = &self.scenario.faults[at].what {
+            let copy = (self.nodes[*node].disk.image(), self.nodes[*node].stores);
+            self.snapshots.insert(at, copy);
+        }
+    }
+
+    /// The process dies; it starts again after a while.
+    pub fn crash(&mut self, node: usize, down_us: u64) {
+        let it = &mut self.nodes[node];
+        it.crash = None;
+        it.paused_us = it.paused_us.min(self.now_us);
+        let Some(process) = it.process.take() else { return };
+        let epoch = it.epoch;
+        if process.machine.status().iter().any(|replica| replica.peers.iter().any(|peer| peer.pending > 0)) {
+            self.mark("crash_with_pending_job");
+        }
+        self.mark("crash");
+        let ends: Vec<(u64, Side)> = self
+            .wires
+            .iter()
+            .flat_map(|(number, wire)| [(*number, wire, Side::Dialer), (*number, wire, Side::Acceptor)])
+            .filter(|(_, wire, side)| wire.end(*side).node == node && wire.end(*side).open)
+            .map(|(number, _, side)| (number, side))
+            .collect();
+        for (number, side) in ends {
+            let silent = self.draw.percent(Stream::Crashes, number, epoch, self.scenario.knobs.silent_crashes);
+            match silent {
+                true => self.wires.get_mut(&number).expect("just listed").end_mut(side).open = false,
+                false => self.hang_up(number, side),
+            }
+        }
+        self.at(self.now_us + down_us, Event::Restart { node, epoch });
+    }
+
+    /// The process ends in good order: what its machine still says is done.
+    pub fn shut_down(&mut self, node: usize, down_ms: u64) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.stopping {
+            return;
+        }
+        process.stopping = true;
+        self.input(node, Input::Shutdown);
+        self.mark("shutdown");
+        // The saves that were just asked for are the last; they are done before the process ends.
+        let Some(process) = &self.nodes[node].process else { return };
+        let wait = process.saves_us.saturating_sub(self.now_us) + 1;
+        self.nodes[node].crash = None;
+        let epoch = self.nodes[node].epoch;
+        self.at(self.now_us + wait, Event::Stop { node, epoch, down_us: down_ms * 1_000 });
+    }
+
+    fn replace_disk(&mut self, node: usize, disk: Disk) {
+        self.at_risk(node, &disk);
+        let it = &mut self.nodes[node];
+        it.disk = disk;
+        it.acknowledged.clear();
+        it.durable_jobs.clear();
+        it.durable_peers.clear();
+    }
+
+    /// Entries that only this node had may go with its disk.
+    fn at_risk(&mut self, node: usize, new: &Disk) {
+        for replica in 0..self.replicas.len() {
+            let mine = self.live_on(&self.nodes[node].disk, node, replica);
+            let mut kept = self.live_on(new, node, replica);
+            for other in self.scenario.members(replica).filter(|other| *other != node) {
+                kept.extend(self.live_on(&self.nodes[other].disk, other, replica));
+            }
+            for (order, op) in mine {
+                let safe = kept.iter().any(|(other, by)| *other == order || dominates((by, other), (&op, &order)));
+                if !safe {
+                    self.replicas[replica].at_risk.insert(order.hash.0);
+                }
+            }
+        }
+    }
+
+    /// The live entries of a replica on a disk.
+    pub fn live_on(&self, disk: &Disk, node: usize, replica: usize) -> Vec<(Order, Op)> {
+        // An empty disk must stay empty: opening a store would make one there.
+        if disk.image().is_empty() {
+            return Vec::new();
+        }
+        let id = self.replicas[replica].id;
+        let copy = Disk::from_image(disk.image());
+        let core = match &self.nodes[node].process {
+            Some(process) if disk.is(&self.nodes[node].disk) => return live(process.store.core(), id),
+            _ => SimStore::open(copy, [0; 32]).expect("the simulated disk can be read"),
+        };
+        live(core.core(), id)
+    }
+
+    /// The process starts: what the manager does when it is spawned.
+    pub fn restart(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.epoch += 1;
+        let epoch = it.epoch;
+        let fresh = self.draw.bytes(Stream::Identity, node as u64, 100 + it.stores);
+        let booted = boot(&it.disk, fresh).map(|(store, incarnation)| {
+            let config = Config {
+                key: it.key.clone(),
+                store: store.core().store_id(),
+                incarnation,
+                seed: self.draw.bytes(Stream::Identity, node as u64, 1 << 32 | epoch),
+            };
+            let machine = Synchronizer::new(config, it.now(self.now_us));
+            Process {
+                machine,
+                store: Arc::new(store),
+                clocks: BTreeMap::new(),
+                started_us: self.now_us,
+                next: 0,
+                wires: BTreeMap::new(),
+                dials: BTreeMap::new(),
+                asks: Default::default(),
+                saves_us: 0,
+                wake_us: None,
+                stopping: false,
+            }
+        });
+        let Ok(process) = booted else {
+            // The disk is in trouble: whoever watches over the process starts it again.
+            return self.at(self.now_us + 1_000_000, Event::Restart { node, epoch });
+        };
+        let store = process.store.clone();
+        self.nodes[node].process = Some(process);
+        let mut records = store.core().node_records(NodeKind::Peer).expect("the simulated disk can be read");
+        records.extend(store.core().node_records(NodeKind::Job).expect("the simulated disk can be read"));
+        self.input(node, Input::Restored { records });
+        let replicas = store.core().replicas().expect("the simulated disk can be read");
+        for id in replicas {
+            self.open_replica(node, id);
+        }
+        let addresses = self.nodes[node].addresses.clone();
+        self.input(node, Input::Listening { addresses });
+        self.rejoin(node);
+        self.check_acknowledged(node);
+    }
+}
+
+fn boot(disk: &Disk, fresh: [u8; 32]) -> Result<(SimStore, u64), StoreError> {
+    let store = SimStore::open(disk.clone(), fresh)?;
+    let name = bytes::Bytes::from_static(b"incarnation");
+    let last = store
+        .core()
+        .node_records(NodeKind::Setting)?
+        .into_iter()
+        .find(|record| record.name == name)
+        .and_then(|record| Some(u64::from_le_bytes(record.value?[..].try_into().ok()?)))
+        .unwrap_or(0);
+    let value = Some(bytes::Bytes::copy_from_slice(&(last + 1).to_le_bytes()));
+    let record = NodeRecord { kind: NodeKind::Setting, name, value };
+    store.core().write(&[Write::Save { records: vec![record] }]).pop().expect("one request, one answer")?;
+    Ok((store, last + 1))
+}
+
+/// The live entries of a replica in a store; none when it is not there.
+pub fn live(core: &crate::store::Core<Disk>, id: crate::model::ReplicaId) -> Vec<(Order, Op)> {
+    let Ok(log) = core.log(id, Position(0), usize::MAX) else { return Vec::new() };
+    log.into_iter()
+        .map(|row| {
+            let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
+            (order, row.entry.op)
+        })
+        .collect()
+}

@@ -1,0 +1,290 @@
+//! Scenarios from seeds. Each seed switches each kind of fault and operation on or off (swarm
+//! testing, Groce et al. 2012); one in eight has no fault at all.
+
+use super::{
+    draw::{Draw, Stream},
+    scenario::*,
+};
+use crate::{
+    model::{MAX_INLINE_LEN, Right},
+    testing::random::Random,
+};
+
+/// The kinds of faults that a seed may switch on.
+const FAULTS: usize = 12;
+
+/// The kinds of operations beside writing.
+const OPERATIONS: usize = 7;
+
+/// What a seed has switched on.
+struct Swarm {
+    faults: Vec<usize>,
+    operations: Vec<usize>,
+}
+
+impl Swarm {
+    fn new(draw: Draw) -> Self {
+        let mut random = draw.random(Stream::Knobs, 1, 0);
+        let faultless = random.below(8) == 0;
+        let on = |random: &mut Random, count: usize, percent: usize| -> Vec<usize> {
+            (0..count).filter(|_| random.percent(percent)).collect()
+        };
+        let faults = on(&mut random, FAULTS, 40);
+        let operations = on(&mut random, OPERATIONS, 40);
+        match faultless {
+            true => Self { faults: Vec::new(), operations: Vec::new() },
+            false => Self { faults, operations },
+        }
+    }
+}
+
+impl Scenario {
+    /// The scenario of a seed; the same for ever for the same code.
+    pub fn generate(seed: u64) -> Self {
+        let draw = Draw(seed);
+        let swarm = Swarm::new(draw);
+        let mut random = draw.random(Stream::Topology, 0, 0);
+        // Small networks find most and are fast; large ones find the rest.
+        let count = match random.below(10) {
+            0..=4 => 2 + random.below(2),
+            5..=7 => 4 + random.below(2),
+            _ => 6 + random.below(4),
+        };
+        let knobs = knobs(draw, swarm.faults.is_empty());
+        let skewed = swarm.faults.contains(&9);
+        let nodes = (0..count)
+            .map(|node| {
+                let mut random = draw.random(Stream::Topology, 1, node as u64);
+                let clock_ms = if skewed { random.below(40_000) as i64 - 20_000 } else { random.below(100) as i64 };
+                NodePlan { clock_ms, addresses: 1 + u8::from(random.below(4) == 0) }
+            })
+            .collect();
+        let mut scenario = Self {
+            seed,
+            heal_ms: 10_000 + random.below(110_000) as u64,
+            knobs,
+            nodes,
+            replicas: Vec::new(),
+            paths: Vec::new(),
+            operations: Vec::new(),
+            faults: Vec::new(),
+        };
+        for replica in 0..[1, 1, 1, 2, 2, 3, 4][random.below(7)] {
+            scenario.replicas.push(replica_plan(draw, replica, count, scenario.heal_ms));
+        }
+        scenario.paths = paths(draw, &scenario);
+        scenario.operations = operations(draw, &scenario, &swarm);
+        scenario.faults = faults(draw, &scenario, &swarm);
+        scenario
+    }
+}
+
+fn knobs(draw: Draw, faultless: bool) -> Knobs {
+    let mut random = draw.random(Stream::Knobs, 0, 0);
+    let slow = |random: &mut Random, bases: &[u64]| {
+        let low = *random.pick(bases);
+        (low, low * (1 + random.below(10) as u64))
+    };
+    Knobs {
+        latency_us: slow(&mut random, &[50, 500, 5_000, 50_000, 150_000]),
+        execute_us: slow(&mut random, &[10, 100, 1_000, 20_000]),
+        reply_us: slow(&mut random, &[10, 100, 1_000, 20_000]),
+        dial_failures: if faultless { 0 } else { *random.pick(&[0, 0, 10, 40]) },
+        silent_crashes: *random.pick(&[0, 50, 100]),
+    }
+}
+
+fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> ReplicaPlan {
+    let mut random = draw.random(Stream::Topology, 2, replica as u64);
+    let mut nodes: Vec<usize> = (0..count).collect();
+    random.shuffle(&mut nodes);
+    // The first replica is everywhere; of the others some nodes have never heard.
+    let members = if replica == 0 { count } else { 2 + random.below(count - 1) };
+    let late = random.percent(30);
+    let members = nodes[1..members.min(count)]
+        .iter()
+        .map(|node| Member {
+            node: *node,
+            right: if random.percent(20) { Right::Read } else { Right::Write },
+            prefix: String::new(),
+            joins_ms: if late && random.percent(50) { random.below(heal_ms as usize / 2) as u64 } else { 0 },
+        })
+        .collect();
+    ReplicaPlan { owner: nodes[0], members }
+}
+
+/// A connected graph of the members of each replica, and some paths more.
+fn paths(draw: Draw, scenario: &Scenario) -> Vec<Path> {
+    let mut paths: Vec<Path> = Vec::new();
+    let mut add = |path: Path, both: bool| {
+        let back = Path { from: path.to, to: path.from };
+        for path in [path].into_iter().chain(both.then_some(back)) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    };
+    for replica in 0..scenario.replicas.len() {
+        let mut random = draw.random(Stream::Topology, 3, replica as u64);
+        let members: Vec<usize> = scenario.members(replica).collect();
+        let shape = random.below(4);
+        for (at, node) in members.iter().enumerate().skip(1) {
+            let other = match shape {
+                0 => members[0],
+                1 => members[at - 1],
+                _ => members[random.below(at)],
+            };
+            let path =
+                if random.percent(50) { Path { from: *node, to: other } } else { Path { from: other, to: *node } };
+            add(path, random.percent(40));
+        }
+        for _ in 0..random.below(members.len()) {
+            let (from, to) = (*random.pick(&members), *random.pick(&members));
+            if from != to {
+                add(Path { from, to }, random.percent(40));
+            }
+        }
+    }
+    paths
+}
+
+fn key(random: &mut Random, style: usize) -> String {
+    const HOT: [&str; 4] = ["a", "ab", "abc", "b"];
+    match style {
+        0 => HOT[random.below(4)].into(),
+        1 => format!("user{}", random.below(30)),
+        2 => format!("docs/{}/{}", random.below(3), random.below(8)),
+        _ => format!("{:x}", random.bits() % 4_096),
+    }
+}
+
+fn change(random: &mut Random, style: usize, tag: u64) -> Change {
+    match random.below(20) {
+        0 | 1 => Change::Delete { key: key(random, style) },
+        2 => {
+            let key = key(random, style);
+            let cut = random.below(key.len() + 1);
+            Change::DeletePrefix { prefix: key[..cut.max(usize::from(random.percent(80)))].into() }
+        }
+        _ => {
+            let len = match random.below(60) {
+                0 => 0,
+                1 => MAX_INLINE_LEN - 1,
+                2 => MAX_INLINE_LEN,
+                _ => 1 + random.below(60),
+            };
+            Change::Put { key: key(random, style), len, tag }
+        }
+    }
+}
+
+fn operations(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Operation>> {
+    let mut random = draw.random(Stream::Operations, 0, 0);
+    let style = random.below(4);
+    let bursty = random.percent(30);
+    let most = match random.below(8) {
+        0 => 200,
+        1..=3 => 60,
+        _ => 25,
+    };
+    let count = 5 + random.below(most);
+    let span = scenario.heal_ms as usize - 1_000;
+    let burst = random.below(span);
+    let mut operations: Vec<Timed<Operation>> = (0..count as u64)
+        .filter_map(|number| {
+            let mut random = draw.random(Stream::Operations, 1, number);
+            let at_ms = if bursty { burst + random.below(800.min(span - burst).max(1)) } else { random.below(span) };
+            let at_ms = 500 + at_ms as u64;
+            let replica = random.below(scenario.replicas.len());
+            let members: Vec<usize> = scenario.members(replica).collect();
+            let node = *random.pick(&members);
+            let peer = *random.pick(&members);
+            let other = !swarm.operations.is_empty() && random.below(12) == 0;
+            let what = if other {
+                if node == peer {
+                    return None;
+                }
+                match random.pick(&swarm.operations) {
+                    0 => Operation::Promote { replica, node },
+                    1 => Operation::Sync { node, replica, peer },
+                    2 => Operation::Retry { node },
+                    3 => Operation::Block { node, peer },
+                    4 => Operation::Remove { node, peer },
+                    5 => Operation::Unsubscribe { node, replica, peer },
+                    _ => Operation::Shutdown { node, down_ms: random.below(20_000) as u64 },
+                }
+            } else {
+                let as_owner = random.below(8) == 0;
+                let node = if as_owner { scenario.replicas[replica].owner } else { node };
+                let len = match random.below(20) {
+                    0 => 2 + random.below(60),
+                    1..=4 => 2 + random.below(5),
+                    _ => 1,
+                };
+                let changes = (0..len as u64).map(|at| change(&mut random, style, number << 16 | at)).collect();
+                Operation::Write { node, replica, as_owner, changes }
+            };
+            Some(Timed { at_ms, what })
+        })
+        .collect();
+    // A block ends again, now and then before the healing.
+    let ends: Vec<_> = operations
+        .iter()
+        .filter_map(|timed| match timed.what {
+            Operation::Block { node, peer } => {
+                Some(Timed { at_ms: timed.at_ms + 5_000, what: Operation::Unblock { node, peer } })
+            }
+            _ => None,
+        })
+        .collect();
+    operations.extend(ends);
+    operations.sort_by_key(|timed| timed.at_ms);
+    operations
+}
+
+fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
+    if swarm.faults.is_empty() {
+        return Vec::new();
+    }
+    let mut random = draw.random(Stream::Faults, 0, 0);
+    let count = 1 + random.below(10 + 2 * scenario.nodes.len());
+    let nodes = scenario.nodes.len();
+    let mut faults: Vec<Timed<Fault>> = (0..count as u64)
+        .filter_map(|number| {
+            let mut random = draw.random(Stream::Faults, 1, number);
+            let at_ms = 1_000 + random.below(scenario.heal_ms as usize - 1_000) as u64;
+            let long = *random.pick(&[300, 3_000, 15_000, 60_000]);
+            let for_ms = 1 + random.below(long) as u64;
+            let node = random.below(nodes);
+            let (a, b) = match random.pick(&scenario.paths) {
+                Path { from, to } if random.percent(50) => (*from, *to),
+                Path { from, to } => (*to, *from),
+            };
+            let what = match random.pick(&swarm.faults) {
+                0 => {
+                    let side: Vec<usize> = (0..nodes).filter(|_| random.percent(50)).collect();
+                    if side.is_empty() || side.len() == nodes {
+                        return None;
+                    }
+                    Fault::Partition { side, for_ms }
+                }
+                1 => Fault::OneWay { from: a, to: b, for_ms },
+                2 => Fault::Cut { a, b },
+                3 => Fault::HalfOpen { a, b },
+                4 => Fault::Unreachable { node, for_ms },
+                5 | 6 => Fault::Crash { node, after_outputs: random.below(40) as u32, down_ms: for_ms.min(20_000) },
+                7 => Fault::Wipe { node, down_ms: for_ms.min(20_000) },
+                8 => Fault::Rollback { node, to_ms: random.below(at_ms as usize) as u64, down_ms: for_ms.min(20_000) },
+                9 => Fault::ClockJump { node, by_ms: random.below(2_400_000) as i64 - 1_200_000 },
+                10 => match random.percent(50) {
+                    true => Fault::DiskError { node, after_writes: random.below(10) as u32 },
+                    false => Fault::DiskFull { node, for_ms: for_ms.min(20_000) },
+                },
+                _ => Fault::Pause { node, for_ms: for_ms.min(40_000) },
+            };
+            Some(Timed { at_ms, what })
+        })
+        .collect();
+    faults.sort_by_key(|timed| timed.at_ms);
+    faults
+}

@@ -1,0 +1,81 @@
+//! A simulated node: a machine, what the driver would hold, and what outlives a crash.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::disk::{Disk, SimStore};
+use crate::{
+    address::PeerAddress,
+    machine::{AskId, ConnectionId, DialId, Now, Synchronizer},
+    model::{HybridClock, Op, Order, PeerId, ReplicaId, SecretKey, Timestamp},
+};
+
+/// The wall clock at the beginning of every simulation.
+pub const BEGINNING: Timestamp = Timestamp(1_700_000_000_000_000);
+
+/// An entry that the application was told is kept.
+#[derive(Debug, Clone)]
+pub struct Acknowledged {
+    pub replica: usize,
+    pub order: Order,
+    pub op: Op,
+}
+
+/// What dies with the process.
+pub struct Process {
+    pub machine: Synchronizer,
+    pub store: Arc<SimStore>,
+    pub clocks: BTreeMap<ReplicaId, HybridClock>,
+    pub started_us: u64,
+    pub next: u64,
+    pub wires: BTreeMap<ConnectionId, u64>,
+    pub dials: BTreeMap<DialId, u64>,
+    pub asks: BTreeSet<AskId>,
+    /// When the last save is executed: saves are done in order.
+    pub saves_us: u64,
+    /// When to wake the machine, as far as is planned.
+    pub wake_us: Option<u64>,
+    pub stopping: bool,
+}
+
+/// A node.
+pub struct Node {
+    pub key: SecretKey,
+    pub id: PeerId,
+    pub addresses: Vec<PeerAddress>,
+    pub disk: Disk,
+    /// How often the store was made anew.
+    pub stores: u64,
+    /// How often it was started.
+    pub epoch: u64,
+    pub process: Option<Process>,
+    /// It crashes when so many outputs were performed, and is down for so long.
+    pub crash: Option<(u32, u64)>,
+    pub clock_us: i64,
+    /// Stands still until then.
+    pub paused_us: u64,
+    pub acknowledged: Vec<Acknowledged>,
+    /// Subscriptions that are on the disk.
+    pub durable_jobs: BTreeSet<Vec<u8>>,
+    /// Peers that are on the disk.
+    pub durable_peers: BTreeSet<Vec<u8>>,
+    pub unreachable: u32,
+    pub operations: u64,
+    pub dialed: u64,
+}
+
+impl Node {
+    /// The time as the node sees it.
+    pub fn now(&self, now_us: u64) -> Now {
+        let started = self.process.as_ref().map_or(now_us, |process| process.started_us);
+        Now { elapsed: Duration::from_micros(now_us - started), wall: self.wall(now_us) }
+    }
+
+    /// Its wall clock.
+    pub fn wall(&self, now_us: u64) -> Timestamp {
+        Timestamp((BEGINNING.0 + now_us).saturating_add_signed(self.clock_us))
+    }
+}

@@ -1,0 +1,71 @@
+//! What came of a simulation.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// An oracle's objection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which oracle: "O1" to "O12" of TESTING.
+    pub oracle: String,
+    /// What is wrong.
+    pub what: String,
+    /// When it was seen, in milliseconds since the beginning.
+    pub at_ms: u64,
+}
+
+/// What happened, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Events of the simulation.
+    pub events: u64,
+    /// Operations of applications.
+    pub operations: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Entries that an application was told are kept.
+    pub acknowledged: u64,
+    /// Frames sent, by kind.
+    pub frames: BTreeMap<u8, u64>,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Dials.
+    pub dials: u64,
+    /// From the healing until all were equal, in milliseconds.
+    pub converged_ms: u64,
+    /// Rare things that have happened.
+    pub marks: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.operations += other.operations;
+        self.faults += other.faults;
+        self.acknowledged += other.acknowledged;
+        self.bytes += other.bytes;
+        self.dials += other.dials;
+        self.converged_ms = self.converged_ms.max(other.converged_ms);
+        for (kind, count) in &other.frames {
+            *self.frames.entry(*kind).or_default() += count;
+        }
+        for (mark, count) in &other.marks {
+            *self.marks.entry(mark.clone()).or_default() += count;
+        }
+    }
+}
+
+/// What came of a simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The first objection of an oracle.
+    pub failure: Option<Failure>,
+    /// What happened, counted.
+    pub counters: Counters,
+    /// A hash of everything that happened, in its order.
+    pub trace: u64,
+    /// How long it took in virtual time, in microseconds.
+    pub virtual_us: u64,
+}

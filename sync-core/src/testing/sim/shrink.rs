@@ -1,0 +1,74 @@
+//! Makes a failing scenario smaller while it fails in the same way.
+
+use super::{Scenario, run, scenario::Operation};
+
+/// How often a scenario is played at most while it is shrunk.
+const MAX_RUNS: usize = 2_000;
+
+/// The smallest scenario found that fails by the same oracle as this one.
+pub fn shrink(scenario: &Scenario) -> Scenario {
+    let Some(failure) = run(scenario).failure else { return scenario.clone() };
+    let mut runs = 0;
+    let mut fails = |candidate: &Scenario| {
+        runs += 1;
+        runs <= MAX_RUNS
+            && candidate.is_connected()
+            && run(candidate).failure.is_some_and(|other| other.oracle == failure.oracle)
+    };
+    let mut best = scenario.clone();
+    loop {
+        let before = best.clone();
+        take(&mut best, |it| &mut it.faults, &mut fails);
+        take(&mut best, |it| &mut it.operations, &mut fails);
+        take(&mut best, |it| &mut it.paths, &mut fails);
+        for at in 0..best.operations.len() {
+            while let Operation::Write { changes, .. } = &best.operations[at].what
+                && changes.len() > 1
+            {
+                let mut smaller = best.clone();
+                if let Operation::Write { changes, .. } = &mut smaller.operations[at].what {
+                    changes.truncate(changes.len() / 2);
+                }
+                if !fails(&smaller) {
+                    break;
+                }
+                best = smaller;
+            }
+        }
+        while best.replicas.len() > 1 {
+            let mut smaller = best.clone();
+            let last = smaller.replicas.len() - 1;
+            smaller.replicas.pop();
+            smaller.operations.retain(|timed| timed.what.replica().is_none_or(|replica| replica != last));
+            if !fails(&smaller) {
+                break;
+            }
+            best = smaller;
+        }
+        if best == before {
+            return best;
+        }
+    }
+}
+
+/// Takes out ever smaller pieces of a list.
+fn take<T: Clone>(
+    best: &mut Scenario,
+    list: impl Fn(&mut Scenario) -> &mut Vec<T>,
+    fails: &mut impl FnMut(&Scenario) -> bool,
+) {
+    let mut size = list(best).len();
+    while size > 0 {
+        let mut start = 0;
+        while start < list(best).len() {
+            let mut smaller = best.clone();
+            let end = (start + size).min(list(&mut smaller).len());
+            list(&mut smaller).drain(start..end);
+            match fails(&smaller) {
+                true => *best = smaller,
+                false => start += size,
+            }
+        }
+        size /= 2;
+    }
+}

@@ -1,0 +1,565 @@
+//! The world that a scenario is played in: virtual time, nodes, the network between them.
+//!
+//! It performs the outputs of each machine exactly as the manager's driver does, and decides as
+//! little: frames of a stream stay in order, streams overtake each other, store operations take
+//! their time, and a crash takes everything with it but what was committed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    disk::Disk,
+    draw::{Draw, Stream},
+    node::{Acknowledged, BEGINNING, Node},
+    outcome::{Counters, Failure, Outcome},
+    scenario::*,
+    wire::{Side, Wire},
+};
+use crate::{
+    machine::{AskId, DialId, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target, WorkError},
+    model::{
+        AuthorId, Grant, HybridClock, Op, Order, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp,
+        VerifiedBundle, sign_commit,
+    },
+};
+
+/// How long nodes may take to become equal once everything is healed. The longest waits that may
+/// add up on a path: a silent link (25 s), a backoff (60 s), a check of idle sessions (60 s); twice,
+/// and a path of up to eight hops.
+const CONVERGENCE_US: u64 = 600_000_000;
+
+/// How long it may take from there until every node knows it.
+const KNOWLEDGE_US: u64 = 200_000_000;
+
+/// How long a connection may stall before a transport gives it up.
+pub const STALL_US: u64 = 30_000_000;
+
+/// So many events at one instant mean that something spins.
+const MAX_AT_ONCE: u64 = 200_000;
+
+/// A replica of the simulation.
+pub struct Replica {
+    pub id: ReplicaId,
+    pub owner: SecretKey,
+    /// The grants: the owner's node first, then the members.
+    pub grants: Vec<VerifiedBundle>,
+    /// Every entry that was ever accepted where it was written.
+    pub truth: Vec<(Order, Op)>,
+    /// Those that a wiped or rolled back disk may have taken with it.
+    pub at_risk: BTreeSet<[u8; 32]>,
+}
+
+/// What is done on a store.
+#[derive(Debug)]
+pub enum Work {
+    Machine { op: OpId, request: StoreRequest },
+    Write { replica: usize, bundle: VerifiedBundle },
+}
+
+/// What has come of it.
+#[derive(Debug)]
+pub enum Done {
+    Machine { op: OpId, result: Result<StoreReply, WorkError> },
+    Written { replica: usize, entries: Vec<(Order, Op)>, state: crate::store::ReplicaState },
+}
+
+/// What happens next.
+#[derive(Debug)]
+pub enum Event {
+    Operation(usize),
+    Fault(usize),
+    EndFault(usize),
+    Snapshot(usize),
+    Join { replica: usize, node: usize },
+    Wake { node: usize, epoch: u64 },
+    Restart { node: usize, epoch: u64 },
+    Stop { node: usize, epoch: u64, down_us: u64 },
+    Dial { node: usize, epoch: u64, dial: DialId, target: usize, transport: String },
+    DialFailed { node: usize, epoch: u64, dial: DialId, error: &'static str },
+    Connected { wire: u64 },
+    Arrive { wire: u64, side: Side, stream: usize },
+    Gone { wire: u64, side: Side },
+    Stall { wire: u64 },
+    Execute { node: usize, epoch: u64, work: Box<Work> },
+    Reply { node: usize, epoch: u64, done: Box<Done> },
+    Heal,
+    Check,
+}
+
+/// A running simulation.
+pub struct World<'a> {
+    pub scenario: &'a Scenario,
+    pub draw: Draw,
+    pub now_us: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    events: u64,
+    at_once: u64,
+    pub nodes: Vec<Node>,
+    pub replicas: Vec<Replica>,
+    pub by_id: BTreeMap<PeerId, usize>,
+    pub wires: BTreeMap<u64, Wire>,
+    pub next_wire: u64,
+    /// How many faults block the way from one node to another.
+    pub blocked: BTreeMap<(usize, usize), u32>,
+    pub snapshots: BTreeMap<usize, (Arc<super::disk::Rows>, u64)>,
+    pub healed: bool,
+    pub converged_us: Option<u64>,
+    pub done: bool,
+    pub failure: Option<Failure>,
+    pub counters: Counters,
+    pub trace: DefaultHasher,
+}
+
+impl<'a> World<'a> {
+    /// Everything before the beginning.
+    pub fn new(scenario: &'a Scenario) -> Self {
+        let draw = Draw(scenario.seed);
+        let nodes: Vec<Node> = scenario.nodes.iter().enumerate().map(|(at, plan)| node(draw, at, plan)).collect();
+        let by_id = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
+        let replicas = (0..scenario.replicas.len()).map(|at| replica(draw, at, scenario, &nodes)).collect();
+        let mut world = Self {
+            scenario,
+            draw,
+            now_us: 0,
+            queue: BTreeMap::new(),
+            events: 0,
+            at_once: 0,
+            nodes,
+            replicas,
+            by_id,
+            wires: BTreeMap::new(),
+            next_wire: 0,
+            blocked: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            healed: false,
+            converged_us: None,
+            done: false,
+            failure: None,
+            counters: Counters::default(),
+            trace: DefaultHasher::new(),
+        };
+        world.plan();
+        world
+    }
+
+    fn plan(&mut self) {
+        let scenario = self.scenario;
+        for node in 0..self.nodes.len() {
+            self.restart(node);
+        }
+        for (replica, plan) in scenario.replicas.iter().enumerate() {
+            for member in plan.members.iter().filter(|member| member.joins_ms > 0) {
+                self.at(member.joins_ms * 1_000, Event::Join { replica, node: member.node });
+            }
+        }
+        for (at, operation) in scenario.operations.iter().enumerate() {
+            self.at(operation.at_ms * 1_000, Event::Operation(at));
+        }
+        for (at, fault) in scenario.faults.iter().enumerate() {
+            if let Fault::Rollback { to_ms, .. } = fault.what {
+                self.at(to_ms * 1_000, Event::Snapshot(at));
+            }
+            self.at(fault.at_ms * 1_000, Event::Fault(at));
+        }
+        self.at(scenario.heal_ms * 1_000, Event::Heal);
+    }
+
+    /// Plays it to the end.
+    pub fn run(mut self) -> Outcome {
+        while !self.done
+            && self.failure.is_none()
+            && let Some(((at, _), event)) = self.queue.pop_first()
+        {
+            self.at_once = if at > self.now_us { 0 } else { self.at_once + 1 };
+            if self.at_once > MAX_AT_ONCE {
+                self.fail("O7", format!("something spins: {event:?} and {MAX_AT_ONCE} events at one instant"));
+                break;
+            }
+            self.now_us = self.now_us.max(at);
+            self.counters.events += 1;
+            self.happen(event);
+        }
+        if self.failure.is_none() {
+            self.check_end();
+        }
+        Outcome { failure: self.failure, counters: self.counters, trace: self.trace.finish(), virtual_us: self.now_us }
+    }
+
+    /// Plans an event.
+    pub fn at(&mut self, at_us: u64, event: Event) {
+        self.events += 1;
+        self.queue.insert((at_us.max(self.now_us), self.events), event);
+    }
+
+    /// An oracle has spoken.
+    pub fn fail(&mut self, oracle: &'static str, what: String) {
+        if self.failure.is_none() {
+            self.failure = Some(Failure { oracle: oracle.into(), what, at_ms: self.now_us / 1_000 });
+        }
+    }
+
+    /// Something rare has happened.
+    pub fn mark(&mut self, name: &'static str) {
+        *self.counters.marks.entry(name.into()).or_default() += 1;
+    }
+
+    /// Whose event it is, when it is one that a paused node would have to wait with.
+    fn concerns(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Wake { node, .. }
+            | Event::DialFailed { node, .. }
+            | Event::Execute { node, .. }
+            | Event::Reply { node, .. } => Some(*node),
+            Event::Arrive { wire, side, .. } | Event::Gone { wire, side } => {
+                self.wires.get(wire).map(|wire| wire.end(*side).node)
+            }
+            Event::Connected { wire } => self.wires.get(wire).map(|wire| wire.end(Side::Dialer).node),
+            _ => None,
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(node) = self.concerns(&event)
+            && self.nodes[node].paused_us > self.now_us
+        {
+            let until = self.nodes[node].paused_us;
+            return self.at(until, event);
+        }
+        match event {
+            Event::Operation(at) => self.operation(at),
+            Event::Fault(at) => self.fault(at),
+            Event::EndFault(at) => self.end_fault(at),
+            Event::Snapshot(at) => self.snapshot(at),
+            Event::Join { replica, node } => self.join(replica, node),
+            Event::Wake { node, epoch } => self.wake(node, epoch),
+            Event::Restart { node, epoch } => {
+                if self.nodes[node].epoch == epoch && self.nodes[node].process.is_none() {
+                    self.restart(node);
+                }
+            }
+            Event::Stop { node, epoch, down_us } => {
+                if self.nodes[node].epoch == epoch {
+                    self.crash(node, down_us);
+                }
+            }
+            Event::Dial { node, epoch, dial, target, transport } => self.dialed(node, epoch, dial, target, transport),
+            Event::DialFailed { node, epoch, dial, error } => {
+                if self.nodes[node].epoch == epoch
+                    && let Some(process) = &mut self.nodes[node].process
+                    && process.dials.remove(&dial).is_some()
+                {
+                    self.input(node, Input::DialFailed { dial, error: error.into(), temporary: true });
+                }
+            }
+            Event::Connected { wire } => self.connected(wire),
+            Event::Arrive { wire, side, stream } => self.arrive(wire, side, stream),
+            Event::Gone { wire, side } => self.gone(wire, side, "the peer closed the connection"),
+            Event::Stall { wire } => self.stalled(wire),
+            Event::Execute { node, epoch, work } => self.execute(node, epoch, *work),
+            Event::Reply { node, epoch, done } => self.replied(node, epoch, *done),
+            Event::Heal => self.heal(),
+            Event::Check => self.check(),
+        }
+    }
+
+    fn wake(&mut self, node: usize, epoch: u64) {
+        let now = self.nodes[node].now(self.now_us);
+        if self.nodes[node].epoch != epoch {
+            return;
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.wake_us.is_some_and(|at| at <= self.now_us) {
+            process.wake_us = None;
+        }
+        match process.machine.poll_timeout() {
+            Some(at) if at <= now.elapsed => self.input(node, Input::Tick),
+            _ => self.plan_wake(node),
+        }
+    }
+
+    /// Plans to tell the machine the time when it wants to be told.
+    pub fn plan_wake(&mut self, node: usize) {
+        let now_us = self.now_us;
+        let epoch = self.nodes[node].epoch;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(at) = process.machine.poll_timeout() else { return };
+        let at_us = (process.started_us + u64::try_from(at.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)).max(now_us);
+        if process.wake_us.is_none_or(|planned| at_us < planned) {
+            process.wake_us = Some(at_us);
+            self.at(at_us, Event::Wake { node, epoch });
+        }
+    }
+
+    fn operation(&mut self, at: usize) {
+        self.counters.operations += 1;
+        match &self.scenario.operations[at].what {
+            Operation::Write { node, replica, as_owner, changes } => self.write(*node, *replica, *as_owner, changes),
+            Operation::Promote { replica, node } => self.promote(*replica, *node),
+            Operation::Sync { node, replica, peer } => {
+                let (target, id) = (Target::Peer(self.nodes[*peer].id), self.replicas[*replica].id);
+                let Some(process) = &mut self.nodes[*node].process else { return };
+                process.next += 1;
+                let ask = AskId(process.next);
+                process.asks.insert(ask);
+                let timeout = Duration::from_secs(30);
+                self.input(*node, Input::Sync { ask, replica: id, target, timeout });
+            }
+            Operation::Retry { node } => self.input(*node, Input::RetryNow),
+            Operation::Block { node, peer } => {
+                self.input(*node, Input::BlockPeer { peer: self.nodes[*peer].id, blocked: true });
+            }
+            Operation::Unblock { node, peer } => {
+                self.input(*node, Input::BlockPeer { peer: self.nodes[*peer].id, blocked: false });
+            }
+            Operation::Remove { node, peer } => {
+                self.input(*node, Input::RemovePeer { peer: self.nodes[*peer].id });
+            }
+            Operation::Unsubscribe { node, replica, peer } => {
+                let (replica, peer) = (self.replicas[*replica].id, self.nodes[*peer].id);
+                self.input(*node, Input::Unsubscribe { replica, peer });
+            }
+            Operation::Shutdown { node, down_ms } => self.shut_down(*node, *down_ms),
+        }
+    }
+
+    /// Signs a transaction and hands it to the store.
+    fn write(&mut self, node: usize, replica: usize, as_owner: bool, changes: &[Change]) {
+        let draw = self.draw;
+        let ops: Vec<Op> = changes.iter().map(|change| op(draw, change)).collect();
+        let key = if as_owner { self.replicas[replica].owner.clone() } else { self.nodes[node].key.clone() };
+        self.commit(node, replica, &key, ops);
+    }
+
+    fn promote(&mut self, replica: usize, node: usize) {
+        let owner = self.scenario.replicas[replica].owner;
+        let key = self.replicas[replica].owner.clone();
+        let op = grant(self.nodes[node].key.public(), Right::Write, "").to_op(&AuthorId(key.public()));
+        self.commit(owner, replica, &key, vec![op]);
+    }
+
+    fn commit(&mut self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) {
+        let id = self.replicas[replica].id;
+        let wall = self.nodes[node].wall(self.now_us);
+        if self.nodes[node].paused_us > self.now_us {
+            return;
+        }
+        let Some(process) = &self.nodes[node].process else { return };
+        let Some(clock) = process.clocks.get(&id) else { return };
+        let bundle = sign_commit(id, key, clock, wall, ops).expect("scenarios write what can be written");
+        self.work(node, Work::Write { replica, bundle });
+    }
+
+    /// Makes a replica on a node that has its ticket, and begins to sync it.
+    pub fn join(&mut self, replica: usize, node: usize) {
+        let id = self.replicas[replica].id;
+        let now = self.nodes[node].wall(self.now_us);
+        let Some(process) = &self.nodes[node].process else { return };
+        let known = process.store.core().replicas().expect("the simulated disk can be read");
+        if !known.contains(&id) {
+            let bundles = if self.scenario.replicas[replica].owner == node {
+                self.replicas[replica].grants.clone()
+            } else {
+                let members = &self.scenario.replicas[replica].members;
+                let at = members.iter().position(|member| member.node == node).expect("only members join");
+                vec![self.replicas[replica].grants[at + 1].clone()]
+            };
+            let create = crate::store::Write::CreateReplica { replica: id, records: Vec::new() };
+            let apply = crate::store::Apply {
+                replica: id,
+                bundles,
+                origin: crate::store::Origin::Local,
+                now,
+                records: Vec::new(),
+            };
+            let results = process.store.core().write(&[create, crate::store::Write::Apply(apply)]);
+            if results.iter().any(Result::is_err) {
+                // The disk is in trouble: the application tries again.
+                return self.at(self.now_us + 1_000_000, Event::Join { replica, node });
+            }
+        }
+        self.open_replica(node, id);
+        self.subscribe(node, replica);
+    }
+
+    /// The replica is there: the machine and the clock learn of it.
+    pub fn open_replica(&mut self, node: usize, id: ReplicaId) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let Ok(state) = process.store.core().state(id) else { return };
+        process.clocks.entry(id).or_default().observe(state.newest);
+        self.input(node, Input::Changed { replica: id, state });
+    }
+
+    /// The application says whom it knows and what it wants, unless the node remembers.
+    fn subscribe(&mut self, node: usize, replica: usize) {
+        let id = self.replicas[replica].id;
+        for path in self.scenario.paths.iter().filter(|path| path.from == node) {
+            if !self.scenario.shared(path.from, path.to).any(|shared| shared == replica) {
+                continue;
+            }
+            let (peer, addresses) = (self.nodes[path.to].id, self.nodes[path.to].addresses.clone());
+            if self.healed || !self.nodes[node].durable_peers.contains(peer.as_bytes().as_slice()) {
+                self.input(node, Input::AddPeer { peer, addresses });
+            }
+            let name = [id.as_bytes().as_slice(), peer.as_bytes()].concat();
+            if self.healed || !self.nodes[node].durable_jobs.contains(&name) {
+                self.input(node, Input::Subscribe { replica: id, peer });
+            }
+        }
+    }
+
+    /// Everything that the application wants at the start of a process.
+    pub fn rejoin(&mut self, node: usize) {
+        for replica in 0..self.replicas.len() {
+            let plan = &self.scenario.replicas[replica];
+            let joined = plan.owner == node
+                || plan.members.iter().any(|member| member.node == node && member.joins_ms * 1_000 <= self.now_us);
+            if joined {
+                self.join(replica, node);
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.healed = true;
+        self.blocked.clear();
+        // The clocks are set: to the one that is furthest ahead, so that nothing is in its future.
+        let ahead = self.nodes.iter().map(|node| node.clock_us).max().unwrap_or(0).max(0);
+        for node in 0..self.nodes.len() {
+            let it = &mut self.nodes[node];
+            it.unreachable = 0;
+            it.disk.set_trouble(Default::default());
+            it.paused_us = self.now_us;
+            it.crash = None;
+            it.clock_us = ahead + 1_000_000 * 10;
+        }
+        self.release();
+        for node in 0..self.nodes.len() {
+            match self.nodes[node].process.is_none() {
+                true => self.restart(node),
+                false => self.rejoin(node),
+            }
+            for peer in 0..self.nodes.len() {
+                if node != peer && self.scenario.shared(node, peer).next().is_some() {
+                    self.input(node, Input::BlockPeer { peer: self.nodes[peer].id, blocked: false });
+                }
+            }
+        }
+        self.at(self.now_us + 1_000_000, Event::Check);
+    }
+
+    fn check(&mut self) {
+        if self.converged_us.is_none() {
+            if self.is_converged() {
+                self.converged_us = Some(self.now_us);
+                self.counters.converged_ms = (self.now_us / 1_000).saturating_sub(self.scenario.heal_ms);
+            } else if self.now_us > self.scenario.heal_ms * 1_000 + CONVERGENCE_US {
+                let who = self.who_waits();
+                return self.fail("O1", format!("the nodes do not become equal.\n{who}"));
+            }
+        }
+        if let Some(since) = self.converged_us {
+            match self.unaware() {
+                None => self.done = true,
+                Some(who) if self.now_us > since + KNOWLEDGE_US => {
+                    return self.fail("O11", format!("the nodes are equal and do not say so: {who}"));
+                }
+                Some(_) => {}
+            }
+        }
+        self.at(self.now_us + 1_000_000, Event::Check);
+    }
+
+    /// What the machine tells the application.
+    pub fn told(&mut self, _node: usize, event: &MachineEvent) {
+        match event {
+            MachineEvent::Refused { .. } => self.mark("entries_refused"),
+            MachineEvent::SyncFailed { .. } => self.mark("session_failed"),
+            MachineEvent::Synced { .. } => self.mark("synced"),
+            _ => {}
+        }
+    }
+
+    /// An acknowledged write is remembered: it must never be lost.
+    pub fn acknowledge(&mut self, node: usize, replica: usize, entries: Vec<(Order, Op)>) {
+        self.counters.acknowledged += entries.len() as u64;
+        let new = entries.into_iter().map(|(order, op)| Acknowledged { replica, order, op });
+        self.nodes[node].acknowledged.extend(new);
+    }
+}
+
+fn node(draw: Draw, at: usize, plan: &NodePlan) -> Node {
+    let key = SecretKey::from_bytes(draw.bytes(Stream::Identity, at as u64, 0));
+    let addresses = (0..plan.addresses)
+        .map(|number| format!("sim{number}://node{at}").parse().expect("these are addresses"))
+        .collect();
+    Node {
+        id: PeerId(key.public()),
+        key,
+        addresses,
+        disk: Disk::default(),
+        stores: 0,
+        epoch: 0,
+        process: None,
+        crash: None,
+        clock_us: plan.clock_ms * 1_000,
+        paused_us: 0,
+        acknowledged: Vec::new(),
+        durable_jobs: BTreeSet::new(),
+        durable_peers: BTreeSet::new(),
+        unreachable: 0,
+        operations: 0,
+        dialed: 0,
+    }
+}
+
+fn grant(subject: crate::model::PublicKey, right: Right, prefix: &str) -> Grant {
+    let prefix = Prefix::new(prefix.as_bytes().to_vec()).expect("prefixes of scenarios are short");
+    Grant { subject, right, prefix, expires: None, parent: None }
+}
+
+fn replica(draw: Draw, at: usize, scenario: &Scenario, nodes: &[Node]) -> Replica {
+    let owner = SecretKey::from_bytes(draw.bytes(Stream::Identity, at as u64, 1));
+    let id = ReplicaId(owner.public());
+    let author = AuthorId(owner.public());
+    let plan = &scenario.replicas[at];
+    let clock = HybridClock::default();
+    let granted = Timestamp(BEGINNING.0 - 3_600_000_000);
+    let subjects = std::iter::once((plan.owner, Right::Admin, ""));
+    let members = plan.members.iter().map(|member| (member.node, member.right, member.prefix.as_str()));
+    let grants: Vec<VerifiedBundle> = subjects
+        .chain(members)
+        .map(|(node, right, prefix)| {
+            let op = grant(nodes[node].key.public(), right, prefix).to_op(&author);
+            sign_commit(id, &owner, &clock, granted, vec![op]).expect("a grant can be written")
+        })
+        .collect();
+    let truth = grants
+        .iter()
+        .flat_map(|bundle| bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect::<Vec<_>>())
+        .collect();
+    Replica { id, owner, grants, truth, at_risk: BTreeSet::new() }
+}
+
+fn op(draw: Draw, change: &Change) -> Op {
+    use crate::model::{Key, Value};
+    let key = |text: &str| Key::try_from(text).expect("keys of scenarios are keys");
+    match change {
+        Change::Put { key: at, len, tag } => {
+            let mut bytes = vec![0; *len];
+            let mut random = draw.random(Stream::Values, *tag, 0);
+            for chunk in bytes.chunks_mut(8) {
+                let len = chunk.len();
+                chunk.copy_from_slice(&random.bits().to_le_bytes()[..len]);
+            }
+            Op::Put { key: key(at), value: Value::Inline(bytes.into()) }
+        }
+        Change::Delete { key: at } => Op::Delete { key: key(at) },
+        Change::DeletePrefix { prefix } => {
+            Op::DeletePrefix { prefix: Prefix::new(prefix.as_bytes().to_vec()).expect("short") }
+        }
+    }
+}

@@ -58,11 +58,12 @@ fn many(range: &str, stop: u64) -> bool {
     let Some((from, to)) = range.split_once("..") else { fail("seeds are given as A..B") };
     let (from, to) = (number(from), number(to));
     let (started, mut all, mut oracles) = (Instant::now(), Counters::default(), BTreeMap::<String, u64>::new());
-    let (mut failed, mut played) = (0, 0);
+    let (mut failed, mut played, mut largest) = (0, 0, Vec::new());
     for seed in from..to {
         let outcome = run(&Scenario::generate(seed));
         played += 1;
         all.add(&outcome.counters);
+        largest.push((outcome.counters.events, outcome.counters.dials, seed));
         if let Some(failure) = outcome.failure {
             failed += 1;
             *oracles.entry(failure.oracle.clone()).or_default() += 1;
@@ -74,7 +75,11 @@ fn many(range: &str, stop: u64) -> bool {
         }
     }
     let seconds = started.elapsed().as_secs_f64();
+    largest.sort_unstable();
     println!("{all:#?}");
+    for (events, dials, seed) in largest.iter().rev().take(5) {
+        println!("seed {seed}: {events} events, {dials} dials");
+    }
     println!("{played} seeds in {seconds:.1} s, {:.0} a second; {failed} failed {oracles:?}", played as f64 / seconds);
     failed > 0
 }

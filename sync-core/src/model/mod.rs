@@ -19,6 +19,8 @@ pub use entry::{
     dominates, successor_of_prefix,
 };
 pub use fingerprint::{Digest, SUMMARY_LEN, Summary};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use identity::stand_in;
 pub use identity::{AuthorId, Hash, KeyError, PeerId, PublicKey, ReplicaId, SecretKey, Signature};
 pub use merkle::MAX_COMMIT_LEN;
 pub use rights::{EVERYBODY, Grant, GrantId, MAX_CHAIN, ReadScope, Right, Rights, RightsError, grant_key};

@@ -238,8 +238,8 @@ impl World<'_> {
         }
         end.open = false;
         let connection = end.connection;
-        let both = !wire.end(side.other()).open;
-        if both && connection.is_some() {
+        let both_know = !wire.end(side.other()).open && wire.end(Side::Dialer).connection.is_some();
+        if both_know {
             self.wires.remove(&number);
         }
         if let Some(connection) = connection

@@ -1,11 +1,11 @@
 //! Plays simulations: `simulate seed N`, `simulate run --seeds A..B [--stop N]`, `simulate replay FILE`,
-//! `simulate shrink N FILE`.
+//! `simulate shrink N FILE`, `simulate canaries --seeds A..B`.
 //!
 //! `cargo run --release -p sync-core --features testing --example simulate -- run --seeds 0..1000`
 
 use std::{collections::BTreeMap, time::Instant};
 
-use sync_core::testing::sim::{Counters, Outcome, Scenario, run, shrink};
+use sync_core::testing::sim::{Canary, Counters, Outcome, Scenario, run, run_with_canary, shrink};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -18,6 +18,7 @@ fn main() {
         }
         ["run", "--seeds", range] => many(range, 10),
         ["run", "--seeds", range, "--stop", stop] => many(range, number(stop)),
+        ["canaries", "--seeds", range] => canaries(range),
         ["replay", file] => {
             let text = std::fs::read_to_string(file).unwrap_or_else(|error| fail(&format!("{file}: {error}")));
             let scenario: Scenario =
@@ -31,7 +32,9 @@ fn main() {
             println!("{} operations and {} faults are left, in {file}", small.operations.len(), small.faults.len());
             show(&run(&small))
         }
-        _ => fail("usage: simulate seed N | show N | run --seeds A..B [--stop N] | replay FILE | shrink N FILE"),
+        _ => fail(
+            "usage: simulate seed N | show N | run --seeds A..B [--stop N] | replay FILE | shrink N FILE | canaries --seeds A..B",
+        ),
     };
     std::process::exit(i32::from(failed));
 }
@@ -54,12 +57,34 @@ fn show(outcome: &Outcome) -> bool {
     outcome.failure.is_some()
 }
 
-fn many(range: &str, stop: u64) -> bool {
+fn seeds(range: &str) -> std::ops::Range<u64> {
     let Some((from, to)) = range.split_once("..") else { fail("seeds are given as A..B") };
-    let (from, to) = (number(from), number(to));
+    number(from)..number(to)
+}
+
+/// Lets out one canary after the other; each must be caught.
+fn canaries(range: &str) -> bool {
+    let mut escaped = false;
+    for canary in Canary::ALL {
+        let caught = seeds(range).find_map(|seed| {
+            let failure = run_with_canary(&Scenario::generate(seed), canary).failure?;
+            Some((seed, failure))
+        });
+        match caught {
+            Some((seed, failure)) => println!("{canary:?}: caught by {} with seed {seed}", failure.oracle),
+            None => {
+                println!("{canary:?}: NOT CAUGHT");
+                escaped = true;
+            }
+        }
+    }
+    escaped
+}
+
+fn many(range: &str, stop: u64) -> bool {
     let (started, mut all, mut oracles) = (Instant::now(), Counters::default(), BTreeMap::<String, u64>::new());
     let (mut failed, mut played, mut largest) = (0, 0, Vec::new());
-    for seed in from..to {
+    for seed in seeds(range) {
         let outcome = run(&Scenario::generate(seed));
         played += 1;
         all.add(&outcome.counters);

@@ -13,6 +13,7 @@
 //! Without the default feature `manager` the crate builds without tokio.
 
 pub mod address;
+mod canary;
 pub mod machine;
 #[cfg(feature = "manager")]
 pub mod manager;

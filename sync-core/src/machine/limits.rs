@@ -64,6 +64,9 @@ pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest delay between attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// A link that lasted so long was worth making: when it ends it is made again at once.
+pub const LINK_SETTLED: Duration = Duration::from_secs(10);
+
 /// How often a link without traffic is pinged.
 pub const PING_IDLE: Duration = Duration::from_secs(10);
 

@@ -22,6 +22,8 @@ pub(super) enum LinkPhase {
     Established {
         /// The peer.
         peer: PeerId,
+        /// Since when.
+        since: Duration,
     },
 }
 

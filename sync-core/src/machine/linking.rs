@@ -7,10 +7,14 @@ use super::{
     io::*,
     limits::*,
     link::{Link, LinkPhase},
+    peer::backoff,
     synchronizer::{StreamUse, Synchronizer},
     wire::{Hello, Message, OLDEST_VERSION, Proof, StreamKind, VERSION},
 };
-use crate::model::PeerId;
+use crate::{
+    canary::{self, Canary},
+    model::PeerId,
+};
 
 impl Synchronizer {
     pub(super) fn connected(
@@ -194,14 +198,13 @@ impl Synchronizer {
             return self.disconnected(connection, "there are enough links to this peer".into());
         }
         let link = self.links.get_mut(&connection).expect("the link is shaking hands");
-        link.phase = LinkPhase::Established { peer: id };
+        link.phase = LinkPhase::Established { peer: id, since: now.elapsed };
         let role = link.role;
         let transport = link.transport.clone();
         let mut save = peer.claim(&hello.addresses);
         if let Some(address) = &link.address {
             save |= peer.worked(address, now);
         }
-        peer.attempts = 0;
         peer.last_error = None;
         peer.links.push(connection);
         let first = peer.links.len() == 1;
@@ -258,13 +261,23 @@ impl Synchronizer {
                     self.dial_failed(dial, reason);
                 }
             }
-            LinkPhase::Established { peer: id } => {
+            LinkPhase::Established { peer: id, since } => {
                 let now = self.io.now.elapsed;
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.links.retain(|other| *other != connection);
                     if peer.links.is_empty() {
                         peer.last_error = Some(reason.clone());
-                        peer.next_try = now;
+                        // A link that lasted is made again at once. One that the peer ends each time as
+                        // soon as it is up, because we are blocked there, say, is not.
+                        peer.attempts = if now >= since + LINK_SETTLED || canary::is_out(Canary::DialAgainAtOnce) {
+                            0
+                        } else {
+                            peer.attempts + 1
+                        };
+                        peer.next_try = match peer.attempts {
+                            0 | 1 => now,
+                            attempts => now + backoff(&mut self.io.random, attempts - 2),
+                        };
                         self.io.event(Event::PeerDown { peer: id });
                     }
                     self.forget_stranger(id);
@@ -329,7 +342,7 @@ impl Synchronizer {
     /// The peer at the other end of a connection, once it has proved itself.
     pub fn peer_of(&self, connection: ConnectionId) -> Option<PeerId> {
         match self.links.get(&connection)?.phase {
-            LinkPhase::Established { peer } => Some(peer),
+            LinkPhase::Established { peer, .. } => Some(peer),
             LinkPhase::Handshake { .. } => None,
         }
     }

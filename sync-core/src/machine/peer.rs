@@ -8,7 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{io::*, limits::*};
-use crate::{address::PeerAddress, model::Timestamp};
+use crate::{
+    address::PeerAddress,
+    canary::{self, Canary},
+    model::Timestamp,
+};
 
 /// How many addresses are remembered of a peer; the ones that never worked go first.
 const MAX_KNOWN_ADDRESSES: usize = 32;
@@ -94,7 +98,6 @@ impl Peer {
     }
 
     pub fn worked(&mut self, address: &PeerAddress, now: Now) -> bool {
-        self.attempts = 0;
         self.last_error = None;
         self.give([address.clone()], false);
         for known in &mut self.record.addresses {
@@ -121,6 +124,9 @@ impl Peer {
 
 /// The delay before attempt number `attempts` + 1: exponential, with full jitter (Brooker 2015).
 pub(super) fn backoff(random: &mut super::random::Random, attempts: u32) -> Duration {
+    if canary::is_out(Canary::RetryWithoutBackoff) {
+        return Duration::ZERO;
+    }
     let ceiling = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX);
     // A tenth of the first delay at least, so that jitter never means at once.
     BACKOFF_MIN / 10 + Duration::from_micros(random.below(ceiling.as_micros() as u64))

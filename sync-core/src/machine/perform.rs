@@ -89,9 +89,17 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
 /// How many signatures are worth a thread: a check costs 36 microseconds, a thread about 20.
 const SIGNATURES_PER_THREAD: usize = 32;
 
+/// Whether this thread runs a simulation: all of one happens on one thread.
+fn is_simulated() -> bool {
+    #[cfg(any(test, feature = "testing"))]
+    return crate::model::stand_in::is_on();
+    #[cfg(not(any(test, feature = "testing")))]
+    false
+}
+
 /// Verifies on as many cores as the number of bundles is worth, keeping their order.
 fn verify_all(replica: ReplicaId, mut bundles: Vec<Bundle>) -> Result<Vec<VerifiedBundle>, WorkError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = if is_simulated() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     let threads = cores.min(bundles.len() / SIGNATURES_PER_THREAD).max(1);
     let part = bundles.len().div_ceil(threads).max(1);
     let mut parts = Vec::with_capacity(threads);

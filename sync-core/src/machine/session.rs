@@ -18,6 +18,7 @@ use super::{
     wire::{Mark, Message, Open, Ranges, RefusalReason, Refused},
 };
 use crate::{
+    canary::{self, Canary},
     model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
     store::{Changes, ChangesRequest, Claim, Have, Missing, MissingPage, Position, Reconciled, Scope, StoreId},
 };
@@ -162,6 +163,8 @@ pub(super) struct Session {
     held_back: Vec<Message>,
     held_back_len: usize,
     frames_at_start: u64,
+    /// A reconciliation has ended and roots were not compared since.
+    judging: bool,
     fruitless: u32,
     retry_at: Duration,
     pub next_check: Duration,
@@ -215,6 +218,7 @@ impl Session {
             held_back: Vec::new(),
             held_back_len: 0,
             frames_at_start: 0,
+            judging: false,
             fruitless: 0,
             retry_at: Duration::ZERO,
             next_check: Duration::MAX,
@@ -308,6 +312,7 @@ impl Session {
     fn found_equal(&mut self, effects: &mut Vec<Effect>) {
         self.synced = true;
         self.diverged = false;
+        self.judging = false;
         self.fruitless = 0;
         effects.push(Effect::Synced);
     }
@@ -545,6 +550,7 @@ impl Session {
                 effects.push(Effect::Confirmed(applied.head));
             }
         }
+        self.refused_since += applied.refused_count;
         if !applied.refused.is_empty() {
             let early = applied.refused.iter().filter(|(_, reason)| *reason == RefusalReason::Future).count();
             if early > 0 {
@@ -599,6 +605,7 @@ impl Session {
     }
 
     fn mismatch(&mut self, io: &mut Io, known: &Known) {
+        self.judge(io);
         if io.now.elapsed < self.retry_at {
             self.diverged = true;
             self.next_check = self.next_check.min(self.retry_at);
@@ -641,6 +648,20 @@ impl Session {
     /// Compares roots at this time at the latest.
     pub fn check_within(&mut self, at: Duration) {
         self.next_check = self.next_check.min(at);
+    }
+
+    /// What the last reconciliation was good for. Only now, as all that was sent is acknowledged, is it
+    /// known what was refused: whoever judges earlier sends the same entries again at once, for ever.
+    fn judge(&mut self, io: &Io) {
+        if !std::mem::take(&mut self.judging) {
+            return;
+        }
+        let moved = self.inserted_since > 0 || self.frames_sent > self.frames_at_start;
+        self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
+        if self.fruitless > 0 {
+            let delay = Duration::from_secs(1 << self.fruitless.min(6)).min(CHECK_INTERVAL);
+            self.retry_at = io.now.elapsed + delay;
+        }
     }
 
     /// Time to compare roots again.
@@ -759,13 +780,7 @@ impl Session {
     fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
         let reconcile = self.reconcile.take().expect("a reconciliation is over");
         self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
-        let sent = self.frames_sent - self.frames_at_start;
-        let fruitful = self.inserted_since > 0 || (sent > 0 && self.refused_since == 0);
-        self.fruitless = if fruitful { 0 } else { self.fruitless + 1 };
-        if self.fruitless > 0 {
-            let delay = Duration::from_secs(1 << self.fruitless.min(6)).min(CHECK_INTERVAL);
-            self.retry_at = io.now.elapsed + delay;
-        }
+        self.judging = !canary::is_out(Canary::ResendRefused);
         let mark = self.mark(known);
         self.send(io, Message::Mark(mark));
     }

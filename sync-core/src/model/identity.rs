@@ -90,7 +90,8 @@ pub(crate) mod stand_in {
         }
     }
 
-    pub(super) fn is_on() -> bool {
+    /// Whether it is on, on this thread.
+    pub(crate) fn is_on() -> bool {
         ON.get()
     }
 

@@ -5,8 +5,8 @@ mod block_on;
 pub mod proxy;
 pub mod random;
 pub mod reference;
-mod skipped;
 pub mod sim;
+mod skipped;
 pub mod store_suite;
 #[cfg(feature = "manager")]
 pub mod transport_suite;

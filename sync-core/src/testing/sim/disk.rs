@@ -5,13 +5,15 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::Bound,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::{
-    model::{Key, ReplicaId, SlotRange, Summary},
+    model::{Hash, Key, ReplicaId, SlotRange, Summary},
     store::*,
 };
 
@@ -307,4 +309,60 @@ impl ReplicaStore for SimStore {
     }
 
     async fn close(&self) {}
+}
+
+fn no_contents<T>() -> Result<T, StoreError> {
+    Err(StoreError::Failed("simulated nodes keep no contents".into()))
+}
+
+/// Contents are simulated nowhere yet: entries of simulations hold their values.
+#[async_trait]
+impl ContentStore for SimStore {
+    async fn content_status(&self, _: Hash) -> Result<ContentStatus, StoreError> {
+        Ok(ContentStatus::Missing)
+    }
+
+    async fn import_path(&self, _: PathBuf, _: OnProgress) -> Result<Imported, StoreError> {
+        no_contents()
+    }
+
+    async fn import_paths(&self, _: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError> {
+        no_contents()
+    }
+
+    async fn import_bytes(&self, _: Bytes) -> Result<Imported, StoreError> {
+        no_contents()
+    }
+
+    async fn reader(&self, _: Hash) -> Result<Option<Reader>, StoreError> {
+        Ok(None)
+    }
+
+    async fn wants(&self, _: Option<Hash>, _: usize) -> Result<Vec<Want>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn references(&self, _: Hash, _: usize) -> Result<Vec<Referrer>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn begin_download(&self, _: Hash, _: u64) -> Result<Begun, StoreError> {
+        no_contents()
+    }
+
+    async fn checkpoint_download(&self, _: Arc<Download>) -> Result<(), StoreError> {
+        no_contents()
+    }
+
+    async fn finish_downloads(&self, _: Vec<Arc<Download>>) -> Result<(), StoreError> {
+        no_contents()
+    }
+
+    async fn content_damaged(&self, _: Hash) -> Result<(), StoreError> {
+        no_contents()
+    }
+
+    async fn collect_content(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }

@@ -1,6 +1,6 @@
 //! What the manager's driver does, in virtual time: inputs in, outputs performed.
 
-use std::hash::Hasher;
+use std::{collections::BTreeMap, hash::Hasher};
 
 use super::{
     draw::Stream,
@@ -8,6 +8,7 @@ use super::{
     world::{Done, Event, Work, World},
 };
 use crate::{
+    canary::{self, Canary},
     machine::{
         ConnectionId, DialId, Input, Output, StoreReply, StoreRequest, StreamId, limits::*, perform, wire::StreamKind,
     },
@@ -15,6 +16,23 @@ use crate::{
     store::{Apply, NodeKind, Origin, Outcome, Write, Written},
     testing::block_on,
 };
+
+/// So many dials of one node to another in ten seconds are too many: with full jitter, backoff allows
+/// about eight an address, and each crash and each request to retry begins anew.
+const MAX_DIALS: u64 = 60;
+
+/// So many messages of reconciliations in ten seconds are too many.
+const MAX_ROUNDS_SENT: u64 = 400;
+
+/// Counts in windows of ten seconds.
+fn grown(rates: &mut BTreeMap<(usize, usize), (u64, u64)>, of: (usize, usize), now_us: u64) -> u64 {
+    let (since, count) = rates.entry(of).or_insert((now_us, 0));
+    if now_us > *since + 10_000_000 {
+        (*since, *count) = (now_us, 0);
+    }
+    *count += 1;
+    *count
+}
 
 impl World<'_> {
     /// Tells a machine what happened and does what it says.
@@ -78,7 +96,10 @@ impl World<'_> {
                 self.counters.bytes += frame.len() as u64 + 4;
                 match frame[0] {
                     18 => self.mark("refused_session"),
-                    21 => self.mark("reconciliation"),
+                    21 => {
+                        self.mark("reconciliation");
+                        self.round_sent(node, connection);
+                    }
                     22 => self.mark("refused_entries"),
                     _ => {}
                 }
@@ -108,6 +129,17 @@ impl World<'_> {
         }
     }
 
+    fn round_sent(&mut self, node: usize, connection: ConnectionId) {
+        let Some((wire, side)) = self.wire_of(node, connection) else { return };
+        let target = self.wires[&wire].end(side.other()).node;
+        if grown(&mut self.round_rate, (node, target), self.now_us) > MAX_ROUNDS_SENT {
+            let what = format!(
+                "node {node} reconciles with node {target} without end: {MAX_ROUNDS_SENT} messages in ten seconds"
+            );
+            self.fail("O7", what);
+        }
+    }
+
     fn wire_of(&self, node: usize, connection: ConnectionId) -> Option<(u64, Side)> {
         let wire = *self.nodes[node].process.as_ref()?.wires.get(&connection)?;
         let it = self.wires.get(&wire)?;
@@ -134,6 +166,9 @@ impl World<'_> {
         process.dials.insert(dial, self.now_us);
         let target: Option<usize> = address.url().host_str().and_then(|host| host.strip_prefix("node")?.parse().ok());
         let target = target.expect("addresses of the simulation name a node");
+        if grown(&mut self.dial_rate, (node, target), self.now_us) > MAX_DIALS {
+            self.fail("O7", format!("node {node} dials node {target} more than {MAX_DIALS} times in ten seconds"));
+        }
         let latency = self.draw.between(Stream::Dials, entity, counter * 4, self.scenario.knobs.latency_us);
         let fails = !self.healed
             && (self.nodes[target].unreachable > 0
@@ -432,6 +467,16 @@ impl World<'_> {
                 }
                 Done::Machine { op, result }
             }
+            Work::Forge { replica, bundle } => {
+                let (id, now) = (self.replicas[replica].id, bundle.seal().timestamp);
+                let apply =
+                    Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
+                let written =
+                    canary::with(Some(Canary::SkipRelayedCheck), || store.core().write(&[Write::Apply(apply)]));
+                let Some(Ok(Written::Applied(applied))) = written.into_iter().next() else { return };
+                self.mark("forged");
+                Done::Written { replica, entries: Vec::new(), state: applied.state }
+            }
             Work::Write { replica, bundle } => {
                 let now = self.nodes[node].wall(self.now_us).max(bundle.seal().timestamp);
                 let entries: Vec<(Order, Op)> = bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect();
@@ -479,7 +524,9 @@ impl World<'_> {
                 if let Some(clock) = process.clocks.get(&id) {
                     clock.observe(state.newest);
                 }
-                self.acknowledge(node, replica, entries);
+                if !canary::is_out(Canary::AcknowledgeBeforeCommit) {
+                    self.acknowledge(node, replica, entries);
+                }
                 self.input(node, Input::Changed { replica: id, state });
             }
         }

@@ -184,11 +184,12 @@ impl World<'_> {
         self.at(self.now_us + wait, Event::Stop { node, epoch, down_us: down_ms * 1_000 });
     }
 
-    fn replace_disk(&mut self, node: usize, disk: Disk) {
+    pub fn replace_disk(&mut self, node: usize, disk: Disk) {
         self.at_risk(node, &disk);
         let it = &mut self.nodes[node];
         it.disk = disk;
         it.acknowledged.clear();
+        it.dishonest = false;
         it.durable_jobs.clear();
         it.durable_peers.clear();
     }
@@ -251,6 +252,7 @@ impl World<'_> {
                 saves_us: 0,
                 wake_us: None,
                 stopping: false,
+                unsubscribed: Default::default(),
             }
         });
         let Ok(process) = booted else {

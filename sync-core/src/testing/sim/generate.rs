@@ -14,7 +14,7 @@ use crate::{
 const FAULTS: usize = 12;
 
 /// The kinds of operations beside writing.
-const OPERATIONS: usize = 7;
+const OPERATIONS: usize = 8;
 
 /// What a seed has switched on.
 struct Swarm {
@@ -89,6 +89,7 @@ fn knobs(draw: Draw, faultless: bool) -> Knobs {
         latency_us: slow(&mut random, &[50, 500, 5_000, 50_000, 150_000]),
         execute_us: slow(&mut random, &[10, 100, 1_000, 20_000]),
         reply_us: slow(&mut random, &[10, 100, 1_000, 20_000]),
+        grain_us: *random.pick(&[1, 1, 1_000, 5_000_000]),
         dial_failures: if faultless { 0 } else { *random.pick(&[0, 0, 10, 40]) },
         silent_crashes: *random.pick(&[0, 50, 100]),
     }
@@ -211,6 +212,11 @@ fn operations(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Opera
                     3 => Operation::Block { node, peer },
                     4 => Operation::Remove { node, peer },
                     5 => Operation::Unsubscribe { node, replica, peer },
+                    6 => {
+                        let members = &scenario.replicas[replica].members;
+                        let member = members.iter().find(|member| member.right == Right::Read)?;
+                        Operation::Forge { node: member.node, replica, key: key(&mut random, style) }
+                    }
                     _ => Operation::Shutdown { node, down_ms: random.below(20_000) as u64 },
                 }
             } else {

@@ -35,8 +35,19 @@ pub use outcome::{Counters, Failure, Outcome};
 pub use scenario::*;
 pub use shrink::shrink;
 
+pub use crate::canary::Canary;
+
 /// Plays a scenario. A panic of the code under test is a failure like any other.
 pub fn run(scenario: &Scenario) -> Outcome {
+    play(scenario)
+}
+
+/// Plays a scenario with a deliberate bug in the code under test: an oracle must object, in some scenario.
+pub fn run_with_canary(scenario: &Scenario, canary: Canary) -> Outcome {
+    crate::canary::with(Some(canary), || play(scenario))
+}
+
+fn play(scenario: &Scenario) -> Outcome {
     // One seed in ten signs for real.
     let _stand_in = (!scenario.seed.is_multiple_of(10)).then(crate::model::stand_in::Guard::switch_on);
     catch_unwind(AssertUnwindSafe(|| world::World::new(scenario).run())).unwrap_or_else(|panic| {

@@ -39,6 +39,8 @@ pub struct Process {
     /// When to wake the machine, as far as is planned.
     pub wake_us: Option<u64>,
     pub stopping: bool,
+    /// Subscriptions that the application has ended in this life.
+    pub unsubscribed: BTreeSet<Vec<u8>>,
 }
 
 /// A node.
@@ -63,6 +65,10 @@ pub struct Node {
     /// Peers that are on the disk.
     pub durable_peers: BTreeSet<Vec<u8>>,
     pub unreachable: u32,
+    /// It has written what it may not: its disk is replaced at the healing.
+    pub dishonest: bool,
+    /// The grain of its clock.
+    pub grain_us: u64,
     pub operations: u64,
     pub dialed: u64,
 }
@@ -76,6 +82,7 @@ impl Node {
 
     /// Its wall clock.
     pub fn wall(&self, now_us: u64) -> Timestamp {
-        Timestamp((BEGINNING.0 + now_us).saturating_add_signed(self.clock_us))
+        let exact = (BEGINNING.0 + now_us).saturating_add_signed(self.clock_us);
+        Timestamp(exact - exact % self.grain_us.max(1))
     }
 }

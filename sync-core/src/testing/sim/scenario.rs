@@ -45,6 +45,8 @@ pub struct Knobs {
     pub reply_us: (u64, u64),
     /// How often a dial fails though the peer is there, in percent.
     pub dial_failures: u64,
+    /// The clocks' grain, in microseconds: with a coarse one, entries have equal times.
+    pub grain_us: u64,
     /// How often a crash is not noticed by those connected, in percent.
     pub silent_crashes: u64,
 }
@@ -153,6 +155,16 @@ pub enum Operation {
         replica: usize,
         /// At whom.
         peer: usize,
+    },
+    /// A node that may only read writes all the same, and offers it to everybody; it gets a new disk
+    /// at the healing.
+    Forge {
+        /// Who.
+        node: usize,
+        /// To what.
+        replica: usize,
+        /// What.
+        key: String,
     },
     /// End everything in good order, and start again after a while.
     Shutdown {
@@ -318,12 +330,29 @@ impl Scenario {
 }
 
 impl Operation {
+    /// The node that does it.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Self::Write { node, .. }
+            | Self::Sync { node, .. }
+            | Self::Forge { node, .. }
+            | Self::Retry { node }
+            | Self::Block { node, .. }
+            | Self::Unblock { node, .. }
+            | Self::Remove { node, .. }
+            | Self::Unsubscribe { node, .. }
+            | Self::Shutdown { node, .. } => Some(*node),
+            Self::Promote { .. } => None,
+        }
+    }
+
     /// The replica that it is about.
     pub fn replica(&self) -> Option<usize> {
         match self {
             Self::Write { replica, .. }
             | Self::Promote { replica, .. }
             | Self::Sync { replica, .. }
+            | Self::Forge { replica, .. }
             | Self::Unsubscribe { replica, .. } => Some(*replica),
             Self::Retry { .. }
             | Self::Block { .. }

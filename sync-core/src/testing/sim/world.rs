@@ -20,6 +20,7 @@ use super::{
     wire::{Side, Wire},
 };
 use crate::{
+    canary::{self, Canary},
     machine::{AskId, DialId, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target, WorkError},
     model::{
         AuthorId, Grant, HybridClock, Op, Order, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp,
@@ -58,6 +59,7 @@ pub struct Replica {
 pub enum Work {
     Machine { op: OpId, request: StoreRequest },
     Write { replica: usize, bundle: VerifiedBundle },
+    Forge { replica: usize, bundle: VerifiedBundle },
 }
 
 /// What has come of it.
@@ -111,6 +113,9 @@ pub struct World<'a> {
     pub done: bool,
     pub failure: Option<Failure>,
     pub counters: Counters,
+    /// Per sender and target: since when, and how many dials and rounds of reconciliation.
+    pub dial_rate: BTreeMap<(usize, usize), (u64, u64)>,
+    pub round_rate: BTreeMap<(usize, usize), (u64, u64)>,
     pub trace: DefaultHasher,
 }
 
@@ -118,7 +123,8 @@ impl<'a> World<'a> {
     /// Everything before the beginning.
     pub fn new(scenario: &'a Scenario) -> Self {
         let draw = Draw(scenario.seed);
-        let nodes: Vec<Node> = scenario.nodes.iter().enumerate().map(|(at, plan)| node(draw, at, plan)).collect();
+        let nodes: Vec<Node> =
+            scenario.nodes.iter().enumerate().map(|(at, plan)| node(draw, at, plan, scenario.knobs.grain_us)).collect();
         let by_id = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
         let replicas = (0..scenario.replicas.len()).map(|at| replica(draw, at, scenario, &nodes)).collect();
         let mut world = Self {
@@ -140,6 +146,8 @@ impl<'a> World<'a> {
             done: false,
             failure: None,
             counters: Counters::default(),
+            dial_rate: BTreeMap::new(),
+            round_rate: BTreeMap::new(),
             trace: DefaultHasher::new(),
         };
         world.plan();
@@ -296,7 +304,12 @@ impl<'a> World<'a> {
 
     fn operation(&mut self, at: usize) {
         self.counters.operations += 1;
-        match &self.scenario.operations[at].what {
+        let operation = &self.scenario.operations[at].what;
+        // Nobody uses an application that stands still.
+        if operation.node().is_some_and(|node| self.nodes[node].paused_us > self.now_us) {
+            return;
+        }
+        match operation {
             Operation::Write { node, replica, as_owner, changes } => self.write(*node, *replica, *as_owner, changes),
             Operation::Promote { replica, node } => self.promote(*replica, *node),
             Operation::Sync { node, replica, peer } => {
@@ -316,11 +329,26 @@ impl<'a> World<'a> {
                 self.input(*node, Input::BlockPeer { peer: self.nodes[*peer].id, blocked: false });
             }
             Operation::Remove { node, peer } => {
-                self.input(*node, Input::RemovePeer { peer: self.nodes[*peer].id });
+                let id = self.nodes[*peer].id;
+                let names: Vec<_> = self.replicas.iter().map(|replica| job_name(&replica.id, &id)).collect();
+                let Some(process) = &mut self.nodes[*node].process else { return };
+                process.unsubscribed.extend(names);
+                self.input(*node, Input::RemovePeer { peer: id });
             }
             Operation::Unsubscribe { node, replica, peer } => {
                 let (replica, peer) = (self.replicas[*replica].id, self.nodes[*peer].id);
+                let Some(process) = &mut self.nodes[*node].process else { return };
+                process.unsubscribed.insert(job_name(&replica, &peer));
                 self.input(*node, Input::Unsubscribe { replica, peer });
+            }
+            Operation::Forge { node, replica, key } => {
+                let change = Change::Put { key: key.clone(), len: 7, tag: u64::MAX };
+                let author = self.nodes[*node].key.clone();
+                let ops = vec![op(self.draw, &change)];
+                if let Some(bundle) = self.sign(*node, *replica, &author, ops) {
+                    self.nodes[*node].dishonest = true;
+                    self.work(*node, Work::Forge { replica: *replica, bundle });
+                }
             }
             Operation::Shutdown { node, down_ms } => self.shut_down(*node, *down_ms),
         }
@@ -342,15 +370,19 @@ impl<'a> World<'a> {
     }
 
     fn commit(&mut self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) {
+        let Some(bundle) = self.sign(node, replica, key, ops) else { return };
+        if canary::is_out(Canary::AcknowledgeBeforeCommit) {
+            let entries = bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect();
+            self.acknowledge(node, replica, entries);
+        }
+        self.work(node, Work::Write { replica, bundle });
+    }
+
+    fn sign(&self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) -> Option<VerifiedBundle> {
         let id = self.replicas[replica].id;
         let wall = self.nodes[node].wall(self.now_us);
-        if self.nodes[node].paused_us > self.now_us {
-            return;
-        }
-        let Some(process) = &self.nodes[node].process else { return };
-        let Some(clock) = process.clocks.get(&id) else { return };
-        let bundle = sign_commit(id, key, clock, wall, ops).expect("scenarios write what can be written");
-        self.work(node, Work::Write { replica, bundle });
+        let clock = self.nodes[node].process.as_ref()?.clocks.get(&id)?;
+        Some(sign_commit(id, key, clock, wall, ops).expect("scenarios write what can be written"))
     }
 
     /// Makes a replica on a node that has its ticket, and begins to sync it.
@@ -401,11 +433,13 @@ impl<'a> World<'a> {
                 continue;
             }
             let (peer, addresses) = (self.nodes[path.to].id, self.nodes[path.to].addresses.clone());
-            if self.healed || !self.nodes[node].durable_peers.contains(peer.as_bytes().as_slice()) {
+            let Some(process) = &self.nodes[node].process else { return };
+            let name = job_name(&id, &peer);
+            let ended = process.unsubscribed.contains(&name);
+            if ended || !self.nodes[node].durable_peers.contains(peer.as_bytes().as_slice()) {
                 self.input(node, Input::AddPeer { peer, addresses });
             }
-            let name = [id.as_bytes().as_slice(), peer.as_bytes()].concat();
-            if self.healed || !self.nodes[node].durable_jobs.contains(&name) {
+            if ended || !self.nodes[node].durable_jobs.contains(&name) {
                 self.input(node, Input::Subscribe { replica: id, peer });
             }
         }
@@ -435,6 +469,11 @@ impl<'a> World<'a> {
             it.paused_us = self.now_us;
             it.crash = None;
             it.clock_us = ahead + 1_000_000 * 10;
+            if it.dishonest {
+                self.crash(node, 0);
+                self.replace_disk(node, Disk::default());
+                self.nodes[node].stores += 1;
+            }
         }
         self.release();
         for node in 0..self.nodes.len() {
@@ -491,7 +530,7 @@ impl<'a> World<'a> {
     }
 }
 
-fn node(draw: Draw, at: usize, plan: &NodePlan) -> Node {
+fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64) -> Node {
     let key = SecretKey::from_bytes(draw.bytes(Stream::Identity, at as u64, 0));
     let addresses = (0..plan.addresses)
         .map(|number| format!("sim{number}://node{at}").parse().expect("these are addresses"))
@@ -511,9 +550,15 @@ fn node(draw: Draw, at: usize, plan: &NodePlan) -> Node {
         durable_jobs: BTreeSet::new(),
         durable_peers: BTreeSet::new(),
         unreachable: 0,
+        dishonest: false,
+        grain_us,
         operations: 0,
         dialed: 0,
     }
+}
+
+fn job_name(replica: &ReplicaId, peer: &PeerId) -> Vec<u8> {
+    [replica.as_bytes().as_slice(), peer.as_bytes()].concat()
 }
 
 fn grant(subject: crate::model::PublicKey, right: Right, prefix: &str) -> Grant {

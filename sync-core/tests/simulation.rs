@@ -1,21 +1,112 @@
-//! The machine in the simulator: any failure here prints its seed and how to play it again.
+//! The machine in the simulator. A failure prints its seed and how to play it again.
 
-use sync_core::testing::sim::{Scenario, run};
+use std::collections::BTreeSet;
+
+use sync_core::testing::sim::{Canary, Counters, Outcome, Scenario, run, run_with_canary};
 
 /// How many seeds are played; more with `SIMULATION_SEEDS=N`.
 const SEEDS: u64 = 300;
+
+/// Rare things that must have happened somewhere, or the simulation goes easy.
+const SOMETIMES: [&str; 20] = [
+    "crash",
+    "crash_between_outputs",
+    "crash_with_pending_job",
+    "cut",
+    "entries_refused",
+    "forged",
+    "half_open",
+    "question_answered",
+    "reconciliation",
+    "refused_entries",
+    "refused_session",
+    "rollback",
+    "shutdown",
+    "stalled_and_delivered",
+    "stream_waited_for_admission",
+    "swallowed_by_a_half_open_connection",
+    "synced",
+    "transport_timed_out",
+    "wipe",
+    "write_failed",
+];
 
 fn seeds() -> u64 {
     std::env::var("SIMULATION_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
 }
 
+fn expect_good(name: &str, outcome: &Outcome) {
+    if let Some(failure) = &outcome.failure {
+        panic!(
+            "{name}: {} after {} ms of virtual time: {}\nplay it again: cargo run --release -p sync-core \
+             --features testing --example simulate -- {name}",
+            failure.oracle, failure.at_ms, failure.what
+        );
+    }
+}
+
+fn play(part: u64, parts: u64) -> Counters {
+    let mut all = Counters::default();
+    let mut played = 0;
+    for seed in (0..seeds()).filter(|seed| seed % parts == part) {
+        let outcome = run(&Scenario::generate(seed));
+        expect_good(&format!("seed {seed}"), &outcome);
+        all.add(&outcome.counters);
+        played += 1;
+    }
+    println!("{played} simulations: {all:#?}");
+    assert!(played > 0 && all.acknowledged > 0, "nothing was simulated");
+    all
+}
+
+#[test]
+fn nodes_become_equal_whatever_happens_to_them_and_every_mark_is_reached() {
+    let all = play(0, 2);
+    let reached: BTreeSet<&str> = all.marks.keys().map(String::as_str).collect();
+    let missed: Vec<_> = SOMETIMES.iter().filter(|mark| !reached.contains(*mark)).collect();
+    assert!(missed.is_empty(), "never happened in {} seeds: {missed:?}", seeds());
+}
+
+#[test]
+fn nodes_become_equal_whatever_happens_to_them_with_the_other_half_of_the_seeds() {
+    play(1, 2);
+}
+
 #[test]
 fn b84_the_same_seed_gives_the_same_trace() {
-    for seed in (0..seeds()).step_by(100) {
+    for seed in (0..seeds()).step_by(50) {
         let scenario = Scenario::generate(seed);
         assert_eq!(Scenario::generate(seed), scenario);
         let (one, other) = (run(&scenario), run(&scenario));
         assert_eq!(one, other, "seed {seed}");
         assert!(one.counters.events > 0);
     }
+}
+
+#[test]
+fn every_canary_is_caught() {
+    for canary in Canary::ALL {
+        let caught = (0..200).find(|seed| run_with_canary(&Scenario::generate(*seed), canary).failure.is_some());
+        assert!(caught.is_some(), "no oracle objects to {canary:?}");
+    }
+}
+
+#[test]
+fn what_once_failed_does_not_fail_again() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions");
+    let mut played = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let scenario: Scenario = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        expect_good(&format!("replay {}", path.display()), &run(&scenario));
+        played += 1;
+    }
+    assert!(played > 0, "no regression is stored in {folder}");
+}
+
+#[test]
+fn a_scenario_survives_being_written_down() {
+    let scenario = Scenario::generate(5);
+    let text = serde_json::to_string(&scenario).unwrap();
+    assert_eq!(serde_json::from_str::<Scenario>(&text).unwrap(), scenario);
 }

@@ -244,8 +244,27 @@ fn operations(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Opera
         })
         .collect();
     operations.extend(ends);
+    operations.extend(twins(draw, scenario, &operations));
     operations.sort_by_key(|timed| timed.at_ms);
     operations
+}
+
+/// The same write at two nodes at one time: what the order of arrival must not decide.
+fn twins(draw: Draw, scenario: &Scenario, operations: &[Timed<Operation>]) -> Vec<Timed<Operation>> {
+    let twin = |(number, timed): (usize, &Timed<Operation>)| {
+        let Operation::Write { replica, as_owner: false, changes, .. } = &timed.what else { return None };
+        let mut random = draw.random(Stream::Operations, 2, number as u64);
+        let is_deletion = !matches!(changes[0], Change::Put { .. });
+        let members: Vec<usize> = scenario.members(*replica).collect();
+        let what = Operation::Write {
+            node: *random.pick(&members),
+            replica: *replica,
+            as_owner: false,
+            changes: changes.clone(),
+        };
+        random.percent(if is_deletion { 60 } else { 10 }).then_some(Timed { at_ms: timed.at_ms, what })
+    };
+    operations.iter().enumerate().filter_map(twin).collect()
 }
 
 fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {

@@ -205,7 +205,7 @@ impl Synchronizer {
     /// The peer to which an address has led, while the link lasts.
     fn peer_at(&self, address: &PeerAddress) -> Option<PeerId> {
         self.links.values().filter(|link| link.address.as_ref() == Some(address)).find_map(|link| match link.phase {
-            LinkPhase::Established { peer } => Some(peer),
+            LinkPhase::Established { peer, .. } => Some(peer),
             LinkPhase::Handshake { .. } => None,
         })
     }

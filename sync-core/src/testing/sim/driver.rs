@@ -317,7 +317,9 @@ impl World<'_> {
         if blocked {
             wire.end_mut(side).stalled.push_back(stream);
             if !std::mem::replace(&mut wire.timing, true) {
-                self.at(self.now_us + super::world::STALL_US, Event::Stall { wire: number });
+                // Transports differ in how long they wait: from an impatient proxy to QUIC's idle timeout.
+                let wait = self.draw.between(Stream::Latency, number, u64::MAX - 2, (4_000_000, 30_000_000));
+                self.at(self.now_us + wait, Event::Stall { wire: number });
             }
             return;
         }

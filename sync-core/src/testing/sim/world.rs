@@ -36,9 +36,6 @@ const CONVERGENCE_US: u64 = 600_000_000;
 /// How long it may take from there until every node knows it.
 const KNOWLEDGE_US: u64 = 200_000_000;
 
-/// How long a connection may stall before a transport gives it up.
-pub const STALL_US: u64 = 30_000_000;
-
 /// So many events at one instant mean that something spins.
 const MAX_AT_ONCE: u64 = 200_000;
 

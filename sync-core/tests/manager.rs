@@ -240,3 +240,24 @@ async fn b69_content_comes_by_policy_and_when_the_policy_changes() {
     assert_eq!(ready(&mut events).await.0, *blake3::hash(&[1; 50_000]).as_bytes());
     assert_eq!(right.read("film/1").await.unwrap().unwrap().len(), 50_000);
 }
+
+#[tokio::test]
+async fn ten_replicas_on_one_node_sync_at_once_and_apart() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let mut pairs = Vec::new();
+    for n in 0..10 {
+        let (left, ticket) = shared(&a).await;
+        left.put("from a", format!("{n}")).await.unwrap();
+        pairs.push((left, b.join(ticket).await.unwrap()));
+    }
+    for (n, (_, right)) in pairs.iter().enumerate() {
+        right.put("from b", format!("{n}")).await.unwrap();
+    }
+    for (n, (left, right)) in pairs.iter().enumerate() {
+        equal(&[left, right]).await;
+        assert_eq!(left.read("from b").await.unwrap().unwrap(), format!("{n}"));
+        assert_eq!(right.read("from a").await.unwrap().unwrap(), format!("{n}"));
+    }
+    assert_eq!(a.status().await.unwrap().replicas.len(), 10);
+}

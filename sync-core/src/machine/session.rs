@@ -6,6 +6,9 @@
 //! is bounded by a window of unacknowledged entries; everything that comes in is verified and
 //! applied in order, what waits together.
 
+mod outgoing;
+mod repair;
+
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
@@ -18,9 +21,8 @@ use super::{
     wire::{Mark, Message, Open, Ranges, RefusalReason, Refused},
 };
 use crate::{
-    canary::{self, Canary},
     model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
-    store::{Changes, ChangesRequest, Claim, Have, Missing, MissingPage, Position, Reconciled, Scope, StoreId},
+    store::{Claim, Missing, Position, Scope, StoreId},
 };
 
 /// What the machine knows of a replica.
@@ -328,111 +330,6 @@ impl Session {
         }
     }
 
-    fn window_open(&self) -> bool {
-        self.in_flight_len < WINDOW_LEN && self.frames_sent - self.frames_acked < WINDOW_FRAMES
-    }
-
-    /// Sends on, as far as the window allows. Answers whether something is being read.
-    pub fn pump_out(&mut self, io: &mut Io, known: &Known) -> bool {
-        if !self.is_live() || self.hold || self.reading || !self.window_open() {
-            return self.reading;
-        }
-        if !self.missing.is_empty() {
-            self.reading = true;
-            let request = StoreRequest::Missing {
-                replica: self.replica,
-                scope: self.scope.clone(),
-                missing: std::mem::take(&mut self.missing),
-            };
-            io.store(self.key(), request);
-        } else if self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over) {
-            self.finish_reconcile(io, known);
-            return self.pump_out(io, known);
-        } else if self.reconcile.is_none()
-            && let Some(sent) = self.tail
-            && sent < known.head
-        {
-            self.reading = true;
-            let request = ChangesRequest {
-                replica: self.replica,
-                since: sent,
-                not_from: (sent >= self.echo_until).then_some(self.peer),
-                scope: self.scope.clone(),
-                max_bytes: ENTRIES_FRAME_LEN,
-            };
-            io.store(self.key(), StoreRequest::Changes(request));
-        }
-        self.reading
-    }
-
-    fn send_entries(&mut self, io: &mut Io, known: &Known, payload: Bytes, entries: u64) {
-        let mark = self.mark(known);
-        self.frames_sent += 1;
-        self.in_flight_len += payload.len();
-        self.in_flight.push_back(Frame { len: payload.len(), through: mark.through });
-        self.traffic.sent += entries;
-        self.synced = false;
-        self.send(io, Message::Entries(mark, payload));
-    }
-
-    /// A piece of the change log was read.
-    pub fn changes_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, changes: Changes) -> Vec<Effect> {
-        self.reading = false;
-        let before = self.tail;
-        // A reconciliation that began meanwhile does not undo what was read.
-        self.tail = before.map(|sent| sent.max(changes.through));
-        let mut effects = Vec::new();
-        if changes.entries > 0 {
-            self.send_entries(io, known, payload, changes.entries);
-        } else if self.in_flight.is_empty() && before == Some(self.confirmed) {
-            self.confirmed = changes.through.max(self.confirmed);
-            effects.push(Effect::Confirmed(self.confirmed));
-        }
-        let reading = self.pump_out(io, known);
-        if changes.entries == 0 && !reading && !self.synced {
-            // Nothing of it was for the peer; it can compare roots now.
-            let mark = self.mark(known);
-            self.send(io, Message::Mark(mark));
-        }
-        effects
-    }
-
-    /// A page of what the peer lacks was read.
-    pub fn missing_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, page: MissingPage) {
-        self.reading = false;
-        let more = std::mem::take(&mut self.missing);
-        self.missing = page.rest;
-        self.missing.extend(more);
-        if page.entries > 0 {
-            self.send_entries(io, known, payload, page.entries);
-        }
-        self.pump_out(io, known);
-    }
-
-    /// A mark's news about what we sent: acknowledged frames.
-    fn acknowledge(&mut self, mark: &Mark, effects: &mut Vec<Effect>) {
-        if mark.durable > self.frames_sent {
-            effects.push(Effect::Violation(format!("it acknowledges {} frames of {}", mark.durable, self.frames_sent)));
-            return;
-        }
-        let before = self.confirmed;
-        while self.frames_acked < mark.durable {
-            let frame = self.in_flight.pop_front().expect("unacknowledged frames are in flight");
-            self.frames_acked += 1;
-            self.in_flight_len -= frame.len;
-            self.confirmed = frame.through.unwrap_or(self.confirmed).max(self.confirmed);
-        }
-        // What was skipped behind the last frame is confirmed with it.
-        if self.in_flight.is_empty()
-            && let Some(sent) = self.tail
-        {
-            self.confirmed = self.confirmed.max(sent);
-        }
-        if self.confirmed > before {
-            effects.push(Effect::Confirmed(self.confirmed));
-        }
-    }
-
     /// A message of a live session.
     pub fn receive(&mut self, io: &mut Io, known: &Known, message: Message) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -571,54 +468,6 @@ impl Session {
         effects
     }
 
-    /// Takes a peer's mark when everything that it sent before is here.
-    fn compare(&mut self, io: &mut Io, known: &Known, mark: &Mark, acknowledging: bool, effects: &mut Vec<Effect>) {
-        // What was not accepted yet is to be offered again, so the position stays before it.
-        if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
-            effects.push(Effect::Received(store, through));
-        }
-        let Some(root) = mark.root else { return };
-        self.their_count = root.count;
-        let comparable = self.scope.is_all()
-            && self.tail == Some(known.head)
-            && mark.durable == self.frames_sent
-            && self.reconcile.is_none();
-        if !comparable {
-            return;
-        }
-        if root == known.root {
-            if self.confirmed < known.head {
-                self.confirmed = known.head;
-                effects.push(Effect::Confirmed(known.head));
-            }
-            if !self.synced {
-                self.found_equal(effects);
-            }
-            if !mark.synced && !acknowledging {
-                let mark = self.mark(known);
-                self.send(io, Message::Mark(mark));
-            }
-        } else {
-            self.synced = false;
-            self.mismatch(io, known);
-        }
-    }
-
-    fn mismatch(&mut self, io: &mut Io, known: &Known) {
-        self.judge(io);
-        if io.now.elapsed < self.retry_at {
-            self.diverged = true;
-            self.next_check = self.next_check.min(self.retry_at);
-        } else if self.role == Role::Dialer {
-            self.lead_reconcile(io, known);
-        } else {
-            // The opener leads; it learns of the difference from our root.
-            self.retry_at = io.now.elapsed + Duration::from_secs(1);
-            let mark = self.mark(known);
-            self.send(io, Message::Mark(mark));
-        }
-    }
-
     /// Whether roots are equal at a confirmed position, and nothing was accepted here since that is not
     /// sent: the replica's head is `head`.
     pub fn is_synced(&self, head: Position) -> bool {
@@ -648,141 +497,6 @@ impl Session {
     /// Compares roots at this time at the latest.
     pub fn check_within(&mut self, at: Duration) {
         self.next_check = self.next_check.min(at);
-    }
-
-    /// What the last reconciliation was good for. Only now, as all that was sent is acknowledged, is it
-    /// known what was refused: whoever judges earlier sends the same entries again at once, for ever.
-    fn judge(&mut self, io: &Io) {
-        if !std::mem::take(&mut self.judging) {
-            return;
-        }
-        let moved = self.inserted_since > 0 || self.frames_sent > self.frames_at_start;
-        self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
-        if self.fruitless > 0 {
-            let delay = Duration::from_secs(1 << self.fruitless.min(6)).min(CHECK_INTERVAL);
-            self.retry_at = io.now.elapsed + delay;
-        }
-    }
-
-    /// Time to compare roots again.
-    pub fn check(&mut self, io: &mut Io, known: &Known) {
-        self.next_check = io.now.elapsed + io.check_interval;
-        if !self.is_live() || self.scope.is_nothing() || self.is_busy() {
-            return;
-        }
-        if self.tail == Some(known.head) {
-            let mark = self.mark(known);
-            self.send(io, Message::Mark(mark));
-        }
-    }
-
-    fn new_reconcile(&mut self, known: &Known) -> Reconcile {
-        self.inserted_since = 0;
-        self.refused_since = 0;
-        self.frames_at_start = self.frames_sent;
-        Reconcile {
-            head: known.head,
-            rounds: 0,
-            waiting: VecDeque::new(),
-            comparing: false,
-            whole: false,
-            must_answer: false,
-            answer: Vec::new(),
-            over: false,
-        }
-    }
-
-    fn lead_reconcile(&mut self, io: &mut Io, known: &Known) {
-        let mut reconcile = self.new_reconcile(known);
-        reconcile.comparing = true;
-        reconcile.must_answer = true;
-        reconcile.whole = true;
-        self.reconcile = Some(reconcile);
-        io.store(self.key(), StoreRequest::FirstClaims { replica: self.replica, scope: self.scope.clone() });
-    }
-
-    fn receive_ranges(&mut self, io: &mut Io, known: &Known, ranges: Ranges, effects: &mut Vec<Effect>) {
-        if ranges.first {
-            if self.role == Role::Dialer || self.reconcile.as_ref().is_some_and(|it| !it.over) {
-                effects.push(Effect::Violation("it begins a reconciliation out of turn".into()));
-                return;
-            }
-            let new = self.new_reconcile(known);
-            self.reconcile = Some(new);
-        }
-        let Some(reconcile) = self.reconcile.as_mut().filter(|it| !it.over && !it.whole) else {
-            effects.push(Effect::Violation("it goes on with a reconciliation that is over".into()));
-            return;
-        };
-        reconcile.must_answer |= ranges.claims.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
-        reconcile.waiting.extend(ranges.claims);
-        reconcile.whole = !ranges.more;
-        if reconcile.waiting.len() > MAX_ROUND_CLAIMS + MAX_CLAIMS {
-            effects.push(Effect::Violation("its reconciliation has too many ranges".into()));
-            return;
-        }
-        self.pump_reconcile(io);
-    }
-
-    fn pump_reconcile(&mut self, io: &mut Io) {
-        let key = self.key();
-        let Some(reconcile) = self.reconcile.as_mut() else { return };
-        if reconcile.comparing || reconcile.over {
-            return;
-        }
-        if !reconcile.waiting.is_empty() {
-            let claims = reconcile.waiting.drain(..reconcile.waiting.len().min(MAX_CLAIMS)).collect();
-            reconcile.comparing = true;
-            let request = StoreRequest::Reconcile { replica: self.replica, scope: self.scope.clone(), claims };
-            io.store(key, request);
-            return;
-        }
-        if !reconcile.whole {
-            return;
-        }
-        // The peer's round is compared. Answer it, in as many messages as it takes.
-        reconcile.whole = false;
-        reconcile.rounds += 1;
-        let first = self.role == Role::Dialer && reconcile.rounds == 1;
-        let mut answer = std::mem::take(&mut reconcile.answer);
-        answer.truncate(MAX_ROUND_CLAIMS);
-        if reconcile.rounds >= MAX_ROUNDS {
-            answer.clear();
-        }
-        let must_answer = std::mem::take(&mut reconcile.must_answer);
-        let asks = answer.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
-        reconcile.over = !asks;
-        if !must_answer {
-            return;
-        }
-        let mut chunks = answer.chunks(MAX_CLAIMS).map(<[Claim]>::to_vec).collect::<Vec<_>>();
-        if chunks.is_empty() {
-            chunks.push(Vec::new());
-        }
-        let last = chunks.len() - 1;
-        for (number, claims) in chunks.into_iter().enumerate() {
-            self.send(io, Message::Ranges(Ranges { first, more: number < last, claims }));
-        }
-    }
-
-    /// Claims were compared.
-    pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
-        self.missing.extend(reconciled.missing);
-        if let Some(reconcile) = self.reconcile.as_mut() {
-            reconcile.comparing = false;
-            reconcile.answer.extend(reconciled.claims);
-        }
-        self.pump_reconcile(io);
-        self.pump_out(io, known);
-    }
-
-    /// Both directions are done: the position is valid now.
-    fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
-        let reconcile = self.reconcile.take().expect("a reconciliation is over");
-        self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
-        self.judging = !canary::is_out(Canary::ResendRefused);
-        let mark = self.mark(known);
-        self.send(io, Message::Mark(mark));
     }
 }
 

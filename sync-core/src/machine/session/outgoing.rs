@@ -1,0 +1,121 @@
+//! A session's part about what goes out: within the window, in order, acknowledged.
+
+use bytes::Bytes;
+
+use super::{Effect, Frame, Known, Session};
+use crate::{
+    machine::{
+        io::StoreRequest,
+        limits::*,
+        out::Io,
+        wire::{Mark, Message},
+    },
+    store::{Changes, ChangesRequest, MissingPage},
+};
+
+impl Session {
+    pub(super) fn window_open(&self) -> bool {
+        self.in_flight_len < WINDOW_LEN && self.frames_sent - self.frames_acked < WINDOW_FRAMES
+    }
+
+    /// Sends on, as far as the window allows. Answers whether something is being read.
+    pub fn pump_out(&mut self, io: &mut Io, known: &Known) -> bool {
+        if !self.is_live() || self.hold || self.reading || !self.window_open() {
+            return self.reading;
+        }
+        if !self.missing.is_empty() {
+            self.reading = true;
+            let request = StoreRequest::Missing {
+                replica: self.replica,
+                scope: self.scope.clone(),
+                missing: std::mem::take(&mut self.missing),
+            };
+            io.store(self.key(), request);
+        } else if self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over) {
+            self.finish_reconcile(io, known);
+            return self.pump_out(io, known);
+        } else if self.reconcile.is_none()
+            && let Some(sent) = self.tail
+            && sent < known.head
+        {
+            self.reading = true;
+            let request = ChangesRequest {
+                replica: self.replica,
+                since: sent,
+                not_from: (sent >= self.echo_until).then_some(self.peer),
+                scope: self.scope.clone(),
+                max_bytes: ENTRIES_FRAME_LEN,
+            };
+            io.store(self.key(), StoreRequest::Changes(request));
+        }
+        self.reading
+    }
+
+    pub(super) fn send_entries(&mut self, io: &mut Io, known: &Known, payload: Bytes, entries: u64) {
+        let mark = self.mark(known);
+        self.frames_sent += 1;
+        self.in_flight_len += payload.len();
+        self.in_flight.push_back(Frame { len: payload.len(), through: mark.through });
+        self.traffic.sent += entries;
+        self.synced = false;
+        self.send(io, Message::Entries(mark, payload));
+    }
+
+    /// A piece of the change log was read.
+    pub fn changes_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, changes: Changes) -> Vec<Effect> {
+        self.reading = false;
+        let before = self.tail;
+        // A reconciliation that began meanwhile does not undo what was read.
+        self.tail = before.map(|sent| sent.max(changes.through));
+        let mut effects = Vec::new();
+        if changes.entries > 0 {
+            self.send_entries(io, known, payload, changes.entries);
+        } else if self.in_flight.is_empty() && before == Some(self.confirmed) {
+            self.confirmed = changes.through.max(self.confirmed);
+            effects.push(Effect::Confirmed(self.confirmed));
+        }
+        let reading = self.pump_out(io, known);
+        if changes.entries == 0 && !reading && !self.synced {
+            // Nothing of it was for the peer; it can compare roots now.
+            let mark = self.mark(known);
+            self.send(io, Message::Mark(mark));
+        }
+        effects
+    }
+
+    /// A page of what the peer lacks was read.
+    pub fn missing_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, page: MissingPage) {
+        self.reading = false;
+        let more = std::mem::take(&mut self.missing);
+        self.missing = page.rest;
+        self.missing.extend(more);
+        if page.entries > 0 {
+            self.send_entries(io, known, payload, page.entries);
+        }
+        self.pump_out(io, known);
+    }
+
+    /// A mark's news about what we sent: acknowledged frames.
+    pub(super) fn acknowledge(&mut self, mark: &Mark, effects: &mut Vec<Effect>) {
+        if mark.durable > self.frames_sent {
+            effects.push(Effect::Violation(format!("it acknowledges {} frames of {}", mark.durable, self.frames_sent)));
+            return;
+        }
+        let before = self.confirmed;
+        while self.frames_acked < mark.durable {
+            let frame = self.in_flight.pop_front().expect("unacknowledged frames are in flight");
+            self.frames_acked += 1;
+            self.in_flight_len -= frame.len;
+            self.confirmed = frame.through.unwrap_or(self.confirmed).max(self.confirmed);
+        }
+        // What was skipped behind the last frame is confirmed with it.
+        if self.in_flight.is_empty()
+            && let Some(sent) = self.tail
+        {
+            self.confirmed = self.confirmed.max(sent);
+        }
+        if self.confirmed > before {
+            effects.push(Effect::Confirmed(self.confirmed));
+        }
+    }
+}

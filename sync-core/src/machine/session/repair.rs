@@ -1,0 +1,208 @@
+//! A session's part about differences: comparing roots, and reconciliation when they differ.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{Effect, Known, Reconcile, Session};
+use crate::{
+    canary::{self, Canary},
+    machine::{
+        handshake::Role,
+        io::StoreRequest,
+        limits::*,
+        out::Io,
+        wire::{Mark, Message, Ranges},
+    },
+    store::{Claim, Have, Reconciled},
+};
+
+impl Session {
+    /// Takes a peer's mark when everything that it sent before is here.
+    pub(super) fn compare(
+        &mut self,
+        io: &mut Io,
+        known: &Known,
+        mark: &Mark,
+        acknowledging: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        // What was not accepted yet is to be offered again, so the position stays before it.
+        if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
+            effects.push(Effect::Received(store, through));
+        }
+        let Some(root) = mark.root else { return };
+        self.their_count = root.count;
+        let comparable = self.scope.is_all()
+            && self.tail == Some(known.head)
+            && mark.durable == self.frames_sent
+            && self.reconcile.is_none();
+        if !comparable {
+            return;
+        }
+        if root == known.root {
+            if self.confirmed < known.head {
+                self.confirmed = known.head;
+                effects.push(Effect::Confirmed(known.head));
+            }
+            if !self.synced {
+                self.found_equal(effects);
+            }
+            if !mark.synced && !acknowledging {
+                let mark = self.mark(known);
+                self.send(io, Message::Mark(mark));
+            }
+        } else {
+            self.synced = false;
+            self.mismatch(io, known);
+        }
+    }
+
+    pub(super) fn mismatch(&mut self, io: &mut Io, known: &Known) {
+        self.judge(io);
+        if io.now.elapsed < self.retry_at {
+            self.diverged = true;
+            self.next_check = self.next_check.min(self.retry_at);
+        } else if self.role == Role::Dialer {
+            self.lead_reconcile(io, known);
+        } else {
+            // The opener leads; it learns of the difference from our root.
+            self.retry_at = io.now.elapsed + Duration::from_secs(1);
+            let mark = self.mark(known);
+            self.send(io, Message::Mark(mark));
+        }
+    }
+
+    /// What the last reconciliation was good for. Only now, as all that was sent is acknowledged, is it
+    /// known what was refused: whoever judges earlier sends the same entries again at once, for ever.
+    pub(super) fn judge(&mut self, io: &Io) {
+        if !std::mem::take(&mut self.judging) {
+            return;
+        }
+        let moved = self.inserted_since > 0 || self.frames_sent > self.frames_at_start;
+        self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
+        if self.fruitless > 0 {
+            let delay = Duration::from_secs(1 << self.fruitless.min(6)).min(CHECK_INTERVAL);
+            self.retry_at = io.now.elapsed + delay;
+        }
+    }
+
+    /// Time to compare roots again.
+    pub fn check(&mut self, io: &mut Io, known: &Known) {
+        self.next_check = io.now.elapsed + io.check_interval;
+        if !self.is_live() || self.scope.is_nothing() || self.is_busy() {
+            return;
+        }
+        if self.tail == Some(known.head) {
+            let mark = self.mark(known);
+            self.send(io, Message::Mark(mark));
+        }
+    }
+
+    pub(super) fn new_reconcile(&mut self, known: &Known) -> Reconcile {
+        self.inserted_since = 0;
+        self.refused_since = 0;
+        self.frames_at_start = self.frames_sent;
+        Reconcile {
+            head: known.head,
+            rounds: 0,
+            waiting: VecDeque::new(),
+            comparing: false,
+            whole: false,
+            must_answer: false,
+            answer: Vec::new(),
+            over: false,
+        }
+    }
+
+    pub(super) fn lead_reconcile(&mut self, io: &mut Io, known: &Known) {
+        let mut reconcile = self.new_reconcile(known);
+        reconcile.comparing = true;
+        reconcile.must_answer = true;
+        reconcile.whole = true;
+        self.reconcile = Some(reconcile);
+        io.store(self.key(), StoreRequest::FirstClaims { replica: self.replica, scope: self.scope.clone() });
+    }
+
+    pub(super) fn receive_ranges(&mut self, io: &mut Io, known: &Known, ranges: Ranges, effects: &mut Vec<Effect>) {
+        if ranges.first {
+            if self.role == Role::Dialer || self.reconcile.as_ref().is_some_and(|it| !it.over) {
+                effects.push(Effect::Violation("it begins a reconciliation out of turn".into()));
+                return;
+            }
+            let new = self.new_reconcile(known);
+            self.reconcile = Some(new);
+        }
+        let Some(reconcile) = self.reconcile.as_mut().filter(|it| !it.over && !it.whole) else {
+            effects.push(Effect::Violation("it goes on with a reconciliation that is over".into()));
+            return;
+        };
+        reconcile.must_answer |= ranges.claims.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
+        reconcile.waiting.extend(ranges.claims);
+        reconcile.whole = !ranges.more;
+        if reconcile.waiting.len() > MAX_ROUND_CLAIMS + MAX_CLAIMS {
+            effects.push(Effect::Violation("its reconciliation has too many ranges".into()));
+            return;
+        }
+        self.pump_reconcile(io);
+    }
+
+    pub(super) fn pump_reconcile(&mut self, io: &mut Io) {
+        let key = self.key();
+        let Some(reconcile) = self.reconcile.as_mut() else { return };
+        if reconcile.comparing || reconcile.over {
+            return;
+        }
+        if !reconcile.waiting.is_empty() {
+            let claims = reconcile.waiting.drain(..reconcile.waiting.len().min(MAX_CLAIMS)).collect();
+            reconcile.comparing = true;
+            let request = StoreRequest::Reconcile { replica: self.replica, scope: self.scope.clone(), claims };
+            io.store(key, request);
+            return;
+        }
+        if !reconcile.whole {
+            return;
+        }
+        // The peer's round is compared. Answer it, in as many messages as it takes.
+        reconcile.whole = false;
+        reconcile.rounds += 1;
+        let first = self.role == Role::Dialer && reconcile.rounds == 1;
+        let mut answer = std::mem::take(&mut reconcile.answer);
+        answer.truncate(MAX_ROUND_CLAIMS);
+        if reconcile.rounds >= MAX_ROUNDS {
+            answer.clear();
+        }
+        let must_answer = std::mem::take(&mut reconcile.must_answer);
+        let asks = answer.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
+        reconcile.over = !asks;
+        if !must_answer {
+            return;
+        }
+        let mut chunks = answer.chunks(MAX_CLAIMS).map(<[Claim]>::to_vec).collect::<Vec<_>>();
+        if chunks.is_empty() {
+            chunks.push(Vec::new());
+        }
+        let last = chunks.len() - 1;
+        for (number, claims) in chunks.into_iter().enumerate() {
+            self.send(io, Message::Ranges(Ranges { first, more: number < last, claims }));
+        }
+    }
+
+    /// Claims were compared.
+    pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
+        self.missing.extend(reconciled.missing);
+        if let Some(reconcile) = self.reconcile.as_mut() {
+            reconcile.comparing = false;
+            reconcile.answer.extend(reconciled.claims);
+        }
+        self.pump_reconcile(io);
+        self.pump_out(io, known);
+    }
+
+    /// Both directions are done: the position is valid now.
+    pub(super) fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
+        let reconcile = self.reconcile.take().expect("a reconciliation is over");
+        self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
+        self.judging = !canary::is_out(Canary::ResendRefused);
+        let mark = self.mark(known);
+        self.send(io, Message::Mark(mark));
+    }
+}

@@ -83,11 +83,12 @@ fn canaries(range: &str) -> bool {
 
 fn many(range: &str, stop: u64) -> bool {
     let (started, mut all, mut oracles) = (Instant::now(), Counters::default(), BTreeMap::<String, u64>::new());
-    let (mut failed, mut played, mut largest) = (0, 0, Vec::new());
+    let (mut failed, mut played, mut largest, mut slowest) = (0, 0, Vec::new(), Vec::new());
     for seed in seeds(range) {
         let outcome = run(&Scenario::generate(seed));
         played += 1;
         all.add(&outcome.counters);
+        slowest.push((outcome.counters.converged_ms, seed));
         largest.push((outcome.counters.events, outcome.counters.dials, seed));
         if let Some(failure) = outcome.failure {
             failed += 1;
@@ -99,8 +100,12 @@ fn many(range: &str, stop: u64) -> bool {
             }
         }
     }
+    for (converged_ms, seed) in slowest.iter().rev().take(5) {
+        println!("seed {seed}: equal {converged_ms} ms after the healing");
+    }
     let seconds = started.elapsed().as_secs_f64();
     largest.sort_unstable();
+    slowest.sort_unstable();
     println!("{all:#?}");
     for (events, dials, seed) in largest.iter().rev().take(5) {
         println!("seed {seed}: {events} events, {dials} dials");

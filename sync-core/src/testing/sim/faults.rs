@@ -67,6 +67,7 @@ impl World<'_> {
             Fault::ClockJump { node, by_ms } => {
                 let it = &mut self.nodes[*node];
                 it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-1_800_000_000, 1_800_000_000);
+                self.furthest_us = self.furthest_us.max(it.clock_us);
             }
             Fault::DiskError { node, after_writes } => {
                 let trouble = self.nodes[*node].disk.trouble();
@@ -189,7 +190,7 @@ impl World<'_> {
         let it = &mut self.nodes[node];
         it.disk = disk;
         it.acknowledged.clear();
-        it.dishonest = false;
+        it.added.clear();
         it.durable_jobs.clear();
         it.durable_peers.clear();
     }

@@ -64,6 +64,10 @@ pub struct Node {
     pub durable_jobs: BTreeSet<Vec<u8>>,
     /// Peers that are on the disk.
     pub durable_peers: BTreeSet<Vec<u8>>,
+    /// Peers whose addresses the application has given since this store was made.
+    pub added: BTreeSet<PeerId>,
+    /// It has got more rights than it began with.
+    pub promoted: bool,
     pub unreachable: u32,
     /// It has written what it may not: its disk is replaced at the healing.
     pub dishonest: bool,

@@ -105,6 +105,8 @@ pub struct World<'a> {
     /// How many faults block the way from one node to another.
     pub blocked: BTreeMap<(usize, usize), u32>,
     pub snapshots: BTreeMap<usize, (Arc<super::disk::Rows>, u64)>,
+    /// How far ahead any clock ever was.
+    pub furthest_us: i64,
     pub healed: bool,
     pub converged_us: Option<u64>,
     pub done: bool,
@@ -138,6 +140,7 @@ impl<'a> World<'a> {
             next_wire: 0,
             blocked: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            furthest_us: scenario.nodes.iter().map(|node| node.clock_ms * 1_000).max().unwrap_or(0).max(0),
             healed: false,
             converged_us: None,
             done: false,
@@ -340,6 +343,9 @@ impl<'a> World<'a> {
             }
             Operation::Forge { node, replica, key } => {
                 let change = Change::Put { key: key.clone(), len: 7, tag: u64::MAX };
+                if self.nodes[*node].promoted {
+                    return;
+                }
                 let author = self.nodes[*node].key.clone();
                 let ops = vec![op(self.draw, &change)];
                 if let Some(bundle) = self.sign(*node, *replica, &author, ops) {
@@ -361,6 +367,10 @@ impl<'a> World<'a> {
 
     fn promote(&mut self, replica: usize, node: usize) {
         let owner = self.scenario.replicas[replica].owner;
+        // What it forged would become right.
+        if self.nodes[node].dishonest || std::mem::replace(&mut self.nodes[node].promoted, true) {
+            return;
+        }
         let key = self.replicas[replica].owner.clone();
         let op = grant(self.nodes[node].key.public(), Right::Write, "").to_op(&AuthorId(key.public()));
         self.commit(owner, replica, &key, vec![op]);
@@ -433,7 +443,8 @@ impl<'a> World<'a> {
             let Some(process) = &self.nodes[node].process else { return };
             let name = job_name(&id, &peer);
             let ended = process.unsubscribed.contains(&name);
-            if ended || !self.nodes[node].durable_peers.contains(peer.as_bytes().as_slice()) {
+            let it = &mut self.nodes[node];
+            if it.added.insert(peer) || ended || !it.durable_peers.contains(peer.as_bytes().as_slice()) {
                 self.input(node, Input::AddPeer { peer, addresses });
             }
             if ended || !self.nodes[node].durable_jobs.contains(&name) {
@@ -458,7 +469,7 @@ impl<'a> World<'a> {
         self.healed = true;
         self.blocked.clear();
         // The clocks are set: to the one that is furthest ahead, so that nothing is in its future.
-        let ahead = self.nodes.iter().map(|node| node.clock_us).max().unwrap_or(0).max(0);
+        let ahead = self.furthest_us;
         for node in 0..self.nodes.len() {
             let it = &mut self.nodes[node];
             it.unreachable = 0;
@@ -470,6 +481,7 @@ impl<'a> World<'a> {
                 self.crash(node, 0);
                 self.replace_disk(node, Disk::default());
                 self.nodes[node].stores += 1;
+                self.nodes[node].dishonest = false;
             }
         }
         self.release();
@@ -546,6 +558,8 @@ fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64) -> Node {
         acknowledged: Vec::new(),
         durable_jobs: BTreeSet::new(),
         durable_peers: BTreeSet::new(),
+        added: BTreeSet::new(),
+        promoted: false,
         unreachable: 0,
         dishonest: false,
         grain_us,

@@ -100,12 +100,12 @@ fn many(range: &str, stop: u64) -> bool {
             }
         }
     }
+    slowest.sort_unstable();
     for (converged_ms, seed) in slowest.iter().rev().take(5) {
         println!("seed {seed}: equal {converged_ms} ms after the healing");
     }
     let seconds = started.elapsed().as_secs_f64();
     largest.sort_unstable();
-    slowest.sort_unstable();
     println!("{all:#?}");
     for (events, dials, seed) in largest.iter().rev().take(5) {
         println!("seed {seed}: {events} events, {dials} dials");

@@ -8,7 +8,7 @@ use sync_core::{
     machine::{Event, SyncOutcome},
     manager::{Access, DownloadPolicy, ManagerError, Replica, SyncManager},
     model::Ticket,
-    store::{Position, ReplicaStore},
+    store::{NodeKind, Position, ReplicaStore},
     transport::memory::{MemoryNetwork, MemoryTransport},
 };
 
@@ -260,4 +260,17 @@ async fn ten_replicas_on_one_node_sync_at_once_and_apart() {
         assert_eq!(right.read("from a").await.unwrap().unwrap(), format!("{n}"));
     }
     assert_eq!(a.status().await.unwrap().replicas.len(), 10);
+}
+
+#[tokio::test]
+async fn b46_whom_to_sync_with_is_on_disk_when_join_returns() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let (_, ticket) = shared(&a).await;
+    let replica = b.join(ticket).await.unwrap();
+    let jobs = b.store().node_records(NodeKind::Job).await.unwrap();
+    let name = [replica.id().as_bytes().as_slice(), a.node_id().as_bytes()].concat();
+    assert!(jobs.iter().any(|job| job.name == name));
+    let peers = b.store().node_records(NodeKind::Peer).await.unwrap();
+    assert!(peers.iter().any(|peer| peer.name == a.node_id().as_bytes()[..]));
 }

@@ -35,6 +35,9 @@ use crate::{
 /// How many messages may wait for the driver. Readers of connections wait when it is full.
 pub(super) const QUEUE_LEN: usize = 1024;
 
+/// How many saves go into one transaction.
+const SAVES_AT_ONCE: usize = 256;
+
 /// How many messages are handled before outputs are performed and others get their turn.
 const BURST: usize = 64;
 
@@ -61,6 +64,8 @@ pub(super) enum Message {
     Listening { name: String, addresses: Option<Vec<PeerAddress>>, answer: oneshot::Sender<()> },
     /// How things stand.
     Report { answer: oneshot::Sender<Report> },
+    /// Answer when everything is saved that the machine has asked for so far.
+    Saved { answer: oneshot::Sender<Result<(), StoreError>> },
     /// End everything.
     Shutdown { answer: oneshot::Sender<()> },
 }
@@ -74,12 +79,19 @@ pub(super) struct Report {
     pub obstacles: Vec<Obstacle>,
 }
 
+/// What is to be saved, in order.
+enum Saving {
+    Records(OpId, Vec<NodeRecord>),
+    /// Answered with the result of what was saved just before.
+    Barrier(oneshot::Sender<Result<(), StoreError>>),
+}
+
 pub(super) struct Driver {
     machine: Synchronizer,
     shared: Arc<Shared>,
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
-    saves: mpsc::UnboundedSender<(OpId, Vec<NodeRecord>)>,
+    saves: mpsc::UnboundedSender<Saving>,
     started: Instant,
     transports: Transports,
     dials: HashMap<DialId, AbortHandle>,
@@ -279,6 +291,10 @@ impl Driver {
                     obstacles: self.machine.obstacles(),
                 });
             }
+            Message::Saved { answer } => {
+                // A closed queue means that the node has shut down; the answer's end says so.
+                let _ = self.saves.send(Saving::Barrier(answer));
+            }
             Message::Shutdown { .. } => unreachable!("the loop ends at a shutdown"),
         }
     }
@@ -395,7 +411,7 @@ impl Driver {
     fn store(&mut self, op: OpId, request: StoreRequest) {
         if let StoreRequest::Save { records } = request {
             // A closed queue means that the node has shut down.
-            let _ = self.saves.send((op, records));
+            let _ = self.saves.send(Saving::Records(op, records));
             return;
         }
         let (store, sender) = (self.shared.store.clone(), self.sender.clone());
@@ -416,24 +432,33 @@ impl Driver {
     }
 }
 
-/// Saves records in the order in which the machine asked for it.
-async fn save_in_order(
-    shared: Arc<Shared>,
-    mut queue: mpsc::UnboundedReceiver<(OpId, Vec<NodeRecord>)>,
-    sender: mpsc::Sender<Message>,
-) {
-    while let Some((op, mut records)) = queue.recv().await {
-        let mut ops = vec![op];
-        while let Ok((op, more)) = queue.try_recv() {
-            ops.push(op);
-            records.extend(more);
+/// Saves records in the order in which the machine asked for it; what waits goes together.
+async fn save_in_order(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Saving>, sender: mpsc::Sender<Message>) {
+    let mut waiting = Vec::new();
+    let mut last = Ok(());
+    while queue.recv_many(&mut waiting, SAVES_AT_ONCE).await > 0 {
+        let (mut ops, mut records, mut barriers) = (Vec::new(), Vec::new(), Vec::new());
+        for saving in waiting.drain(..) {
+            match saving {
+                Saving::Records(op, more) => {
+                    ops.push(op);
+                    records.extend(more);
+                }
+                Saving::Barrier(answer) => barriers.push(answer),
+            }
         }
-        let result = shared.store.save(records).await;
-        if let Err(error) = &result {
-            warn!(%error, "what the node remembers could not be saved");
+        if !records.is_empty() {
+            last = shared.store.save(records).await;
+            if let Err(error) = &last {
+                warn!(%error, "what the node remembers could not be saved");
+            }
+        }
+        for barrier in barriers {
+            // Whoever asked may have gone.
+            let _ = barrier.send(last.clone());
         }
         for op in ops {
-            let result = result.clone().map(|()| StoreReply::Saved).map_err(WorkError::Store);
+            let result = last.clone().map(|()| StoreReply::Saved).map_err(WorkError::Store);
             let _ = sender.send(Message::Input(Input::Stored { op, result })).await;
         }
     }

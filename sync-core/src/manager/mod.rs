@@ -204,6 +204,12 @@ impl SyncManager {
         self.send(Message::Input(input)).await
     }
 
+    /// Tells the machine, and waits until what it wants remembered is on disk.
+    async fn tell_durably(&self, input: Input) -> Result<(), ManagerError> {
+        self.tell(input).await?;
+        Ok(self.ask(|answer| Message::Saved { answer }).await??)
+    }
+
     async fn send(&self, message: Message) -> Result<(), ManagerError> {
         self.inner.shared.sender.send(message).await.map_err(|_| ManagerError::Closed)
     }
@@ -429,37 +435,37 @@ impl SyncManager {
 
     /// Keeps a replica equal with a peer from now on, over restarts.
     pub async fn subscribe(&self, replica: ReplicaId, peer: PeerId) -> Result<(), ManagerError> {
-        self.tell(Input::Subscribe { replica, peer }).await
+        self.tell_durably(Input::Subscribe { replica, peer }).await
     }
 
     /// Ends that.
     pub async fn unsubscribe(&self, replica: ReplicaId, peer: PeerId) -> Result<(), ManagerError> {
-        self.tell(Input::Unsubscribe { replica, peer }).await
+        self.tell_durably(Input::Unsubscribe { replica, peer }).await
     }
 
     /// Remembers a peer and addresses of it.
     pub async fn add_peer(&self, peer: PeerId, addresses: Vec<PeerAddress>) -> Result<(), ManagerError> {
-        self.tell(Input::AddPeer { peer, addresses }).await
+        self.tell_durably(Input::AddPeer { peer, addresses }).await
     }
 
     /// Gives a peer a name.
     pub async fn rename_peer(&self, peer: PeerId, name: impl Into<String>) -> Result<(), ManagerError> {
-        self.tell(Input::RenamePeer { peer, name: name.into() }).await
+        self.tell_durably(Input::RenamePeer { peer, name: name.into() }).await
     }
 
     /// Forgets a peer, its addresses and jobs. It can be added again.
     pub async fn remove_peer(&self, peer: PeerId) -> Result<(), ManagerError> {
-        self.tell(Input::RemovePeer { peer }).await
+        self.tell_durably(Input::RemovePeer { peer }).await
     }
 
     /// Blocks a peer: its links end, and new ones are refused.
     pub async fn block_peer(&self, peer: PeerId) -> Result<(), ManagerError> {
-        self.tell(Input::BlockPeer { peer, blocked: true }).await
+        self.tell_durably(Input::BlockPeer { peer, blocked: true }).await
     }
 
     /// Takes a block back.
     pub async fn unblock_peer(&self, peer: PeerId) -> Result<(), ManagerError> {
-        self.tell(Input::BlockPeer { peer, blocked: false }).await
+        self.tell_durably(Input::BlockPeer { peer, blocked: false }).await
     }
 
     /// Tries every waiting and parked job now.

@@ -2,7 +2,7 @@
 //!
 //! A transport's tests hand over a [`TransportFactory`] and get one test a case:
 //!
-//! ```ignore
+//! ```text
 //! mod conformance {
 //!     sync_core::transport_suite!(super::MyFactory);
 //! }

@@ -5,12 +5,12 @@
     bench/folder.py live           200 single changes on both sides, write to visible
     bench/folder.py apart          100 + 100 changes while one side is down; a restart with nothing changed
     bench/folder.py kill [ROUNDS]  kill -9 of either side at random moments, one file of 1 GiB among them
-    bench/folder.py failover       the transport in use is cut in the middle of a first sync
 
 The folder is made of the sources of the crates that cargo has fetched. SYNCLINE names the program
 (default: target/release/syncline), WORK a folder on a real disk for everything that is written.
 """
-import hashlib, json, os, random, shutil, signal, subprocess, sys, tempfile, threading, time
+import hashlib, json, os, random, shutil, signal, subprocess, sys, tempfile, time
+import xml.etree.ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNCLINE = os.environ.get("SYNCLINE") or os.path.join(HERE, "..", "target", "release", "syncline")
@@ -166,7 +166,56 @@ def rsync(source, total):
 def syncthing(source, total):
     if not shutil.which("syncthing"):
         return print("skipped: syncthing is not installed")
-    print("syncthing: see bench/syncthing.py")
+    copy, homes = path("copy-syncthing"), [path("st-a"), path("st-b")]
+    os.makedirs(copy)
+    env = dict(os.environ, STNOUPGRADE="1", STNORESTART="1")
+    for home in homes:
+        subprocess.run(["syncthing", "generate", "--home", home], check=True, env=env,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ids = [subprocess.run(["syncthing", "--home", home, "--device-id"], capture_output=True, text=True, check=True,
+                          env=env).stdout.strip() for home in homes]
+    for n, (home, folder) in enumerate(zip(homes, (source, copy))):
+        tree = xml.etree.ElementTree.parse(f"{home}/config.xml")
+        root = tree.getroot()
+        for tag in ("folder", "device"):
+            for element in root.findall(tag):
+                root.remove(element)
+        for m, device in enumerate(ids):
+            element = xml.etree.ElementTree.SubElement(root, "device", id=device, name=f"d{m}", compression="never")
+            xml.etree.ElementTree.SubElement(element, "address").text = f"tcp://127.0.0.1:{22100 + m}"
+        element = xml.etree.ElementTree.SubElement(
+            root, "folder", id="bench", path=folder, type="sendreceive", rescanIntervalS="3600", fsWatcherEnabled="true")
+        for device in ids:
+            xml.etree.ElementTree.SubElement(element, "device", id=device)
+        options = root.find("options")
+        for name, value in {"globalAnnounceEnabled": "false", "localAnnounceEnabled": "false", "relaysEnabled": "false",
+                            "natEnabled": "false", "startBrowser": "false", "urAccepted": "-1",
+                            "crashReportingEnabled": "false"}.items():
+            for old in options.findall(name):
+                options.remove(old)
+            xml.etree.ElementTree.SubElement(options, name).text = value
+        for old in options.findall("listenAddress"):
+            options.remove(old)
+        xml.etree.ElementTree.SubElement(options, "listenAddress").text = f"tcp://127.0.0.1:{22100 + n}"
+        root.find("gui").find("address").text = f"127.0.0.1:{22110 + n}"
+        tree.write(f"{home}/config.xml")
+    start = lambda home: subprocess.Popen(["syncthing", "serve", "--no-browser", "--home", home], env=env,
+                                          stdout=open(f"{home}.log", "w"), stderr=subprocess.STDOUT)
+    # The sender has scanned before the clock starts, as Syncline's has imported.
+    a = start(homes[0])
+    time.sleep(10)
+    started = time.monotonic()
+    b = start(homes[1])
+    try:
+        want = count_files(source)
+        until(lambda: count_files(copy) >= want, 300, "as many files by syncthing")
+        until(lambda: equal(source, copy), 120, "diff -r finds nothing")
+        took = time.monotonic() - started
+        print(f"first copy by syncthing: {took:.2f} s, {total / took / 1e6:.0f} MB/s")
+    finally:
+        for process in (a, b):
+            process.terminate()
+            process.wait(30)
 
 
 def live():

@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sync_core::{
-    manager::{Access, Replica, SyncManager},
-    store::Position,
-};
+use sync_core::manager::{Access, Replica, SyncManager};
 use transport_quic::QuicTransport;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -77,8 +74,8 @@ async fn main() -> Result<()> {
         }
         Some("write") => write(n).await,
         Some("live") => live(n).await,
-        Some("diff") => diff(n).await,
-        _ => Err("bench bootstrap N COMMIT [random] | write N | live N | diff N".into()),
+        Some("diff") => diff(n, args.get(2).map_or(100, |d| d.parse().expect("a number"))).await,
+        _ => Err("bench bootstrap N COMMIT [random] | write N | live N | diff N D".into()),
     }
 }
 
@@ -162,12 +159,23 @@ async fn live(n: u64) -> Result<()> {
     Ok(())
 }
 
-async fn diff(n: u64) -> Result<()> {
+/// Both sides have written `d` entries while they knew nothing of each other's position.
+async fn diff(n: u64, d: u64) -> Result<()> {
     let (_dir, a, b, left) = pair().await?;
     fill(&left, 0, n, 10_000, true).await?;
     let right = b.join(left.share(Access::WRITE).await?).await?;
     b.wait_synced(right.id(), a.node_id(), LONG).await?;
-    let _ = Position(0);
-    b.shutdown(LONG).await?;
+    a.flush(LONG).await?;
+    // Positions are forgotten with the subscriptions.
+    a.unsubscribe(left.id(), b.node_id()).await?;
+    b.unsubscribe(left.id(), a.node_id()).await?;
+    fill(&left, 1_000_000_000, d, d, true).await?;
+    fill(&right, 2_000_000_000, d, d, true).await?;
+    let started = Instant::now();
+    b.wait_synced(right.id(), a.node_id(), LONG).await?;
+    let took = started.elapsed();
+    let traffic = b.status().await?.replicas[0].peers[0].traffic;
+    println!("{d} + {d} differ in {n}, no position known: {took:?}, since the join {traffic:?}");
+    assert_eq!(left.state().await?.root, right.state().await?.root);
     Ok(())
 }

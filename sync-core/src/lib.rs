@@ -16,6 +16,7 @@ pub mod address;
 mod canary;
 pub mod machine;
 #[cfg(feature = "manager")]
+#[allow(clippy::disallowed_methods)]
 pub mod manager;
 pub mod model;
 pub mod store;
@@ -23,6 +24,7 @@ pub mod store;
 pub mod testing;
 mod text;
 #[cfg(feature = "manager")]
+#[allow(clippy::disallowed_methods)]
 pub mod transport;
 
 pub use address::{AddressError, PeerAddress};

@@ -470,7 +470,8 @@ pub enum Event {
         /// How many entries each side has: totals, before any data moves.
         counts: (u64, u64),
     },
-    /// The roots are equal, at a position that the peer confirmed; exactly once a start.
+    /// The roots have become equal, at a position that the peer confirmed: once after each start, and again
+    /// after each change.
     Synced {
         /// The replica.
         replica: ReplicaId,

@@ -32,6 +32,7 @@ impl SecretKey {
 
     /// A new key from the operating system's randomness.
     #[cfg(feature = "manager")]
+    #[allow(clippy::disallowed_methods)]
     pub fn generate() -> Self {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("the operating system has randomness");

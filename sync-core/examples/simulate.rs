@@ -3,6 +3,9 @@
 //!
 //! `cargo run --release -p sync-core --features testing --example simulate -- run --seeds 0..1000`
 
+// It measures how long the simulations take; they themselves read no clock.
+#![allow(clippy::disallowed_methods)]
+
 use std::{collections::BTreeMap, time::Instant};
 
 use sync_core::testing::sim::{Canary, Counters, Outcome, Scenario, run, run_with_canary, shrink};

@@ -478,7 +478,7 @@ pub enum Event {
         /// The peer.
         peer: PeerId,
     },
-    /// A session has ended before the roots were equal.
+    /// A session has ended before the roots were equal, or because the peer's rights have changed.
     SyncFailed {
         /// The replica.
         replica: ReplicaId,

@@ -48,7 +48,7 @@ impl Synchronizer {
             if session.is_live() {
                 let rights = &self.replicas[&key.0].rights;
                 if Scope::of(&rights.readable(&key.1, self.io.now.wall)) != session.scope {
-                    self.end_session(key, "the peer's rights have changed");
+                    self.end_by_rights(key);
                 } else if session.needs_another() {
                     self.offer_again(key);
                 } else {
@@ -458,6 +458,16 @@ impl Synchronizer {
         self.session_lost(key, reason);
     }
 
+    /// Ends a session because the peer may see more or less than when it began. Told even when all was equal.
+    fn end_by_rights(&mut self, key: Key) {
+        let reason = "the peer's rights have changed";
+        let told = self.sessions.get(&key).is_none_or(|session| !session.synced);
+        self.end_session(key, reason);
+        if !told {
+            self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
+        }
+    }
+
     /// Rights of a replica have changed: sessions whose peers see more or less now begin anew.
     pub(super) fn rights_changed(&mut self, replica: ReplicaId) {
         let rights = self.replicas[&replica].rights.clone();
@@ -471,7 +481,7 @@ impl Synchronizer {
             .map(|(key, _)| *key)
             .collect();
         for key in changed {
-            self.end_session(key, "the peer's rights have changed");
+            self.end_by_rights(key);
             if let Some(job) = self.jobs.get_mut(&key) {
                 job.next_open = self.io.now.elapsed;
             }

@@ -88,6 +88,8 @@ impl<E: Engine> EngineStore<E> {
     #[cfg(feature = "manager")]
     pub fn open_beside(engine: E, content: ContentDir) -> Result<Self, StoreError> {
         let mut fresh = [0; 32];
+        // A new store draws its id and its salt; everything beneath takes them as values.
+        #[allow(clippy::disallowed_methods)]
         getrandom::fill(&mut fresh).expect("the operating system has randomness");
         Self::open_with(engine, fresh, content)
     }

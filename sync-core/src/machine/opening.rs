@@ -52,6 +52,10 @@ impl Synchronizer {
                 } else if session.needs_another() {
                     self.offer_again(key);
                 } else {
+                    // The wall clock may have gone back since the end of the right was computed.
+                    if session.rights_end <= now {
+                        session.rights_end = now + Duration::from_secs(1);
+                    }
                     session.check(&mut self.io, &self.replicas[&key.0]);
                 }
             } else {

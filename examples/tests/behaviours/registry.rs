@@ -87,14 +87,14 @@ async fn b2_registering_gives_outbound_only_at_every_start_anew(world: World) {
 async fn b3_idle_listening_stopped_and_listening_again(world: World) {
     let a = world.builder("a").spawn().await.unwrap();
     world.register(&a, "mine", world.wire, "a").await;
-    a.stop_accepting().await.unwrap();
+    assert!(matches!(a.stop_accepting().await, Err(ManagerError::NotAccepting)), "it does not listen yet");
     let first = a.accept_connections().await.unwrap();
     assert!(!first.addresses.is_empty() && first.failed.is_empty());
-    let again = a.accept_connections().await.unwrap();
-    assert_eq!(again.addresses, first.addresses, "listening twice changes nothing");
+    assert!(matches!(a.accept_connections().await, Err(ManagerError::AcceptingAlready)));
+    assert_eq!(a.addresses().await.unwrap(), first.addresses, "listening twice changes nothing");
     a.stop_accepting().await.unwrap();
     assert!(a.addresses().await.unwrap().is_empty());
-    a.stop_accepting().await.unwrap();
+    assert!(matches!(a.stop_accepting().await, Err(ManagerError::NotAccepting)), "nor any more");
     let dialer = world.transport(world.wire, "dialer").await;
     let refused = dialer.dial(&first.addresses[0]).await;
     assert!(refused.unwrap_err().is_temporary());

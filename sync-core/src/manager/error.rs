@@ -64,6 +64,12 @@ pub enum ManagerError {
         /// The registered names.
         known: String,
     },
+    /// Every transport listens already.
+    #[error("this node accepts connections already; nothing was changed")]
+    AcceptingAlready,
+    /// No transport listens.
+    #[error("this node accepts no connections; nothing was changed")]
+    NotAccepting,
     /// No transport could listen.
     #[error("no transport could listen: {0}")]
     CannotListen(String),

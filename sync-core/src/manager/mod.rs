@@ -182,6 +182,8 @@ pub struct Status {
     pub addresses: Vec<PeerAddress>,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,
+    /// Links ended here since the start because of what came over them.
+    pub links_refused: u64,
 }
 
 impl SyncManager {
@@ -275,11 +277,15 @@ impl SyncManager {
     }
 
     /// Starts every transport's listener. Succeeds when one starts or none has one, and says which failed.
-    /// Transports that listen already go on as they are.
+    /// Transports that listen already go on as they are; when all do, that is an error.
     pub async fn accept_connections(&self) -> Result<ListenReport, ManagerError> {
         let shared = &self.inner.shared;
         let (mut failed, mut started) = (Vec::new(), 0);
-        for registered in self.ask(|answer| Message::Transports { answer }).await? {
+        let all = self.ask(|answer| Message::Transports { answer }).await?;
+        if !all.is_empty() && all.iter().all(|registered| registered.listening.is_some()) {
+            return Err(ManagerError::AcceptingAlready);
+        }
+        for registered in all {
             if registered.listening.is_some() {
                 started += 1;
                 continue;

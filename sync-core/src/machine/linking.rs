@@ -243,11 +243,13 @@ impl Synchronizer {
 
     /// The peer broke the protocol: its link ends, nothing else.
     pub(super) fn violation(&mut self, connection: ConnectionId, what: &str) {
+        self.links_refused += 1;
         self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Protocol });
         self.disconnected(connection, format!("the peer broke the protocol: {what}"));
     }
 
     fn link_failed(&mut self, connection: ConnectionId, why: &str) {
+        self.links_refused += 1;
         self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
         self.disconnected(connection, why.into());
     }

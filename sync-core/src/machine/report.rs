@@ -18,6 +18,12 @@ impl Synchronizer {
             .collect()
     }
 
+    /// How many links were ended here since the start because of what came over them, or did not: another
+    /// protocol, a proof that is none, a message out of place, no handshake in time.
+    pub fn links_refused(&self) -> u64 {
+        self.links_refused
+    }
+
     fn peer_status(&self, key: (ReplicaId, PeerId)) -> PeerStatus {
         let now = self.io.now.elapsed;
         let job = &self.jobs[&key];

@@ -69,6 +69,8 @@ pub struct Synchronizer {
     pub(super) asks: Vec<Ask>,
     pub(super) save_at: Option<Duration>,
     pub(super) stopping: bool,
+    /// Links that were ended here because of what came over them.
+    pub(super) links_refused: u64,
     /// The peers that some job needs a link to; none when it must be gathered anew.
     pub(super) wanted: Option<BTreeSet<PeerId>>,
 }
@@ -103,6 +105,7 @@ impl Synchronizer {
             asks: Vec::new(),
             save_at: None,
             stopping: false,
+            links_refused: 0,
             wanted: None,
         }
     }

@@ -77,6 +77,7 @@ pub(super) struct Report {
     pub replicas: Vec<ReplicaStatus>,
     pub peers: Vec<PeerInfo>,
     pub obstacles: Vec<Obstacle>,
+    pub links_refused: u64,
 }
 
 /// What is to be saved, in order.
@@ -289,6 +290,7 @@ impl Driver {
                     replicas: self.machine.status(),
                     peers: self.machine.peers(),
                     obstacles: self.machine.obstacles(),
+                    links_refused: self.machine.links_refused(),
                 });
             }
             Message::Saved { answer } => {

@@ -306,12 +306,14 @@ impl SyncManager {
         Ok(ListenReport { addresses: self.addresses().await?, failed })
     }
 
-    /// Stops every listener and frees the ports; connections go on.
+    /// Stops every listener and frees the ports; connections go on. When none listens, that is an error.
     pub async fn stop_accepting(&self) -> Result<(), ManagerError> {
-        for registered in self.ask(|answer| Message::Transports { answer }).await? {
-            if registered.listening.is_none() {
-                continue;
-            }
+        let all = self.ask(|answer| Message::Transports { answer }).await?;
+        let listening: Vec<_> = all.into_iter().filter(|registered| registered.listening.is_some()).collect();
+        if listening.is_empty() {
+            return Err(ManagerError::NotAccepting);
+        }
+        for registered in listening {
             registered.transport.stop_listening().await?;
             let name = registered.name;
             self.ask(|answer| Message::Listening { name, addresses: None, answer }).await?;
@@ -550,7 +552,8 @@ impl SyncManager {
         for replica in &mut report.replicas {
             replica.blobs_missing = missing.get(&replica.id).copied().unwrap_or(0);
         }
-        Ok(Status { node_id: self.node_id(), addresses: report.addresses, replicas: report.replicas })
+        let Report { addresses, replicas, links_refused, .. } = report;
+        Ok(Status { node_id: self.node_id(), addresses, replicas, links_refused })
     }
 
     /// The downloads that run: hash, bytes that are here and proved, length.

@@ -411,11 +411,18 @@ pub struct Counting {
     pub inner: Arc<dyn SyncTransport>,
     pub dials: AtomicUsize,
     pub connections: AtomicUsize,
+    /// What was dialled, in this order.
+    pub dialled: Mutex<Vec<PeerAddress>>,
 }
 
 impl Counting {
     pub fn new(inner: Arc<dyn SyncTransport>) -> Arc<Self> {
-        Arc::new(Self { inner, dials: AtomicUsize::new(0), connections: AtomicUsize::new(0) })
+        Arc::new(Self {
+            inner,
+            dials: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            dialled: Mutex::default(),
+        })
     }
 }
 
@@ -427,6 +434,7 @@ impl SyncTransport for Counting {
 
     async fn dial(&self, address: &PeerAddress) -> Result<Box<dyn Connection>, TransportError> {
         self.dials.fetch_add(1, Ordering::SeqCst);
+        self.dialled.lock().unwrap().push(address.clone());
         let connection = self.inner.dial(address).await?;
         self.connections.fetch_add(1, Ordering::SeqCst);
         Ok(connection)

@@ -135,6 +135,8 @@ async fn b77_garbage_floods_and_huge_claims_end_their_own_link_only(world: World
         let _ = stream.flush().await;
         ends(what, &*connection).await;
     }
+    let refused = pair.a.status().await.unwrap().links_refused;
+    assert!(refused >= 2, "what reached the handshake is counted: {refused}");
     unharmed(&pair, &mut events).await;
 }
 

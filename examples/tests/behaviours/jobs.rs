@@ -24,6 +24,8 @@ on_every_wire! {
     b40_flush_is_ok_only_when_everything_was_confirmed
     b42_peers_are_added_named_blocked_removed_and_remembered
     b43_status_tells_the_truth
+    b46_the_address_that_worked_is_dialled_first_after_a_restart
+    b48_events_tell_what_happens_each_once
 }
 
 async fn b38_a_commit_succeeds_with_no_transport_or_the_peer_down_and_is_pushed_when_it_can_be(world: World) {
@@ -299,9 +301,7 @@ async fn b45_settings_are_kept_by_name_and_missing_means_default() {
     assert_eq!(a.setting("gone").await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn b48_events_tell_what_happens_each_once() {
-    let world = World::new(Wire::Quic, Keep::Memory);
+async fn b48_events_tell_what_happens_each_once(world: World) {
     let (a, b) = (world.node("a").await, world.node("b").await);
     let left = a.create_replica().await.unwrap();
     let mut events = b.events();
@@ -311,7 +311,9 @@ async fn b48_events_tell_what_happens_each_once() {
     let seen = past(&mut events);
     let count = |wanted: &dyn Fn(&Event) -> bool| seen.iter().filter(|event| wanted(event)).count();
     assert_eq!(
-        count(&|event| matches!(event, Event::PeerUp { peer: up, transport } if *up == peer && transport == "quic")),
+        count(
+            &|event| matches!(event, Event::PeerUp { peer: up, transport } if *up == peer && transport == world.wire.name())
+        ),
         1
     );
     // Every start ends exactly once: the first session ends when rights arrive, the last one in equal roots.
@@ -328,8 +330,33 @@ async fn b48_events_tell_what_happens_each_once() {
     assert_eq!(received, Event::Received { replica: id, peer, entries: 3 });
     event(&mut events, "the roots are equal", |event| matches!(event, Event::Synced { .. })).await;
     b.flush(LONG).await.unwrap();
+    let bytes: Vec<u8> = (0..40_000u32).map(|n| (n % 251) as u8).collect();
+    left.put("long", bytes).await.unwrap();
+    event(&mut events, "a content is ready", |event| matches!(event, Event::ContentReady { .. })).await;
+    b.flush(LONG).await.unwrap();
     a.shutdown(LONG).await.unwrap();
     event(&mut events, "the peer goes", |event| *event == Event::PeerDown { peer }).await;
+}
+
+async fn b46_the_address_that_worked_is_dialled_first_after_a_restart(world: World) {
+    let world = World::new(world.wire, Keep::Redb);
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let left = a.create_replica().await.unwrap();
+    let mut ticket = left.share(Access::READ).await.unwrap();
+    ticket.addresses.truncate(1);
+    let good = ticket.addresses[0].clone();
+    // The good one comes last in the ticket.
+    ticket.addresses.splice(0..0, (0..3).map(|_| world.wire.dead_address()));
+    let joined = b.join(ticket).await.unwrap();
+    b.wait_synced(joined.id(), a.node_id(), LONG).await.unwrap();
+    b.shutdown(LONG).await.unwrap();
+    drop((b, joined));
+    let b = world.builder("b").spawn().await.unwrap();
+    let mut events = b.events();
+    let counted = Counting::new(world.transport(world.wire, "b").await);
+    b.add_transport("counted", counted.clone()).await.unwrap();
+    event(&mut events, "they meet again", |event| matches!(event, Event::PeerUp { .. })).await;
+    assert_eq!(counted.dialled.lock().unwrap()[0], good);
 }
 
 #[tokio::test]

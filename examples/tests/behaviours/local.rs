@@ -9,7 +9,9 @@ use sync_core::{
     machine::{Event, SyncOutcome},
     manager::{Access, ManagerError},
     model::{AuthorId, HybridClock, Key, Op, SecretKey, Timestamp, Value, sign_commit},
-    store::{Apply, Direction, Engine, EngineStore, NodeKind, Origin, Outcome, Query, ReplicaStore, Select, Work},
+    store::{
+        Apply, Direction, Engine, EngineStore, NodeKind, Origin, Outcome, Query, ReplicaStore, Select, StoreError, Work,
+    },
 };
 
 use crate::common::*;
@@ -275,24 +277,32 @@ async fn b57_an_unloaded_replica_misses_nothing(world: World) {
     drop((a, watch));
 }
 
-/// An engine that fails when it is told to.
+/// An engine that fails, or panics, when it is told to.
 #[derive(Debug, Clone)]
 struct Moody {
     inner: store_mem::MemEngine,
     fails: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
+}
+
+impl Moody {
+    fn new() -> Self {
+        Self { inner: store_mem::MemEngine::default(), fails: Arc::default(), panics: Arc::default() }
+    }
 }
 
 impl Engine for Moody {
     type Snapshot = store_mem::MemRows;
 
-    fn snapshot(&self) -> Result<Self::Snapshot, sync_core::store::StoreError> {
+    fn snapshot(&self) -> Result<Self::Snapshot, StoreError> {
         self.inner.snapshot()
     }
 
-    fn write(&self, work: Work<'_>) -> Result<(), sync_core::store::StoreError> {
+    fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
         if self.fails.load(Ordering::SeqCst) {
-            return Err(sync_core::store::StoreError::DiskFull("the test says so".into()));
+            return Err(StoreError::DiskFull("the test says so".into()));
         }
+        assert!(!self.panics.load(Ordering::SeqCst), "the test says so");
         self.inner.write(work)
     }
 }
@@ -301,8 +311,8 @@ impl Engine for Moody {
 async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses_nothing() {
     let world = World::new(Wire::Memory, Keep::Memory);
     let Pair { a, b, left, right } = pair(&world).await;
-    let fails = Arc::new(AtomicBool::new(false));
-    let engine = Moody { inner: store_mem::MemEngine::default(), fails: fails.clone() };
+    let engine = Moody::new();
+    let fails = engine.fails.clone();
     let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
     let c = world.start(sync_core::manager::SyncManager::builder(store), "c", &[Wire::Memory]).await;
     let third = join(&left, &c, Access::WRITE).await;
@@ -322,4 +332,37 @@ async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses
     equal(&[&left, &right, &third]).await;
     assert_eq!(value(&left, "mine").await.unwrap(), b"y");
     drop(b);
+}
+
+#[tokio::test]
+async fn b34_work_that_panics_stops_neither_the_loop_nor_other_peers() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let Pair { a, b, left, right } = pair(&world).await;
+    let key = SecretKey::generate();
+    let engine = Moody::new();
+    let start = async || {
+        let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine.clone()).unwrap());
+        let builder = sync_core::manager::SyncManager::builder(store).node_key(key.clone());
+        world.start(builder, "c", &[Wire::Memory]).await
+    };
+    let c = start().await;
+    let third = join(&left, &c, Access::WRITE).await;
+    third.put("acknowledged", "1").await.unwrap();
+    engine.panics.store(true, Ordering::SeqCst);
+    assert!(third.put("mine", "x").await.is_err(), "the caller hears of it");
+    left.put("to all", "1").await.unwrap();
+    reads(&right, "to all", "1").await;
+    // The loop of C still answers; its store takes nothing more, since nobody knows what it was about to do.
+    assert_eq!(c.peers().await.unwrap().len(), 1);
+    assert!(matches!(third.put("mine", "x").await, Err(ManagerError::Store(StoreError::Closed))));
+    c.shutdown(LONG).await.unwrap();
+    drop((c, third));
+    engine.panics.store(false, Ordering::SeqCst);
+    let c = start().await;
+    let third = c.open_replica(left.id()).await.unwrap();
+    third.put("mine", "y").await.unwrap();
+    equal(&[&left, &right, &third]).await;
+    assert_eq!(value(&left, "mine").await.unwrap(), b"y");
+    assert_eq!(value(&left, "acknowledged").await.unwrap(), b"1");
+    drop((a, b));
 }

@@ -5,6 +5,7 @@
 
 mod common;
 mod contents;
+mod crowd;
 mod failover;
 mod hostile;
 mod jobs;

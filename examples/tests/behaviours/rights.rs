@@ -1,6 +1,10 @@
 //! Tickets, strangers, readers; and secrets that stay secret.
 
-use std::time::Duration;
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sync_core::{
     machine::{Event, SyncOutcome},
@@ -138,6 +142,61 @@ async fn b81_no_secret_shows_in_debug_status_events_or_errors() {
         shown_nowhere(&format!("{secret:?}"), &secret);
     }
     drop(b);
+}
+
+/// Where a log goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn b81_no_secret_shows_in_the_most_talkative_log() {
+    use tracing_subscriber::util::SubscriberInitExt;
+    let log = Log::default();
+    let writer = log.clone();
+    let talkative =
+        tracing_subscriber::fmt().with_env_filter("trace").with_writer(move || writer.clone()).set_default();
+    let world = World::new(Wire::Memory, Keep::Redb);
+    let (a, b) = (world.node_on("a", &Wire::ALL).await, world.node_on("b", &Wire::ALL).await);
+    let left = a.create_replica().await.unwrap();
+    let ticket = left.share(Access::WRITE).await.unwrap();
+    let invite = ticket.invite.as_ref().unwrap().secret.clone();
+    let right = b.join(ticket).await.unwrap();
+    b.wait_synced(right.id(), a.node_id(), LONG).await.unwrap();
+    for address in a.addresses().await.unwrap() {
+        b.sync_with(address, right.id(), LONG).await.unwrap();
+    }
+    right.put("k", vec![7; 20_000]).await.unwrap();
+    equal(&[&left, &right]).await;
+    a.block_peer(b.node_id()).await.unwrap();
+    let mut secrets = vec![invite];
+    for node in [&a, &b] {
+        secrets.push(node.export_author(node.default_author()).await.unwrap());
+        for record in node.store().node_records(sync_core::store::NodeKind::Key).await.unwrap() {
+            let bytes: [u8; 32] = record.value.unwrap()[..].try_into().unwrap();
+            secrets.push(SecretKey::from_bytes(bytes));
+        }
+    }
+    assert!(secrets.len() >= 6, "the invite, both nodes' keys and the owner's: {}", secrets.len());
+    for node in [a, b] {
+        node.shutdown(LONG).await.unwrap();
+    }
+    drop(talkative);
+    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).to_lowercase();
+    assert!(log.contains("trace") && log.len() > 10_000, "{} bytes were logged", log.len());
+    for secret in secrets {
+        shown_nowhere(&log, &secret);
+    }
 }
 
 fn shown_nowhere(text: &str, secret: &SecretKey) {

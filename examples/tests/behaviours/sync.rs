@@ -30,6 +30,11 @@ on_every_wire! {
     b23_one_key_written_by_several_authors_reads_the_same_everywhere
     b24_a_partition_heals_with_no_local_action
     b25_one_session_at_a_time_and_no_ask_is_left_without_an_answer
+    b29_only_what_the_peer_confirmed_is_called_synced
+    b29_a_refused_write_shows_as_refused_at_its_writer
+    b33_a_clock_ten_days_behind_writes_after_what_it_has_seen
+    b33_a_clock_ten_days_ahead_is_refused_until_it_is_right_and_moves_nothing_back
+    b33_a_newer_state_replaces_what_waits_for_its_retry
 }
 
 async fn b17_first_contact_syncs_everything_in_one_call(world: World) {
@@ -453,14 +458,12 @@ fn clock(offset_s: i64) -> (Arc<AtomicU64>, impl Fn() -> Timestamp + Send + Sync
 
 const TEN_DAYS_S: i64 = 10 * 24 * 60 * 60;
 
-#[tokio::test]
-async fn b33_a_clock_ten_days_behind_writes_after_what_it_has_seen() {
-    let world = World::new(Wire::Memory, Keep::Memory);
+async fn b33_a_clock_ten_days_behind_writes_after_what_it_has_seen(world: World) {
     let a = world.node("a").await;
     let left = a.create_replica().await.unwrap();
     left.put("k", "from a").await.unwrap();
     let (offset, behind) = clock(-TEN_DAYS_S);
-    let b = world.start(world.builder("b").wall_clock(behind), "b", &[Wire::Memory]).await;
+    let b = world.start(world.builder("b").wall_clock(behind), "b", &[world.wire]).await;
     let right = b.join(left.share(Access::WRITE).await.unwrap()).await.unwrap();
     // B cannot believe entries of ten days ahead yet, and says so.
     let mut events = b.events();
@@ -488,13 +491,11 @@ async fn b33_a_clock_ten_days_behind_writes_after_what_it_has_seen() {
     assert!(!about_clock(b.why().await.unwrap()));
 }
 
-#[tokio::test]
-async fn b33_a_clock_ten_days_ahead_is_refused_until_it_is_right_and_moves_nothing_back() {
-    let world = World::new(Wire::Memory, Keep::Memory);
+async fn b33_a_clock_ten_days_ahead_is_refused_until_it_is_right_and_moves_nothing_back(world: World) {
     let a = world.node("a").await;
     let left = a.create_replica().await.unwrap();
     let (offset, ahead) = clock(TEN_DAYS_S);
-    let b = world.start(world.builder("b").wall_clock(ahead), "b", &[Wire::Memory]).await;
+    let b = world.start(world.builder("b").wall_clock(ahead), "b", &[world.wire]).await;
     let mut events = b.events();
     let right = b.join(left.share(Access::WRITE).await.unwrap()).await.unwrap();
     right.put("k", "from the future").await.unwrap();
@@ -556,9 +557,7 @@ async fn b37_a_bootstrap_of_many_frames_passes_on_every_transport() {
     }
 }
 
-#[tokio::test]
-async fn b29_only_what_the_peer_confirmed_is_called_synced() {
-    let world = World::new(Wire::Quic, Keep::Memory);
+async fn b29_only_what_the_peer_confirmed_is_called_synced(world: World) {
     let Pair { a, b, left, right } = pair(&world).await;
     right.put("k", "v").await.unwrap();
     reads(&left, "k", "v").await;
@@ -571,4 +570,36 @@ async fn b29_only_what_the_peer_confirmed_is_called_synced() {
     assert!(!status.synced && status.pending > 0, "{status:?}");
     let status = peer_is(&b, right.id(), a.node_id(), "it is owed", |peer| peer.state != PeerState::Live).await;
     assert!(!status.synced && status.pending > 0, "{status:?}");
+}
+
+async fn b29_a_refused_write_shows_as_refused_at_its_writer(world: World) {
+    let a = world.node("a").await;
+    let left = a.create_replica().await.unwrap();
+    let (offset, ahead) = clock(TEN_DAYS_S);
+    let b = world.start(world.builder("b").wall_clock(ahead), "b", &[world.wire]).await;
+    let right = b.join(left.share(Access::WRITE).await.unwrap()).await.unwrap();
+    right.put("from the future", "x").await.unwrap();
+    let refused = peer_is(&b, right.id(), a.node_id(), "the refusal is told", |peer| peer.refused > 0).await;
+    assert!(!refused.synced, "{refused:?}");
+    assert!(left.get("from the future").await.unwrap().is_none());
+    let obstacles = b.why().await.unwrap();
+    let told = obstacles.iter().find(|obstacle| obstacle.cause.contains("did not accept"));
+    assert!(told.is_some_and(|obstacle| obstacle.subject.contains(&right.id().short())), "{obstacles:?}");
+    drop(offset);
+}
+
+async fn b33_a_newer_state_replaces_what_waits_for_its_retry(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    a.flush(LONG).await.unwrap();
+    b.shutdown(LONG).await.unwrap();
+    let id = left.id();
+    drop((b, right));
+    for n in 0..20 {
+        left.put("k", format!("{n}")).await.unwrap();
+    }
+    let b = world.node("b").await;
+    let right = b.open_replica(id).await.unwrap();
+    reads(&right, "k", "19").await;
+    let moved = peer_is(&b, id, a.node_id(), "all is there", |peer| peer.synced).await.traffic;
+    assert_eq!(moved.received, 1, "only the newest state was owed: {moved:?}");
 }

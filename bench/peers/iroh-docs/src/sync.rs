@@ -1,0 +1,157 @@
+//! Reconciliation of two replicas over the network.
+
+use std::{path::Path, time::Instant};
+
+use iroh::{
+    Endpoint, EndpointAddr,
+    endpoint::{PortmapperConfig, presets},
+};
+use iroh_docs::{
+    ALPN, Author, Capability, NamespaceSecret, SyncOutcome,
+    actor::{OpenOpts, SyncHandle},
+    net::{AcceptOutcome, connect_and_sync, handle_connection},
+    store::Store,
+};
+
+use crate::Result;
+
+/// A node without gossip and content: an endpoint on loopback and the store's own thread.
+pub struct Side {
+    pub endpoint: Endpoint,
+    pub sync: SyncHandle,
+    author: Author,
+}
+
+pub async fn endpoint() -> Result<Endpoint> {
+    Ok(Endpoint::builder(presets::Minimal)
+        .clear_ip_transports()
+        .bind_addr("127.0.0.1:0")?
+        .portmapper_config(PortmapperConfig::Disabled)
+        .alpns(vec![ALPN.to_vec()])
+        .bind()
+        .await?)
+}
+
+impl Side {
+    async fn new(dir: Option<&Path>, secret: &NamespaceSecret, n: u64) -> Result<Self> {
+        let mut store = match dir {
+            Some(dir) => Store::persistent(dir)?,
+            None => Store::memory(),
+        };
+        let author = store.new_author(&mut rand::rng())?;
+        let mut replica = store.new_replica(secret.clone())?;
+        for i in 0..n {
+            replica.hash_and_insert(contest::key(i, true), &author, vec![i as u8; 32]).await?;
+        }
+        drop(replica);
+        store.close_replica(secret.id());
+        store.flush()?;
+        let sync = SyncHandle::spawn(store, None, "bench".into());
+        sync.import_namespace(Capability::Write(secret.clone())).await?;
+        sync.open(secret.id(), OpenOpts::default().sync()).await?;
+        Ok(Self { endpoint: endpoint().await?, sync, author })
+    }
+
+    async fn insert(&self, secret: &NamespaceSecret, from: u64, count: u64) -> Result<()> {
+        for i in from..from + count {
+            let value = iroh_blobs::Hash::new(vec![i as u8; 32]);
+            let key = contest::key(i, true).into_bytes().into();
+            self.sync.insert_local(secret.id(), self.author.id(), key, value, 32).await?;
+        }
+        Ok(())
+    }
+
+    /// Accepts syncs for ever.
+    fn serve(&self) {
+        let (endpoint, sync) = (self.endpoint.clone(), self.sync.clone());
+        tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                let connection = incoming.await?;
+                let allow = |_, _| async { AcceptOutcome::Allow };
+                tokio::spawn(handle_connection(sync.clone(), connection, allow, None));
+            }
+            anyhow::Ok(())
+        });
+    }
+}
+
+/// One sync by its own code, timed; the dial counts. On disk up to half a second later.
+async fn sync(from: &Side, to: EndpointAddr, secret: &NamespaceSecret) -> Result<(f64, SyncOutcome)> {
+    let started = Instant::now();
+    let done = connect_and_sync(&from.endpoint, &from.sync, secret.id(), to, None).await?;
+    Ok((started.elapsed().as_secs_f64(), done.outcome))
+}
+
+fn at(redb: bool, dir: &Path, name: &str) -> Option<std::path::PathBuf> {
+    redb.then(|| dir.join(name))
+}
+
+pub async fn bootstrap(redb: bool, n: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let secret = NamespaceSecret::new(&mut rand::rng());
+    let left = Side::new(at(redb, dir.path(), "left").as_deref(), &secret, n).await?;
+    left.serve();
+    // What such a sync sends, counted once by hand, because its own code does not say.
+    let empty = Side::new(None, &secret, 0).await?;
+    let asked = empty.sync.sync_initial_message(secret.id()).await?;
+    let from = *empty.endpoint.id().as_bytes();
+    let asked_bytes = postcard::to_stdvec(&asked)?.len();
+    let (answer, _) = left.sync.sync_process_message(secret.id(), asked, from, SyncOutcome::default()).await?;
+    let bytes = (asked_bytes + postcard::to_stdvec(&answer)?.len()) as f64;
+    drop(answer);
+    let mut round = 0;
+    while contest::next_round().is_some() {
+        round += 1;
+        let right = Side::new(at(redb, dir.path(), &format!("right {round}")).as_deref(), &secret, 0).await?;
+        let (seconds, outcome) = sync(&right, left.endpoint.addr(), &secret).await?;
+        anyhow::ensure!(outcome.num_recv as u64 == n, "{} of {n} came", outcome.num_recv);
+        contest::report(&[("seconds", seconds), ("bytes", bytes), ("messages", 2.0)]);
+        right.endpoint.close().await;
+    }
+    Ok(())
+}
+
+pub async fn differ(redb: bool, n: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let secret = NamespaceSecret::new(&mut rand::rng());
+    let left = Side::new(at(redb, dir.path(), "left").as_deref(), &secret, n).await?;
+    let right = Side::new(at(redb, dir.path(), "right").as_deref(), &secret, 0).await?;
+    left.serve();
+    sync(&right, left.endpoint.addr(), &secret).await?;
+    let mut counted = std::collections::HashMap::new();
+    let mut next = 1 << 40;
+    while let Some(d) = contest::next_round() {
+        if !counted.contains_key(&d) {
+            counted.insert(d, count(&left, &right, &secret, next, d).await?);
+            next += 1 << 21;
+        }
+        let (messages, bytes) = counted[&d];
+        left.insert(&secret, next, d).await?;
+        right.insert(&secret, next + (1 << 20), d).await?;
+        next += 1 << 21;
+        left.sync.flush_store().await?;
+        right.sync.flush_store().await?;
+        contest::begin();
+        let (seconds, outcome) = sync(&right, left.endpoint.addr(), &secret).await?;
+        anyhow::ensure!(outcome.num_recv as u64 >= d, "{} of {d} came", outcome.num_recv);
+        contest::report(&[("seconds", seconds), ("bytes", bytes), ("messages", messages)]);
+    }
+    Ok(())
+}
+
+/// The messages of such a sync and their bytes, counted once without the network, because its own code does not say.
+async fn count(left: &Side, right: &Side, secret: &NamespaceSecret, next: u64, d: u64) -> Result<(f64, f64)> {
+    left.insert(secret, next, d).await?;
+    right.insert(secret, next + (1 << 20), d).await?;
+    let mut message = Some(right.sync.sync_initial_message(secret.id()).await?);
+    let (mut messages, mut bytes) = (0, 0);
+    let (mut to, mut other) = (left, right);
+    while let Some(sent) = message {
+        messages += 1;
+        bytes += postcard::to_stdvec(&sent)?.len() + 4;
+        let from = *other.endpoint.id().as_bytes();
+        (message, _) = to.sync.sync_process_message(secret.id(), sent, from, SyncOutcome::default()).await?;
+        std::mem::swap(&mut to, &mut other);
+    }
+    Ok((f64::from(messages), bytes as f64))
+}

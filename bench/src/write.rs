@@ -1,0 +1,31 @@
+//! Local durable writes into a replica that has entries already; nobody is linked.
+
+use std::time::Instant;
+
+use crate::{
+    Result,
+    node::{fill, fill_single, node},
+};
+
+pub async fn local(n: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let node = node(&dir.path().join("a")).await?;
+    let replica = node.create_replica().await?;
+    fill(&replica, 0, n, 10_000, true).await?;
+    let mut next = 1 << 32;
+    while contest::next_round().is_some() {
+        let mut figures = Vec::new();
+        for (name, writers, count) in [("one_per_s", 1, 2_000), ("sixteen_per_s", 16, 16_000)] {
+            let started = Instant::now();
+            fill_single(&replica, next, count, writers, true).await?;
+            figures.push((name, count as f64 / started.elapsed().as_secs_f64()));
+            next += count;
+        }
+        let started = Instant::now();
+        fill(&replica, next, 10_000, 10_000, false).await?;
+        figures.push(("transaction_per_s", 10_000.0 / started.elapsed().as_secs_f64()));
+        next += 10_000;
+        contest::report(&figures);
+    }
+    Ok(())
+}

@@ -1,33 +1,49 @@
 #!/usr/bin/env python3
-"""Measures the program on real folders, next to rsync and syncthing where they are installed.
+"""The program on real folders, rsync and syncthing beside it. As contestants of bench/run: first copies, and
+what comes after. By hand, without peers:
 
-    bench/folder.py first          first copy over each transport alone and over all at once
     bench/folder.py live           200 single changes on both sides, write to visible
-    bench/folder.py apart          100 + 100 changes while one side is down; a restart with nothing changed
     bench/folder.py kill [ROUNDS]  kill -9 of either side at random moments, one file of 1 GiB among them
 
 The folder is made of the sources of the crates that cargo has fetched. SYNCLINE names the program
-(default: target/release/syncline), WORK a folder on a real disk for everything that is written.
+(default: bench/target/release/syncline), WORK a folder on a real disk for everything that is written.
 """
-import hashlib, json, os, random, shutil, signal, subprocess, sys, tempfile, time
+import atexit, hashlib, json, os, random, shutil, signal, subprocess, sys, tempfile, time, urllib.request
 import xml.etree.ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SYNCLINE = os.environ.get("SYNCLINE") or os.path.join(HERE, "..", "target", "release", "syncline")
-WORK = tempfile.mkdtemp(prefix="syncline-bench-", dir=os.environ.get("WORK"))
-LISTEN = {
-    "quic": ["quic://127.0.0.1:0"],
-    "http": ["http://127.0.0.1:0"],
-    "iroh": ["iroh:"],
-    "all": [],
-}
+SYNCLINE = os.environ.get("SYNCLINE") or os.path.join(HERE, "target", "release", "syncline")
+OWN = (".syncline", ".stfolder", ".stignore")
+WORK = None
+PROCESSES = []
+
+
+@atexit.register
+def end_all():
+    """Whatever happens, nothing that was started here outlives it."""
+    for process in PROCESSES:
+        if process.poll() is None:
+            process.kill()
+
+
+def spawn(arguments, **options):
+    PROCESSES.append(subprocess.Popen(arguments, **options))
+    return PROCESSES[-1]
 
 
 def path(*parts):
+    global WORK
+    WORK = WORK or tempfile.mkdtemp(prefix="syncline-bench-", dir=os.environ.get("WORK"))
     return os.path.join(WORK, *parts)
 
 
-def real_folder(into, files=10_000, size=150_000_000):
+def clean():
+    """Deletes everything, at the very end: mass deletes slow ext4 for minutes."""
+    if WORK:
+        shutil.rmtree(WORK, ignore_errors=True)
+
+
+def real_folder(into, files, size):
     """Copies unpacked crate sources until there are enough files and bytes."""
     home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
     source = os.path.join(home, "registry", "src")
@@ -50,11 +66,73 @@ def real_folder(into, files=10_000, size=150_000_000):
     return count, total
 
 
+def large_file(at, mebibytes):
+    with open(at, "wb") as file:
+        for n in range(mebibytes):
+            file.write(hashlib.shake_128(str(n).encode()).digest(1 << 20))
+
+
+def walk(folder):
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(OWN)]
+        yield base, [name for name in names if not name.startswith(OWN)]
+
+
+def count_files(folder):
+    return sum(len(names) for _, names in walk(folder))
+
+
+def last_change(folder):
+    """When the newest file got its name or its bytes: wall clock, in seconds."""
+    newest = 0
+    for base, names in walk(folder):
+        for name in names:
+            newest = max(newest, os.lstat(os.path.join(base, name)).st_ctime)
+    return newest
+
+
+def equal(a, b):
+    exclude = [flag for name in OWN for flag in ("-x", name + "*")]
+    return subprocess.run(["diff", "-rq", "--no-dereference", *exclude, a, b], capture_output=True).returncode == 0
+
+
+def until(condition, timeout, what, pause=0.01):
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {timeout} s: {what}")
+        time.sleep(pause)
+
+
+def until_equal(a, b, started, timeout=600):
+    """Looks seldom, because looking costs as much as copying; the time is that of the last file in place."""
+    until(lambda: count_files(a) == count_files(b) and equal(a, b), timeout, "diff -r finds nothing", 0.3)
+    return max(last_change(a), last_change(b)) - started
+
+
+def loopback_bytes():
+    for line in open("/proc/net/dev"):
+        if line.strip().startswith("lo:"):
+            return int(line.split(":")[1].split()[0])
+    return 0
+
+
+def peak_mb(*pids):
+    total = 0
+    for pid in pids:
+        try:
+            total += next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            pass
+    return total * 1024 / 1e6
+
+
 class Node:
-    def __init__(self, name, folder, join=None, listen=(), extra=()):
-        self.name, self.folder, self.join, self.listen, self.extra = name, folder, join, list(listen), list(extra)
+    """A `syncline up` of a folder."""
+
+    def __init__(self, name, folder, join=None, listen=()):
+        self.name, self.folder, self.join, self.listen = name, folder, join, list(listen)
         self.data, self.ready_file = path(name + ".data"), path(name + ".ready")
-        self.peak = 0
         self.start()
 
     def start(self):
@@ -66,156 +144,393 @@ class Node:
         for address in self.listen:
             args += ["--listen", address]
         self.log = open(path(self.name + ".log"), "a")
-        self.process = subprocess.Popen(args + self.extra, stdout=self.log, stderr=self.log)
+        self.process = spawn(args, stdout=self.log, stderr=self.log)
         until(lambda: os.path.exists(self.ready_file) or self.process.poll() is not None, 60, f"{self.name} is ready")
         if self.process.poll() is not None:
-            sys.exit(open(self.log.name).read())
+            raise RuntimeError(open(self.log.name).read())
         self.ready = json.load(open(self.ready_file))
-
-    def sample(self):
-        try:
-            for line in open(f"/proc/{self.process.pid}/status"):
-                if line.startswith("VmHWM"):
-                    self.peak = max(self.peak, int(line.split()[1]) / 1024)
-        except OSError:
-            pass
 
     def command(self, *args):
         done = subprocess.run([SYNCLINE, "--data", self.data, "--json", *args], capture_output=True, text=True)
         return json.loads(done.stdout) if done.stdout.strip() else {"error": done.stderr}
 
+    def synced(self):
+        replica = self.command("status")["replicas"][0]
+        return replica["blobs_missing"] == 0 and any(peer["synced"] for peer in replica["peers"])
+
     def stop(self, how=signal.SIGTERM):
-        self.sample()
         if self.process.poll() is None:
             self.process.send_signal(how)
             self.process.wait(60)
 
 
-def until(condition, timeout, what):
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {timeout} s: {what}")
-        time.sleep(0.01)
+class Syncline:
+    """Two nodes with all their transports."""
+    label = "Syncline"
+
+    def __init__(self, source):
+        self.source, self.number, self.a, self.b = source, 0, None, None
+
+    def copy(self):
+        if self.a is None:
+            self.a = Node("a", self.source)
+        if self.b is not None:
+            self.b.stop()
+        self.number += 1
+        self.folder = path(f"copy-syncline-{self.number}")
+        started = time.time()
+        self.b = Node(f"b-{self.number}", self.folder, join=self.a.ready["ticket"])
+        return started
+
+    def settle(self):
+        until(self.b.synced, 60, "synced")
+
+    def away(self):
+        self.b.stop()
+
+    def back(self):
+        self.b.join = None
+        started = time.time()
+        self.b.start()
+        return started
+
+    def restarted(self, started):
+        until(self.b.synced, 60, "synced", 0.005)
+        return time.time() - started
+
+    def peak(self):
+        return max(peak_mb(self.a.process.pid), peak_mb(self.b.process.pid))
+
+    def stop(self):
+        for node in (self.a, self.b):
+            if node is not None:
+                node.stop()
+        self.a = self.b = None
 
 
-def equal(a, b):
-    return subprocess.run(["diff", "-rq", "--no-dereference", "-x", ".syncline*", "-x", ".stfolder", a, b],
-                          capture_output=True).returncode == 0
+class Syncthing:
+    """Two instances that know each other's address; nothing announced, nothing compressed, its watcher at its quickest."""
+    label = "syncthing 1.19"
+    BASE = 22100
 
+    def __init__(self, source, receivers=8):
+        self.source, self.number, self.receivers, self.processes = source, 0, receivers, {}
+        self.env = dict(os.environ, STNOUPGRADE="1", STNORESTART="1")
+        self.homes = [path(f"st-{os.path.basename(source)}-{n}") for n in range(receivers + 1)]
+        self.folder = None
 
-def count_files(folder):
-    return sum(len(names) for base, _, names in os.walk(folder) if ".syncline" not in base)
-
-
-def wait_equal(a, b, timeout=600):
-    # Comparing costs as much as copying: count first.
-    until(lambda: count_files(b) == count_files(a) and equal(a, b), timeout, "diff -r finds nothing")
-
-
-def synced(node):
-    replica = node.command("status")["replicas"][0]
-    return replica["blobs_missing"] == 0 and any(peer["synced"] for peer in replica["peers"])
-
-
-def pair(listen, fill=True):
-    source = path("source")
-    if fill and not os.path.exists(source):
-        count, total = real_folder(source)
-        print(f"folder: {count} files, {total / 1e6:.0f} MB")
-    return source
-
-
-def first():
-    source = pair("all")
-    total = sum(os.path.getsize(os.path.join(b, n)) for b, _, ns in os.walk(source) for n in ns)
-    for name, listen in LISTEN.items():
-        copy = path("copy-" + name)
-        a = Node("a-" + name, source, listen=listen)
-        started = time.monotonic()
-        b = Node("b-" + name, copy, join=a.ready["ticket"], listen=listen)
-        want = count_files(source)
-        until(lambda: count_files(copy) >= want, 600, "as many files")
-        until(lambda: synced(b), 600, "synced")
-        took = time.monotonic() - started
-        wait_equal(source, copy)
-        for node in (a, b):
-            node.stop()
-        print(f"first copy over {name}: {took:.2f} s, {total / took / 1e6:.0f} MB/s, "
-              f"peak memory {a.peak:.0f} and {b.peak:.0f} MB", flush=True)
-    rsync(source, total)
-    syncthing(source, total)
-
-
-def rsync(source, total):
-    if not shutil.which("rsync"):
-        return print("skipped: rsync is not installed")
-    config, port = path("rsyncd.conf"), 18873
-    open(config, "w").write(f"use chroot = no\nport = {port}\n[source]\npath = {source}\nread only = yes\n")
-    daemon = subprocess.Popen(["rsync", "--daemon", "--no-detach", "--config", config])
-    time.sleep(0.5)
-    for flags in ([], ["--fsync"]):
-        copy = path("copy-rsync" + "".join(flags))
-        started = time.monotonic()
-        subprocess.run(["rsync", "-a", *flags, f"rsync://127.0.0.1:{port}/source/", copy], check=True)
-        took = time.monotonic() - started
-        print(f"first copy by rsync -a {' '.join(flags)}: {took:.2f} s, {total / took / 1e6:.0f} MB/s")
-    daemon.terminate()
-
-
-def syncthing(source, total):
-    if not shutil.which("syncthing"):
-        return print("skipped: syncthing is not installed")
-    copy, homes = path("copy-syncthing"), [path("st-a"), path("st-b")]
-    os.makedirs(copy)
-    env = dict(os.environ, STNOUPGRADE="1", STNORESTART="1")
-    for home in homes:
-        subprocess.run(["syncthing", "generate", "--home", home], check=True, env=env,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ids = [subprocess.run(["syncthing", "--home", home, "--device-id"], capture_output=True, text=True, check=True,
-                          env=env).stdout.strip() for home in homes]
-    for n, (home, folder) in enumerate(zip(homes, (source, copy))):
-        tree = xml.etree.ElementTree.parse(f"{home}/config.xml")
-        root = tree.getroot()
-        for tag in ("folder", "device"):
-            for element in root.findall(tag):
-                root.remove(element)
-        for m, device in enumerate(ids):
-            element = xml.etree.ElementTree.SubElement(root, "device", id=device, name=f"d{m}", compression="never")
-            xml.etree.ElementTree.SubElement(element, "address").text = f"tcp://127.0.0.1:{22100 + m}"
-        element = xml.etree.ElementTree.SubElement(
-            root, "folder", id="bench", path=folder, type="sendreceive", rescanIntervalS="3600", fsWatcherEnabled="true")
-        for device in ids:
-            xml.etree.ElementTree.SubElement(element, "device", id=device)
-        options = root.find("options")
-        for name, value in {"globalAnnounceEnabled": "false", "localAnnounceEnabled": "false", "relaysEnabled": "false",
-                            "natEnabled": "false", "startBrowser": "false", "urAccepted": "-1",
-                            "crashReportingEnabled": "false"}.items():
-            for old in options.findall(name):
+    def configure(self):
+        ids = []
+        for home in self.homes:
+            subprocess.run(["syncthing", "generate", "--home", home], check=True, env=self.env, capture_output=True)
+            done = subprocess.run(["syncthing", "--home", home, "--device-id"], capture_output=True, text=True,
+                                  check=True, env=self.env)
+            ids.append(done.stdout.strip())
+        self.keys = []
+        for n, home in enumerate(self.homes):
+            folder = self.source if n == 0 else path(f"copy-st-{os.path.basename(self.source)}-{n}")
+            os.makedirs(folder, exist_ok=True)
+            tree = xml.etree.ElementTree.parse(f"{home}/config.xml")
+            root = tree.getroot()
+            for tag in ("folder", "device"):
+                for element in root.findall(tag):
+                    root.remove(element)
+            known = list(enumerate(ids)) if n == 0 else [(0, ids[0]), (n, ids[n])]
+            for m, device in known:
+                element = xml.etree.ElementTree.SubElement(root, "device", id=device, name=f"d{m}", compression="never")
+                xml.etree.ElementTree.SubElement(element, "address").text = f"tcp://127.0.0.1:{self.BASE + m}"
+            element = xml.etree.ElementTree.SubElement(
+                root, "folder", id="bench", path=folder, type="sendreceive", rescanIntervalS="3600",
+                fsWatcherEnabled="true", fsWatcherDelayS="1")
+            for _, device in known:
+                xml.etree.ElementTree.SubElement(element, "device", id=device)
+            options = root.find("options")
+            for name, value in {"globalAnnounceEnabled": "false", "localAnnounceEnabled": "false",
+                                "relaysEnabled": "false", "natEnabled": "false", "startBrowser": "false",
+                                "urAccepted": "-1", "crashReportingEnabled": "false",
+                                "reconnectionIntervalS": "1"}.items():
+                for old in options.findall(name):
+                    options.remove(old)
+                xml.etree.ElementTree.SubElement(options, name).text = value
+            for old in options.findall("listenAddress"):
                 options.remove(old)
-            xml.etree.ElementTree.SubElement(options, name).text = value
-        for old in options.findall("listenAddress"):
-            options.remove(old)
-        xml.etree.ElementTree.SubElement(options, "listenAddress").text = f"tcp://127.0.0.1:{22100 + n}"
-        root.find("gui").find("address").text = f"127.0.0.1:{22110 + n}"
-        tree.write(f"{home}/config.xml")
-    start = lambda home: subprocess.Popen(["syncthing", "serve", "--no-browser", "--home", home], env=env,
-                                          stdout=open(f"{home}.log", "w"), stderr=subprocess.STDOUT)
-    # The sender has scanned before the clock starts, as Syncline's has imported.
-    a = start(homes[0])
-    time.sleep(10)
-    started = time.monotonic()
-    b = start(homes[1])
-    try:
-        want = count_files(source)
-        until(lambda: count_files(copy) >= want, 300, "as many files by syncthing")
-        until(lambda: equal(source, copy), 120, "diff -r finds nothing")
-        took = time.monotonic() - started
-        print(f"first copy by syncthing: {took:.2f} s, {total / took / 1e6:.0f} MB/s")
-    finally:
-        for process in (a, b):
+            xml.etree.ElementTree.SubElement(options, "listenAddress").text = f"tcp://127.0.0.1:{self.BASE + n}"
+            root.find("gui").find("address").text = f"127.0.0.1:{self.BASE + 50 + n}"
+            self.keys.append(root.find("gui").find("apikey").text)
+            tree.write(f"{home}/config.xml")
+
+    def start(self, n):
+        self.processes[n] = spawn(
+            ["syncthing", "serve", "--no-browser", "--home", self.homes[n]], env=self.env,
+            stdout=open(f"{self.homes[n]}.log", "a"), stderr=subprocess.STDOUT)
+
+    def end(self, n):
+        process = self.processes.pop(n, None)
+        if process is not None:
             process.terminate()
             process.wait(30)
+
+    def ask(self, n, what):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.BASE + 50 + n}/rest/{what}",
+                                         headers={"X-API-Key": self.keys[n]})
+        try:
+            return json.load(urllib.request.urlopen(request, timeout=5))
+        except OSError:
+            return {}
+
+    def idle(self, n):
+        status = self.ask(n, "db/status?folder=bench")
+        return status.get("state") == "idle" and status.get("needTotalItems") == 0 and status.get("globalFiles", 0) > 0
+
+    def copy(self):
+        if not self.processes:
+            self.configure()
+            self.start(0)
+            # The sender has scanned before the clock starts, as Syncline's has imported.
+            until(lambda: self.idle(0), 120, "syncthing has scanned", 0.2)
+        if self.number > 0:
+            self.end(self.number)
+        self.number = self.number % self.receivers + 1
+        self.folder = path(f"copy-st-{os.path.basename(self.source)}-{self.number}")
+        started = time.time()
+        self.start(self.number)
+        return started
+
+    def connected(self):
+        connections = self.ask(self.number, "system/connections").get("connections", {})
+        return any(connection["connected"] for connection in connections.values())
+
+    def settle(self):
+        until(lambda: self.idle(self.number), 60, "syncthing is idle", 0.1)
+
+    def away(self):
+        self.end(self.number)
+
+    def back(self):
+        started = time.time()
+        self.start(self.number)
+        return started
+
+    def restarted(self, started):
+        until(lambda: self.connected() and self.idle(self.number), 60, "connected and idle", 0.02)
+        return time.time() - started
+
+    def peak(self):
+        pids = []
+        for process in self.processes.values():
+            children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+            pids.append([process.pid, *map(int, children)])
+        return max((peak_mb(*group) for group in pids), default=0)
+
+    def stop(self):
+        for n in list(self.processes):
+            self.end(n)
+
+
+class Rsync:
+    """A daemon on loopback. It copies one way, when it is called."""
+    BASE = 18873
+
+    def __init__(self, source, flags=()):
+        self.source, self.flags, self.number, self.daemon = source, list(flags), 0, None
+        self.label = " ".join(["rsync 3.5", *self.flags])
+
+    def start(self):
+        name = f"{os.path.basename(self.source)}{''.join(self.flags)}"
+        config = path(f"rsyncd-{name}.conf")
+        self.port = Rsync.BASE
+        Rsync.BASE += 1
+        with open(config, "w") as file:
+            file.write(f"use chroot = no\nport = {self.port}\naddress = 127.0.0.1\n[source]\npath = {self.source}\n"
+                       "read only = yes\n")
+        self.daemon = spawn(["rsync", "--daemon", "--no-detach", "--config", config])
+        time.sleep(0.5)
+
+    def call(self):
+        exclude = [f"--exclude={name}*" for name in OWN]
+        subprocess.run(["rsync", "-a", *exclude, *self.flags, f"rsync://127.0.0.1:{self.port}/source/", self.folder],
+                       check=True)
+
+    def copy(self):
+        if self.daemon is None:
+            self.start()
+        self.number += 1
+        self.folder = path(f"copy-rsync{''.join(self.flags)}-{os.path.basename(self.source)}-{self.number}")
+        started = time.time()
+        self.call()
+        return started
+
+    def settle(self):
+        pass
+
+    def stop(self):
+        if self.daemon is not None:
+            self.daemon.terminate()
+            self.daemon.wait(10)
+            self.daemon = None
+
+
+class First:
+    """Rounds of first copies of the whole folder."""
+
+    def __init__(self, tool):
+        self.tool = tool
+
+    def round(self, _):
+        moved = loopback_bytes()
+        started = self.tool.copy()
+        if isinstance(self.tool, Rsync):
+            seconds = time.time() - started
+            if not equal(self.tool.source, self.tool.folder):
+                raise RuntimeError("rsync has not copied everything")
+            return {"seconds": seconds, "bytes": loopback_bytes() - moved}
+        seconds = until_equal(self.tool.source, self.tool.folder, started)
+        self.tool.settle()
+        return {"seconds": seconds, "bytes": loopback_bytes() - moved, "peak_mb": self.tool.peak()}
+
+    def stop(self):
+        self.tool.stop()
+
+
+class After:
+    """Rounds of what comes after the first copy: a restart with nothing changed, one small change live, a
+    hundred changes on either side while one is down."""
+
+    def __init__(self, tool):
+        self.tool, self.ready, self.number = tool, False, 0
+
+    def changes(self, folder, count, word):
+        names = sorted(os.path.join(base, name) for base, files in walk(folder) for name in files
+                       if name.endswith(".rs"))
+        for file in random.Random(f"{word} {self.number}").sample(names, count):
+            with open(file, "a") as opened:
+                opened.write(f"\n// {word} {self.number}\n")
+
+    def round(self, _):
+        self.number += 1
+        if not self.ready:
+            self.ready = True
+            started = self.tool.copy()
+            if not isinstance(self.tool, Rsync):
+                until_equal(self.tool.source, self.tool.folder, started)
+                self.tool.settle()
+        if isinstance(self.tool, Rsync):
+            started = time.time()
+            self.tool.call()
+            restart = time.time() - started
+            self.changes(self.tool.source, 100, "left")
+            started = time.time()
+            self.tool.call()
+            return {"restart_s": restart, "apart_s": time.time() - started}
+        self.tool.away()
+        restart = self.tool.restarted(self.tool.back())
+        self.tool.settle()
+        live = []
+        for n in range(10):
+            here, there = (self.tool.source, self.tool.folder) if n % 2 == 0 else (self.tool.folder, self.tool.source)
+            name, text = f"live {n}", f"{self.number} {n}"
+            started = time.time()
+            with open(os.path.join(here, name), "w") as file:
+                file.write(text)
+            there = os.path.join(there, name)
+            until(lambda: os.path.exists(there) and open(there).read() == text, 30, "a live change", 0.0005)
+            live.append(time.time() - started)
+            time.sleep(0.05)
+        self.tool.settle()
+        self.tool.away()
+        self.changes(self.tool.source, 100, "left")
+        self.changes(self.tool.folder, 100, "right")
+        # The side that is up has seen its changes before the other comes back.
+        time.sleep(3)
+        apart = until_equal(self.tool.source, self.tool.folder, self.tool.back())
+        self.tool.settle()
+        live.sort()
+        return {"restart_s": restart, "live_s": live[len(live) // 2], "live_max_s": live[-1], "apart_s": apart,
+                "peak_mb": self.tool.peak()}
+
+    def stop(self):
+        self.tool.stop()
+
+
+class Large:
+    """Rounds of one large file, first, and then 64 KiB of it changed."""
+
+    def __init__(self, tool):
+        self.tool, self.number = tool, 0
+        self.file = os.path.join(tool.source, "large.bin")
+
+    def arrived(self, at, expected):
+        try:
+            with open(os.path.join(self.tool.folder, "large.bin"), "rb") as file:
+                file.seek(at)
+                return os.fstat(file.fileno()).st_size == os.path.getsize(self.file) and \
+                    file.read(len(expected)) == expected
+        except OSError:
+            return False
+
+    def same(self):
+        return subprocess.run(["cmp", "-s", self.file, os.path.join(self.tool.folder, "large.bin")]).returncode == 0
+
+    def round(self, _):
+        self.number += 1
+        rsync = isinstance(self.tool, Rsync)
+        with open(self.file, "rb") as file:
+            head = file.read(16)
+        moved = loopback_bytes()
+        started = self.tool.copy()
+        until(lambda: self.arrived(0, head), 300, "the large file", 0.005)
+        first, first_bytes = time.time() - started, loopback_bytes() - moved
+        self.tool.settle()
+        if not self.same():
+            raise RuntimeError("the copy is not the file")
+        seed = random.Random(f"{self.tool.label} {self.number}")
+        at, new = seed.randrange(os.path.getsize(self.file) - (64 << 10)), seed.randbytes(64 << 10)
+        moved = loopback_bytes()
+        started = time.time()
+        with open(self.file, "r+b") as file:
+            file.seek(at)
+            file.write(new)
+        if rsync:
+            self.tool.call()
+        until(lambda: self.arrived(at, new), 300, "the change", 0.005)
+        changed, changed_bytes = time.time() - started, loopback_bytes() - moved
+        self.tool.settle()
+        if not self.same():
+            raise RuntimeError("the copy is not the changed file")
+        figures = {"seconds": first, "bytes": first_bytes, "changed_s": changed, "changed_bytes": changed_bytes}
+        return figures if rsync else {**figures, "peak_mb": self.tool.peak()}
+
+    def stop(self):
+        self.tool.stop()
+
+
+def tools(make_source, with_syncthing=True):
+    """Every tool with a source of its own; those that are not installed are left out."""
+    made = [Syncline(make_source("syncline"))]
+    if shutil.which("rsync"):
+        made += [Rsync(make_source("rsync")), Rsync(make_source("rsync-fsync"), ["--fsync"])]
+    if with_syncthing and shutil.which("syncthing"):
+        made.append(Syncthing(make_source("syncthing")))
+    return made
+
+
+def folders(files, size):
+    def make(name):
+        source = path(f"source-{name}")
+        if not os.path.exists(source):
+            real_folder(source, files, size)
+        return source
+    return make
+
+
+def large_folders(mebibytes):
+    def make(name):
+        source = path(f"large-{name}")
+        if not os.path.exists(source):
+            os.makedirs(source)
+            large_file(os.path.join(source, "large.bin"), mebibytes)
+        return source
+    return make
 
 
 def live():
@@ -225,7 +540,7 @@ def live():
         open(f"{source}/file {n}", "w").write(f"file {n}")
     a = Node("a", source)
     b = Node("b", copy, join=a.ready["ticket"])
-    until(lambda: count_files(copy) >= 1000 and synced(b), 60, "the first copy")
+    until(lambda: count_files(copy) >= 1000 and b.synced(), 60, "the first copy")
     times = []
     random.seed(1)
     for n in range(200):
@@ -248,63 +563,21 @@ def live():
         else:
             os.remove(f"{here}/{victim}")
             done = lambda: not os.path.exists(f"{there}/{victim}")
-        end = started + 30
-        while not done():
-            assert time.monotonic() < end, f"change {n} ({kind} {victim}) does not arrive"
-            time.sleep(0.0005)
+        until(done, 30, f"change {n} ({kind} {victim}) arrives", 0.0005)
         times.append(time.monotonic() - started)
         if times[-1] > 0.2:
             print(f"  slow: change {n}, {kind}: {times[-1] * 1000:.0f} ms")
-    wait_equal(source, copy, 30)
+    until_equal(source, copy, 0, 30)
     times.sort()
     print(f"200 single changes: all arrived; median {times[100] * 1000:.0f} ms, p99 {times[197] * 1000:.0f} ms, "
           f"longest {times[-1] * 1000:.0f} ms")
     a.stop(), b.stop()
 
 
-def apart():
-    source, copy = path("left"), path("right")
-    count, _ = real_folder(source, files=2000, size=20_000_000)
-    a = Node("a", source)
-    b = Node("b", copy, join=a.ready["ticket"])
-    wait_equal(source, copy)
-    until(lambda: synced(b), 60, "synced")
-    time.sleep(1)
-    b.stop()
-    names = [os.path.join(base, name) for base, _, ns in os.walk(source) for name in ns]
-    random.seed(2)
-    moved = 0
-    for file in random.sample(names, 100):
-        open(file, "a").write("\nchanged on the left")
-        moved += os.path.getsize(file)
-    a.stop()
-    for n in range(100):
-        open(f"{copy}/new on the right {n}", "w").write("x" * 1000)
-        moved += 1000
-    a.join = b.join = None
-    a.start(), b.start()
-    started = time.monotonic()
-    wait_equal(source, copy, 120)
-    until(lambda: synced(b), 60, "synced")
-    traffic = b.command("status")["replicas"][0]["peers"][0]["traffic"]
-    print(f"100 + 100 changes apart: equal after {time.monotonic() - started:.2f} s; entries sent {traffic['sent']}, "
-          f"received {traffic['received']}; session bytes {traffic['bytes_sent'] + traffic['bytes_received']}; contents {moved} bytes")
-    time.sleep(2)
-    b.stop()
-    started = time.monotonic()
-    b.start()
-    until(lambda: synced(b), 60, "synced")
-    traffic = b.command("status")["replicas"][0]["peers"][0]["traffic"]
-    print(f"restart with nothing changed: synced {time.monotonic() - started:.2f} s after start; {traffic}")
-    a.stop(), b.stop()
-
-
 def kill(rounds=30):
     source, copy = path("left"), path("right")
     real_folder(source, files=1000, size=10_000_000)
-    with open(f"{source}/large.bin", "wb") as file:
-        for n in range(1024):
-            file.write(hashlib.shake_128(str(n).encode()).digest(1 << 20))
+    large_file(f"{source}/large.bin", 1024)
     a = Node("a", source)
     b = Node("b", copy, join=a.ready["ticket"])
     random.seed(3)
@@ -320,7 +593,7 @@ def kill(rounds=30):
         print(f"\rround {n + 1} of {rounds}", end="", flush=True)
     started = time.monotonic()
     until(lambda: os.path.exists(f"{copy}/large.bin"), 300, "the large file")
-    wait_equal(source, copy, 120)
+    until_equal(source, copy, 0, 120)
     left = [name for folder in (source, copy) for base, _, ns in os.walk(folder) for name in ns
             if "syncline" in os.path.relpath(os.path.join(base, name), folder)]
     print(f"\nkill -9: {rounds} rounds, equal {time.monotonic() - started:.1f} s after the last; temporary files left: {left}")
@@ -328,11 +601,6 @@ def kill(rounds=30):
 
 
 if __name__ == "__main__":
-    command, *rest = sys.argv[1:] or ["first"]
-    try:
-        {"first": first, "live": live, "apart": apart, "kill": kill}[command](*map(int, rest))
-    except BaseException:
-        subprocess.run(["pkill", "-9", "-f", WORK])
-        print(f"everything is left in {WORK}", file=sys.stderr)
-        raise
-    shutil.rmtree(WORK, ignore_errors=True)
+    command, *rest = sys.argv[1:] or ["live"]
+    {"live": live, "kill": kill}[command](*map(int, rest))
+    clean()

@@ -1,0 +1,72 @@
+"""Contestants: programs that do one round when asked (see peers/contest), or objects that do it here."""
+import json, os, subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BUILT = os.path.join(HERE, "target", "release")
+
+
+class Program:
+    """A program of bench/; started at its first round, prepared once, one round a line."""
+
+    def __init__(self, *arguments):
+        self.arguments = [str(argument) for argument in arguments]
+        self.process = None
+
+    def start(self):
+        name, *rest = self.arguments
+        self.process = subprocess.Popen([os.path.join(BUILT, name), *rest], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self.arguments)}: {self.process.stderr.read().strip()}")
+        return json.loads(line)
+
+    def round(self, parameter):
+        if self.process is None:
+            self.start()
+        self.process.stdin.write(f"{'' if parameter is None else parameter}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def stop(self):
+        if self.process is not None:
+            self.process.stdin.close()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+            self.process = None
+
+
+class Series:
+    """What one contestant does in a group: a label, who does it, and the parameter of its rounds."""
+
+    def __init__(self, label, contestant, parameter=None, rounds=None):
+        self.label, self.contestant, self.parameter, self.rounds = label, contestant, parameter, rounds
+
+
+def run(series, rounds):
+    """All series in turn, a round each, so that what the machine does to one it does to the others.
+    A first round that nobody counts warms caches. Answers the figures of each by label."""
+    figures = {one.label: [] for one in series}
+    failed = {}
+    try:
+        for number in range(rounds + 1):
+            for one in series:
+                if one.label in failed or number > (one.rounds or rounds):
+                    continue
+                try:
+                    answer = one.contestant.round(one.parameter)
+                except Exception as error:
+                    failed[one.label] = str(error)
+                    print(f"    {one.label}: {error}", flush=True)
+                    continue
+                if number > 0:
+                    figures[one.label].append(answer)
+    finally:
+        for contestant in {id(one.contestant): one.contestant for one in series}.values():
+            contestant.stop()
+    return figures, failed

@@ -10,7 +10,7 @@
 //!
 //! All authors' entries at one place belong together: the level hangs on the place.
 
-use std::{cell::RefCell, fmt};
+use std::fmt;
 
 use super::{
     engine::{EngineRead, EngineWrite, Scan},
@@ -45,8 +45,6 @@ impl Salt {
 pub(super) struct Index<'a> {
     rows: &'a dyn EngineRead,
     replica: ReplicaNo,
-    /// The last answer of `below`: neighbouring ranges share a bound.
-    last_below: RefCell<Option<(SlotKey, Summary)>>,
 }
 
 /// A run of entries: everything from `start` to the next run's start.
@@ -57,7 +55,7 @@ struct Span {
 
 impl<'a> Index<'a> {
     pub fn new(rows: &'a dyn EngineRead, replica: ReplicaNo) -> Self {
-        Self { rows, replica, last_below: RefCell::new(None) }
+        Self { rows, replica }
     }
 
     /// Visits the rows of `level` whose boundary is at `start` or after, and before `end`.
@@ -65,14 +63,11 @@ impl<'a> Index<'a> {
         &self,
         level: u8,
         start: &[u8],
-        end: Option<&[u8]>,
+        end: Option<&SlotKey>,
         mut visit: impl FnMut(&[u8], Summary) -> bool,
     ) -> Result<(), StoreError> {
         let start = index_key(self.replica, level, start);
-        let end = match end {
-            Some(end) => index_key(self.replica, level, end),
-            None => index_key(self.replica, level + 1, &[]),
-        };
+        let end = index_end(self.replica, level, end);
         rows::scan(self.rows, (&start, Some(&end)), Scan::Forward, |key, value| {
             Ok(visit(place_of_index_key(key), decode(value)?))
         })
@@ -97,49 +92,53 @@ impl<'a> Index<'a> {
         Ok(sum)
     }
 
-    /// The summary of everything before `place`: on each level, from the top, the spans that end
-    /// before it, and below the last of them the next level's.
-    fn below(&self, place: &SlotKey) -> Result<Summary, StoreError> {
-        if let Some((last, sum)) = &*self.last_below.borrow()
-            && last == place
-        {
-            return Ok(sum.clone());
-        }
-        let mut sum = Summary::EMPTY;
-        let mut from = Vec::new();
-        for level in (1..=TOP).rev() {
-            let mut last: Option<Summary> = None;
-            let start = from.clone();
-            self.boundaries(level, &start, Some(place.as_bytes()), |boundary, summary| {
-                if let Some(whole) = last.replace(summary) {
-                    sum.add(&whole);
-                }
-                from.clear();
-                from.extend_from_slice(boundary);
-                true
-            })?;
-        }
-        let rest = SlotRange { start: SlotKey::from_bytes(from), end: Some(place.clone()) };
-        self.entries(&rest, |_, hash| sum.add(&Summary::of(&hash)))?;
-        self.last_below.replace(Some((place.clone(), sum.clone())));
-        Ok(sum)
+    /// The first boundary of `level` at `place` or after it, but before `end`.
+    fn boundary_from(&self, level: u8, place: &SlotKey, end: Option<&SlotKey>) -> Result<Option<SlotKey>, StoreError> {
+        let start = index_key(self.replica, level, place.as_bytes());
+        let end = index_end(self.replica, level, end);
+        let mut found = None;
+        rows::scan(self.rows, (&start, Some(&end)), Scan::Forward, |key, _| {
+            found = Some(SlotKey::from_bytes(place_of_index_key(key).to_vec()));
+            Ok(false)
+        })?;
+        Ok(found)
     }
 
-    /// The summary of the entries in `range`.
+    /// The summary of the entries in `range`: from its start up the levels, as far as there are boundaries of
+    /// the next level inside, and down again to its end. What it takes follows the logarithm of what is in it.
     pub fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError> {
+        let mut sum = Summary::EMPTY;
         if range.is_empty() {
-            return Ok(Summary::EMPTY);
+            return Ok(sum);
         }
-        // The start first: it may be the end of the range that was asked for before.
-        let before = match range.start == SlotKey::FIRST {
-            true => Summary::EMPTY,
-            false => self.below(&range.start)?,
-        };
-        let mut sum = match &range.end {
-            Some(end) => self.below(end)?,
-            None => self.total()?,
-        };
-        sum.subtract(&before);
+        let mut at = range.start.clone();
+        let mut level = 0;
+        while level < TOP
+            && let Some(next) = self.boundary_from(level + 1, &at, range.end.as_ref())?
+        {
+            sum.add(&sum_of_level(self.rows, self.replica, level, &SlotRange { start: at, end: Some(next.clone()) })?);
+            at = next;
+            level += 1;
+        }
+        while level > 0 {
+            let mut last: Option<Summary> = None;
+            let start = at.clone();
+            self.boundaries(level, start.as_bytes(), range.end.as_ref(), |place, row| {
+                if let Some(whole) = last.replace(row) {
+                    sum.add(&whole);
+                }
+                at = SlotKey::from_bytes(place.to_vec());
+                true
+            })?;
+            if let (None, Some(last)) = (&range.end, last) {
+                // The last span ends where everything does.
+                sum.add(&last);
+                return Ok(sum);
+            }
+            level -= 1;
+        }
+        let rest = SlotRange { start: at, end: range.end.clone() };
+        self.entries(&rest, |_, hash| sum.add(&Summary::of(&hash)))?;
         Ok(sum)
     }
 
@@ -170,7 +169,7 @@ impl<'a> Index<'a> {
         let mut spans = Vec::new();
         // The first place after the start.
         let start = [range.start.as_bytes(), &[0][..]].concat();
-        self.boundaries(level, &start, range.end.as_ref().map(|end| &end.as_bytes()[..]), |boundary, summary| {
+        self.boundaries(level, &start, range.end.as_ref(), |boundary, summary| {
             spans.push(Span { start: SlotKey::from_bytes(boundary.to_vec()), summary });
             true
         })?;
@@ -208,6 +207,14 @@ impl<'a> Index<'a> {
             }
         })?;
         failed.map_or(Ok(spans), Err)
+    }
+}
+
+/// The first key after the rows of `level` whose boundary is before `end`.
+fn index_end(replica: ReplicaNo, level: u8, end: Option<&SlotKey>) -> Vec<u8> {
+    match end {
+        Some(end) => index_key(replica, level, end.as_bytes()),
+        None => index_key(replica, level + 1, &[]),
     }
 }
 
@@ -443,13 +450,10 @@ fn sum_of_level(
     let mut sum = Summary::EMPTY;
     match level {
         0 => index.entries(range, |_, hash| sum.add(&Summary::of(&hash)))?,
-        _ => {
-            let end = range.end.as_ref().map(|end| &end.as_bytes()[..]);
-            index.boundaries(level, range.start.as_bytes(), end, |_, summary| {
-                sum.add(&summary);
-                true
-            })?
-        }
+        _ => index.boundaries(level, range.start.as_bytes(), range.end.as_ref(), |_, summary| {
+            sum.add(&summary);
+            true
+        })?,
     }
     Ok(sum)
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use store_mem::MemEngine;
 use sync_core::{
     model::{Hash, Key, ReplicaId, SlotRange, Summary, Timestamp},
-    store::*,
+    store::{coded::CodedSet, *},
     testing::{
         block_on,
         store_suite::{StoreHarness, apply, history, log, read, reconcile},
@@ -42,6 +42,8 @@ enum Fault {
     SendsWhatTheOtherHas,
     ForgetsAClaim,
     TakesAnyNumberOfClaims,
+    CodesWhatIsNotThere,
+    FindsLess,
     ChangesItsId,
     DropsNothing,
     CreatesWhatIsAskedFor,
@@ -259,6 +261,22 @@ impl ReplicaStore for WrongStore {
         self.inner.reconcile(replica, scope, claims).await
     }
 
+    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
+        let mut coded = self.inner.coded(replica, since).await?;
+        if let (Fault::CodesWhatIsNotThere, Some(coded)) = (self.fault, &mut coded) {
+            coded.insert(&ShortId([1; 16]));
+        }
+        Ok(coded)
+    }
+
+    async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {
+        let mut found = self.inner.find(replica, ids).await?;
+        if self.fault == Fault::FindsLess {
+            found.missing.pop();
+        }
+        Ok(found)
+    }
+
     async fn missing(
         &self,
         replica: ReplicaId,
@@ -381,6 +399,8 @@ fn each_wrong_store_fails_the_matching_case() {
     caught(Fault::SendsWhatTheOtherHas, reconcile::reconciliation_finds_every_difference);
     caught(Fault::SendsWhatTheOtherHas, reconcile::many_authors_at_one_key_are_reconciled);
     caught(Fault::ForgetsAClaim, reconcile::reconciliation_finds_every_difference);
+    caught(Fault::CodesWhatIsNotThere, reconcile::coded_symbols_are_of_what_is_there);
+    caught(Fault::FindsLess, reconcile::entries_are_found_by_their_ids);
     caught(Fault::TakesAnyNumberOfClaims, reconcile::claims_out_of_order_or_too_many_are_refused);
     caught(Fault::ChangesItsId, apply::the_store_id_stays);
     caught(Fault::DropsNothing, apply::b55_a_dropped_replica_leaves_nothing);

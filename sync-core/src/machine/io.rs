@@ -11,8 +11,9 @@ use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, PublicKey, ReadScope, ReplicaId, Timestamp, VerifiedBundle},
     store::{
-        Changes, ChangesRequest, Claim, Missing, MissingPage, NodeRecord, Reconciled, ReplicaState, Scope, ShortId,
-        StoreError,
+        Changes, ChangesRequest, Claim, Missing, MissingPage, NodeRecord, Position, Reconciled, ReplicaState, Scope,
+        ShortId, StoreError,
+        coded::{CodedSet, Symbol},
     },
 };
 
@@ -341,12 +342,37 @@ pub enum StoreRequest {
         /// Node records that go with them.
         records: Vec<NodeRecord>,
     },
-    /// The first claims of a reconciliation.
-    FirstClaims {
+    /// The first step of a reconciliation: coded symbols if `by_symbols`, where there are some and the peer
+    /// may see all of them; claims otherwise.
+    Lead {
         /// The replica.
         replica: ReplicaId,
         /// What the peer may see.
         scope: Scope,
+        /// The symbols must have all of the change log up to here.
+        by_symbols: Option<Position>,
+    },
+    /// Subtract a peer's coded symbols from our own.
+    Solve {
+        /// The replica.
+        replica: ReplicaId,
+        /// What the peer may see.
+        scope: Scope,
+        /// Our symbols, when they were read before.
+        mine: Option<CodedSet>,
+        /// They must have all of the change log up to here.
+        since: Position,
+        /// The peer's, from the first.
+        theirs: Vec<Symbol>,
+    },
+    /// Find entries that the peer lacks; claims about ranges when some are not found.
+    Find {
+        /// The replica.
+        replica: ReplicaId,
+        /// What the peer may see.
+        scope: Scope,
+        /// Their ids, ascending.
+        ids: Vec<ShortId>,
     },
     /// Compare a peer's claims.
     Reconcile {
@@ -371,6 +397,19 @@ pub enum StoreRequest {
         /// The records.
         records: Vec<NodeRecord>,
     },
+}
+
+/// What a side of a reconciliation by coded symbols says next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Its symbols.
+    Symbols,
+    /// It needs so many symbols.
+    More(usize),
+    /// It lacks these entries.
+    Lacking(Vec<ShortId>),
+    /// Symbols do not tell: claims about ranges. None: there is nothing to compare.
+    Claims(Vec<Claim>),
 }
 
 /// The result of a [`StoreRequest`].
@@ -412,7 +451,16 @@ pub enum StoreReply {
         /// Whether rights changed.
         rights_changed: bool,
     },
-    /// To `FirstClaims` and `Reconcile`.
+    /// To `Lead`, `Solve` and `Find`.
+    Step {
+        /// Our symbols, if they are needed further.
+        mine: Option<CodedSet>,
+        /// What to say.
+        step: Step,
+        /// Entries that the peer lacks.
+        missing: Vec<Missing>,
+    },
+    /// To `Reconcile`.
     Reconciled {
         /// Claims to send, and entries that the peer lacks.
         reconciled: Reconciled,

@@ -259,6 +259,10 @@ impl Synchronizer {
                 let applied = Applied { head: state.head, inserted, refused, refused_count };
                 session.entries_applied(&mut self.io, known, &applied)
             }
+            StoreReply::Step { mine, step, missing } => {
+                session.stepped(&mut self.io, known, mine, step, missing);
+                Vec::new()
+            }
             StoreReply::Reconciled { reconciled, state: _ } => {
                 session.reconciled(&mut self.io, known, reconciled);
                 Vec::new()

@@ -1,13 +1,16 @@
 //! What every driver does with a [`StoreRequest`]: no decision is in it.
 
 use super::{
-    io::{StoreReply, StoreRequest, WorkError},
+    io::{Step, StoreReply, StoreRequest, WorkError},
     limits::*,
     wire::{RefusalReason, decode_bundles, encode_bundles},
 };
 use crate::{
     model::{Bundle, PublicKey, ReplicaId, Right, Rights, Timestamp, VerifiedBundle, Verifier, grant_key},
-    store::{Apply, Changes, Missing, MissingPage, Origin, Outcome, ReplicaStore, Scope, ShortId, StoreError},
+    store::{
+        Apply, Changes, Missing, MissingPage, Origin, Outcome, ReplicaStore, Scope, ShortId, StoreError,
+        coded::{Difference, difference},
+    },
 };
 
 /// Performs `request` on `store`.
@@ -63,11 +66,44 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
                 rights_changed: applied.rights_changed,
             })
         }
-        StoreRequest::FirstClaims { replica, scope } => {
-            let state = store.state(replica).await?;
-            let claims = store.first_claims(replica, scope).await?;
-            let reconciled = crate::store::Reconciled { claims, missing: Vec::new() };
-            Ok(StoreReply::Reconciled { reconciled, state })
+        StoreRequest::Lead { replica, scope, by_symbols } => {
+            let mine = match by_symbols {
+                Some(since) if scope.is_all() => store.coded(replica, since).await?,
+                _ => None,
+            };
+            let step = match mine {
+                Some(_) => Step::Symbols,
+                None => Step::Claims(store.first_claims(replica, scope).await?),
+            };
+            Ok(StoreReply::Step { mine, step, missing: Vec::new() })
+        }
+        StoreRequest::Solve { replica, scope, mine, since, theirs } => {
+            let mine = match mine {
+                None if scope.is_all() => store.coded(replica, since).await?,
+                mine => mine,
+            };
+            let (step, missing) = match mine.as_ref().map(|mine| difference(mine, &theirs)) {
+                Some(Difference::Known { mine, theirs }) => {
+                    let found = store.find(replica, mine).await?;
+                    match found.is_complete {
+                        true => (Step::Lacking(theirs), found.missing),
+                        false => (Step::Claims(store.first_claims(replica, scope).await?), Vec::new()),
+                    }
+                }
+                Some(Difference::Larger(symbols)) => (Step::More(symbols), Vec::new()),
+                Some(Difference::TooLarge) | None => {
+                    (Step::Claims(store.first_claims(replica, scope).await?), Vec::new())
+                }
+            };
+            Ok(StoreReply::Step { mine, step, missing })
+        }
+        StoreRequest::Find { replica, scope, ids } => {
+            let found = store.find(replica, ids).await?;
+            let (claims, missing) = match found.is_complete {
+                true => (Vec::new(), found.missing),
+                false => (store.first_claims(replica, scope).await?, Vec::new()),
+            };
+            Ok(StoreReply::Step { mine: None, step: Step::Claims(claims), missing })
         }
         StoreRequest::Reconcile { replica, scope, claims } => {
             let state = store.state(replica).await?;

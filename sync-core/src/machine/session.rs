@@ -6,6 +6,7 @@
 //! is bounded by a window of unacknowledged entries; everything that comes in is verified and
 //! applied in order, what waits together.
 
+mod coded;
 mod outgoing;
 mod repair;
 
@@ -18,11 +19,14 @@ use super::{
     io::*,
     limits::*,
     out::Io,
-    wire::{Mark, Message, Open, Ranges, RefusalReason, Refused},
+    wire::{Mark, Message, Open, Ranges, RefusalReason, Refused, Solved, Symbols},
 };
 use crate::{
     model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
-    store::{Claim, Missing, Position, Scope, StoreId},
+    store::{
+        Claim, Missing, Position, Scope, StoreId,
+        coded::{CodedSet, Symbol},
+    },
 };
 
 /// What the machine knows of a replica.
@@ -91,6 +95,8 @@ enum Arrived {
     /// A message of a reconciliation waits for the entries before it, so that what they brought
     /// is not found missing.
     Ranges(Ranges),
+    Symbols(Symbols),
+    Solved(Solved),
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +110,9 @@ struct Batch {
 #[derive(Debug)]
 struct Reconcile {
     head: Position,
+    /// This side leads, and has said nothing yet.
+    first: bool,
+    coding: Coding,
     rounds: u32,
     /// Claims of the peer that wait to be compared.
     waiting: VecDeque<Claim>,
@@ -115,6 +124,17 @@ struct Reconcile {
     answer: Vec<Claim>,
     /// No further message is to come, in either direction.
     over: bool,
+}
+
+/// How far a reconciliation by coded symbols is.
+#[derive(Debug)]
+enum Coding {
+    /// It goes by ranges.
+    Not,
+    /// We lead, and so many of our symbols are sent.
+    Sent { mine: CodedSet, count: usize },
+    /// The peer leads; its symbols so far. Ours stay what they were when the first arrived.
+    Arrived { mine: Option<CodedSet>, theirs: Vec<Symbol> },
 }
 
 /// A session.
@@ -158,6 +178,8 @@ pub(super) struct Session {
     durable: u64,
     // Repair.
     reconcile: Option<Reconcile>,
+    /// Coded symbols came apart since roots were equal last: if they are not now, ranges must tell.
+    coded: bool,
     inserted_since: u64,
     refused_since: u64,
     /// Entries of the peer were ahead of our clock.
@@ -214,6 +236,7 @@ impl Session {
             applying: None,
             durable: 0,
             reconcile: None,
+            coded: false,
             inserted_since: 0,
             refused_since: 0,
             early: false,
@@ -305,7 +328,7 @@ impl Session {
                 let mark = self.mark(known);
                 self.send(io, Message::Mark(mark));
             }
-        } else if self.role == Role::Dialer {
+        } else if self.leads() {
             self.lead_reconcile(io, known);
         }
         Vec::new()
@@ -315,6 +338,7 @@ impl Session {
         self.synced = true;
         self.diverged = false;
         self.judging = false;
+        self.coded = false;
         self.fruitless = 0;
         effects.push(Effect::Synced);
     }
@@ -349,6 +373,8 @@ impl Session {
                 self.arrived.push_back(Arrived::Mark(mark));
             }
             Message::Ranges(ranges) => self.arrived.push_back(Arrived::Ranges(ranges)),
+            Message::Symbols(symbols) => self.arrived.push_back(Arrived::Symbols(symbols)),
+            Message::Solved(solved) => self.arrived.push_back(Arrived::Solved(solved)),
             Message::Refused(refused) => {
                 self.refused_since += refused.count;
                 effects.push(Effect::Refused(refused));
@@ -414,7 +440,17 @@ impl Session {
                     self.receive_ranges(io, known, ranges, effects);
                     self.pump_in(io, known, effects);
                 }
-                _ => {}
+                Some(Arrived::Symbols(_)) => {
+                    let Some(Arrived::Symbols(symbols)) = self.arrived.pop_front() else { unreachable!() };
+                    self.receive_symbols(io, known, symbols, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Solved(_)) => {
+                    let Some(Arrived::Solved(solved)) = self.arrived.pop_front() else { unreachable!() };
+                    self.receive_solved(io, solved, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Entries(..)) | None => {}
             }
         }
     }

@@ -12,7 +12,10 @@ use super::limits::*;
 use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, ReplicaId, Signature},
-    store::{Claim, Position, ShortId, StoreId},
+    store::{
+        Claim, Position, ShortId, StoreId,
+        coded::{MAX_SYMBOLS, Symbol},
+    },
 };
 
 /// The newest version of the protocol that this code speaks.
@@ -124,6 +127,24 @@ pub struct Ranges {
     pub claims: Vec<Claim>,
 }
 
+/// Coded symbols of all that the sender has, following those that it sent before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Symbols {
+    /// Whether this begins a reconciliation.
+    pub first: bool,
+    /// At most [`MAX_SYMBOLS`] in all.
+    pub symbols: Vec<Symbol>,
+}
+
+/// The answer to [`Symbols`], unless it is [`Ranges`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Solved {
+    /// They do not come apart yet: send on, so that there are so many.
+    More(u32),
+    /// They came apart. The sender lacks these entries, at most [`MAX_SYMBOLS`], and sends what the receiver lacks.
+    Lacking(Vec<ShortId>),
+}
+
 /// Tells a writer that entries were not accepted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Refused {
@@ -167,6 +188,10 @@ pub enum Message {
     Ranges(Ranges),
     /// Kind 22.
     Refused(Refused),
+    /// Kind 23.
+    Symbols(Symbols),
+    /// Kind 24.
+    Solved(Solved),
 }
 
 /// Why a frame is not a message.
@@ -195,6 +220,8 @@ impl Message {
             Self::Mark(_) => "Mark",
             Self::Ranges(_) => "Ranges",
             Self::Refused(_) => "Refused",
+            Self::Symbols(_) => "Symbols",
+            Self::Solved(_) => "Solved",
         }
     }
 
@@ -221,6 +248,8 @@ impl Message {
             Self::Mark(mark) => body(20, mark),
             Self::Ranges(ranges) => body(21, ranges),
             Self::Refused(refused) => body(22, refused),
+            Self::Symbols(symbols) => body(23, symbols),
+            Self::Solved(solved) => body(24, solved),
         }
     }
 
@@ -249,6 +278,8 @@ impl Message {
             20 => Self::Mark(body(&frame)?),
             21 => Self::Ranges(body(&frame)?),
             22 => Self::Refused(body(&frame)?),
+            23 => Self::Symbols(body(&frame)?),
+            24 => Self::Solved(body(&frame)?),
             _ => return Ok(None),
         };
         let within = match &message {
@@ -256,6 +287,9 @@ impl Message {
             Self::Open(open) | Self::Opened(open) => open.credentials.len() <= MAX_CREDENTIALS,
             Self::Ranges(ranges) => ranges.claims.len() <= MAX_CLAIMS && are_disjoint(&ranges.claims),
             Self::Refused(refused) => refused.entries.len() <= MAX_REFUSALS,
+            Self::Symbols(Symbols { symbols, .. }) => !symbols.is_empty() && symbols.len() <= MAX_SYMBOLS,
+            Self::Solved(Solved::More(count)) => *count as usize <= MAX_SYMBOLS,
+            Self::Solved(Solved::Lacking(ids)) => ids.len() <= MAX_SYMBOLS && ids.is_sorted_by(|a, b| a < b),
             _ => true,
         };
         if within { Ok(Some(message)) } else { Err(WireError::Malformed(kind)) }
@@ -296,6 +330,9 @@ mod tests {
             Message::Refuse(Refusal::NotAvailable),
             Message::Ranges(Ranges { first: true, more: false, claims: vec![claim] }),
             Message::Refused(Refused { count: 1, entries: vec![(ShortId([1; 16]), RefusalReason::Rights)] }),
+            Message::Symbols(Symbols { first: true, symbols: vec![Symbol::default(); MAX_SYMBOLS] }),
+            Message::Solved(Solved::More(MAX_SYMBOLS as u32)),
+            Message::Solved(Solved::Lacking(vec![ShortId([1; 16]), ShortId([2; 16])])),
         ] {
             assert_eq!(Message::decode(message.encode()), Ok(Some(message)));
         }
@@ -317,6 +354,22 @@ mod tests {
         frame.extend([0xff; 9]);
         assert_eq!(Message::decode(frame.into()), Err(WireError::Malformed(22)));
         assert!(decode_bundles(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]).is_err());
+    }
+
+    #[test]
+    fn symbols_that_are_none_or_too_many_are_malformed() {
+        for symbols in [0, MAX_SYMBOLS + 1] {
+            let symbols = Symbols { first: true, symbols: vec![Symbol::default(); symbols] };
+            assert_eq!(Message::decode(Message::Symbols(symbols).encode()), Err(WireError::Malformed(23)));
+        }
+        let ids = |count: u16| (0..count).map(|n| ShortId([n.to_be_bytes(); 8].concat().try_into().unwrap())).collect();
+        let twice = vec![ShortId([1; 16]); 2];
+        for solved in
+            [Solved::More(MAX_SYMBOLS as u32 + 1), Solved::Lacking(ids(MAX_SYMBOLS as u16 + 1)), Solved::Lacking(twice)]
+        {
+            assert_eq!(Message::decode(Message::Solved(solved).encode()), Err(WireError::Malformed(24)));
+        }
+        assert!(Message::decode(Message::Solved(Solved::Lacking(ids(MAX_SYMBOLS as u16))).encode()).is_ok());
     }
 
     #[test]

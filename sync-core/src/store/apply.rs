@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::{
+    coded_sets::CodedChange,
     commits::CommitChanges,
     content::{self, Reference},
     core::Shared,
@@ -36,6 +37,8 @@ pub(super) struct ReplicaApplied {
     pub outcomes: Vec<Vec<Outcome>>,
     /// The rights after it, when they have changed, and their version.
     pub new_rights: Option<(u64, Arc<Rights>)>,
+    /// What it does to the coded symbols, where there are any.
+    pub coded: Option<CodedChange>,
 }
 
 /// Applies the batches of one replica. The caller commits.
@@ -63,6 +66,7 @@ pub(super) fn apply(
         commits: CommitChanges::default(),
         deltas: Deltas::default(),
         log: Vec::new(),
+        coded: shared.coded.begin(replica, before.position),
     };
     let mut rights_changed = false;
     for candidate in &candidates {
@@ -73,8 +77,12 @@ pub(super) fn apply(
     if rights_changed {
         writer.head.rights_version += 1;
     }
+    let mut coded = writer.coded.take();
     let head = writer.finish(&before)?;
-    Ok(ReplicaApplied { outcomes, new_rights: rights_changed.then_some((head.rights_version, admitted)) })
+    if let Some(coded) = &mut coded {
+        coded.ends_at(head.position);
+    }
+    Ok(ReplicaApplied { outcomes, new_rights: rights_changed.then_some((head.rights_version, admitted)), coded })
 }
 
 /// An entry that its author may write now.
@@ -169,6 +177,7 @@ struct Writer<'a> {
     deltas: Deltas,
     /// The log rows to be written: position, origin, and the entry's key.
     log: Vec<(u64, Option<KeyNo>, Vec<u8>)>,
+    coded: Option<CodedChange>,
 }
 
 impl Writer<'_> {
@@ -308,6 +317,9 @@ impl Writer<'_> {
             *self.tombstones(place) -= 1;
         }
         self.deltas.removed(place.clone(), row.hash);
+        if let Some(coded) = &mut self.coded {
+            coded.removed(&row.hash);
+        }
         self.bound_deltas()
     }
 
@@ -336,6 +348,9 @@ impl Writer<'_> {
             *self.tombstones(&candidate.place) += 1;
         }
         self.deltas.inserted(candidate.place.clone(), order.hash);
+        if let Some(coded) = &mut self.coded {
+            coded.inserted(&order.hash);
+        }
         self.bound_deltas()
     }
 

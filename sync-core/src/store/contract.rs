@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{content::ContentStore, types::*};
+use super::{coded::CodedSet, content::ContentStore, types::*};
 use crate::model::{Key, ReplicaId, SlotRange, Summary};
 
 /// Keeps replicas, and the few things that a node keeps for itself.
@@ -32,6 +32,8 @@ use crate::model::{Key, ReplicaId, SlotRange, Summary};
 /// - *changes prove what they send*: its bundles verify at a node that has never seen the commit.
 /// - *changes leave out what came from the peer*, and what is outside the scope.
 /// - *reconciliation finds every difference* and sends nothing that the other has.
+/// - *coded symbols are of what is there*, whatever came, went or was refused since the store was opened.
+/// - *entries are found by their ids*, or the answer says that some were not.
 /// - *the store id stays* over reopening, and differs between stores.
 /// - *a dropped replica leaves nothing* but what the caller records.
 /// - *an unknown replica is an error*, and reading creates nothing.
@@ -86,6 +88,19 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
 
     /// Compares a peer's claims with what is here. Claims outside `scope` are clamped to it first.
     async fn reconcile(&self, replica: ReplicaId, scope: Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError>;
+
+    /// The coded symbols of the replica in a state that has all of its change log up to `since`, or none:
+    /// then ranges are compared instead.
+    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
+        let _ = (replica, since);
+        Ok(None)
+    }
+
+    /// Finds the entries with these ids, ascending, among those that were accepted lately.
+    async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {
+        let _ = replica;
+        Ok(Found { missing: Vec::new(), is_complete: ids.is_empty() })
+    }
 
     /// Reads entries that a reconciliation found missing at the other side, about `max_bytes` at a time.
     async fn missing(

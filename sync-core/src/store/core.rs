@@ -8,6 +8,8 @@ use std::sync::{
 
 use super::{
     apply,
+    coded::CodedSet,
+    coded_sets::{self, CodedChange, CodedSets},
     engine::{Engine, EngineRead, EngineWrite, Scan, Visit},
     index::{Index, Salt},
     names::{self, Names, NewNames},
@@ -16,8 +18,8 @@ use super::{
     rights_cache::RightsCache,
     rows::{self, Fields, Head, ReplicaNo, corrupt},
     types::{
-        Applied, Apply, Changes, ChangesRequest, Claim, LogEntry, Missing, MissingPage, NodeKind, NodeRecord, Outcome,
-        Position, Query, Reconciled, ReplicaState, Scope, StoreError, StoreId,
+        Applied, Apply, Changes, ChangesRequest, Claim, Found, LogEntry, Missing, MissingPage, NodeKind, NodeRecord,
+        Outcome, Position, Query, Reconciled, ReplicaState, Scope, ShortId, StoreError, StoreId,
     },
 };
 use crate::model::{Key, PublicKey, ReplicaId, Rights, SlotRange, Summary};
@@ -31,6 +33,7 @@ pub(super) struct Shared {
     pub names: Names,
     pub rights: RightsCache,
     pub salt: Salt,
+    pub coded: CodedSets,
 }
 
 /// Something that changes a store.
@@ -96,7 +99,8 @@ impl<E: Engine> Core<E> {
                 load_meta(&engine.snapshot()?, &place)?.ok_or_else(|| corrupt("the new store's format"))?
             }
         };
-        let shared = Shared { names: Names::default(), rights: RightsCache::default(), salt };
+        let shared =
+            Shared { names: Names::default(), rights: RightsCache::default(), salt, coded: CodedSets::default() };
         Ok(Self { engine, store_id, shared, rows_read: AtomicU64::new(0) })
     }
 
@@ -141,7 +145,7 @@ impl<E: Engine> Core<E> {
             outcome = Some(self.perform(rows, batch)?);
             Ok(())
         })?;
-        let Performed { results, new_names, new_rights, dropped } =
+        let Performed { results, new_names, new_rights, coded, created, dropped } =
             outcome.expect("an engine that succeeds has done the work");
         new_names.committed(&self.shared.names);
         for (replica, version, rights) in new_rights {
@@ -149,7 +153,12 @@ impl<E: Engine> Core<E> {
         }
         if let Some(replica) = dropped {
             self.shared.rights.forget(replica);
+            self.shared.coded.forget(replica);
         }
+        if let Some(replica) = created {
+            self.shared.coded.created(replica);
+        }
+        coded.into_iter().for_each(|change| self.shared.coded.committed(change));
         Ok(results)
     }
 
@@ -161,6 +170,7 @@ impl<E: Engine> Core<E> {
                     if names::find_replica(rows, replica)?.is_none() {
                         let number = names::number_replica(rows, replica)?;
                         apply::create(rows, number)?;
+                        performed.created = Some(number);
                     }
                     save(rows, records)?;
                     performed.results.push(Ok(Written::Done));
@@ -230,6 +240,7 @@ impl<E: Engine> Core<E> {
             if let Some((version, rights)) = applied.new_rights {
                 performed.new_rights.push((number, version, rights));
             }
+            performed.coded.extend(applied.coded);
             for ((at, apply), outcomes) in good.into_iter().zip(applied.outcomes) {
                 save(rows, &apply.records)?;
                 let ops = apply.bundles.iter().flat_map(|bundle| bundle.entries().map(|entry| entry.op));
@@ -333,6 +344,16 @@ impl<E: Engine> Core<E> {
         self.replica(id, |reader| reconcile::reconcile(&reader, scope, claims))
     }
 
+    /// See [`super::ReplicaStore::coded`].
+    pub fn coded(&self, id: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
+        self.replica(id, |reader| coded_sets::coded(&self.shared.coded, &reader, since))
+    }
+
+    /// See [`super::ReplicaStore::find`].
+    pub fn find(&self, id: ReplicaId, ids: &[ShortId]) -> Result<Found, StoreError> {
+        self.replica(id, |reader| coded_sets::find(&reader, ids))
+    }
+
     /// See [`super::ReplicaStore::missing`].
     pub fn missing(
         &self,
@@ -366,6 +387,8 @@ struct Performed {
     results: Vec<Result<Written, StoreError>>,
     new_names: NewNames,
     new_rights: Vec<(ReplicaNo, u64, Arc<Rights>)>,
+    coded: Vec<CodedChange>,
+    created: Option<ReplicaNo>,
     dropped: Option<ReplicaNo>,
 }
 

@@ -13,6 +13,7 @@ use futures_channel::oneshot;
 use sync_content::ContentDir;
 
 use super::{
+    coded::CodedSet,
     content::{
         Begun, ContentKeeper, ContentStatus, ContentStore, Download, Imported, OnProgress, Reader, Referrer, Want,
     },
@@ -303,6 +304,14 @@ impl<E: Engine> ReplicaStore for EngineStore<E> {
 
     async fn reconcile(&self, replica: ReplicaId, scope: Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError> {
         self.read(move |core| core.reconcile(replica, &scope, claims)).await
+    }
+
+    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
+        self.read(move |core| core.coded(replica, since)).await
+    }
+
+    async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {
+        self.read(move |core| core.find(replica, &ids)).await
     }
 
     async fn missing(

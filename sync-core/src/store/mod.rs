@@ -4,6 +4,8 @@
 //! it by hand: it implements the small synchronous [`Engine`] and gets the rest from `EngineStore`.
 
 mod apply;
+pub mod coded;
+mod coded_sets;
 mod commits;
 pub mod content;
 mod contract;

@@ -312,6 +312,15 @@ pub struct Reconciled {
     pub missing: Vec<Missing>,
 }
 
+/// Entries that were looked for by their ids.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Where they are: what can be sent to a peer that lacks them.
+    pub missing: Vec<Missing>,
+    /// Whether all of them were found.
+    pub is_complete: bool,
+}
+
 /// A piece of the change log for a peer.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {

@@ -4,10 +4,14 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use sync_core::{
     machine::wire::{
-        Hello, Mark, Message, Open, Ranges, Refusal, RefusalReason, Refused, WireError, decode_bundles, encode_bundles,
+        Hello, Mark, Message, Open, Ranges, Refusal, RefusalReason, Refused, Solved, Symbols, WireError,
+        decode_bundles, encode_bundles,
     },
     model::{Bundle, Digest, Hash, ReplicaId, Signature, SlotKey, SlotRange},
-    store::{Claim, Have, Position, ShortId, StoreId},
+    store::{
+        Claim, Have, Position, ShortId, StoreId,
+        coded::{MAX_SYMBOLS, Symbol},
+    },
 };
 
 use super::{commits::commit, handshake::hello, *};
@@ -71,6 +75,16 @@ fn shown(message: &Message) -> Json {
                 refused.entries.iter().map(|(id, reason)| json!([hex(id.0), format!("{reason:?}")])).collect();
             json!({ "count": refused.count, "entries": entries })
         }
+        Message::Symbols(symbols) => {
+            let shown: Vec<Json> = symbols
+                .symbols
+                .iter()
+                .map(|symbol| json!([hex(symbol.ids), hex(symbol.checks), symbol.count]))
+                .collect();
+            json!({ "first": symbols.first, "symbols": shown })
+        }
+        Message::Solved(Solved::More(count)) => json!({ "more": count }),
+        Message::Solved(Solved::Lacking(ids)) => json!({ "lacking": ids_json(ids) }),
     }
 }
 
@@ -105,6 +119,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         Claim { range: range(&[1], &[2, b'k']), have: Have::Ids(ids.clone()) },
         Claim { range: SlotRange { start: SlotKey::from_bytes(vec![3]), end: None }, have: Have::Final(Vec::new()) },
     ];
+    let symbols = vec![
+        Symbol { ids: [1; 16], checks: [2; 4], count: 100_000 },
+        Symbol { ids: [3; 16], checks: [4; 4], count: 0 },
+    ];
     let refused = vec![(ids[0], RefusalReason::Rights), (ids[1], RefusalReason::Future)];
     vec![
         ("a hello", Message::Hello(hello(1, &[]))),
@@ -129,6 +147,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("ranges", Message::Ranges(Ranges { first: true, more: false, claims })),
         ("no ranges", Message::Ranges(Ranges { first: false, more: true, claims: Vec::new() })),
         ("refused entries", Message::Refused(Refused { count: 40, entries: refused })),
+        ("symbols", Message::Symbols(Symbols { first: true, symbols })),
+        ("more symbols are needed", Message::Solved(Solved::More(432))),
+        ("what the symbols tell", Message::Solved(Solved::Lacking(ids))),
     ]
 }
 
@@ -142,6 +163,10 @@ fn rejected() -> Vec<(&'static str, Vec<u8>, WireError)> {
     let ranges = |claims: Vec<Claim>| Message::Ranges(Ranges { first: true, more: false, claims }).encode().to_vec();
     let many = (0..257u16).map(|n| claim(range(&n.to_be_bytes(), &(n + 1).to_be_bytes()))).collect();
     let refused = |len: usize| Refused { count: 33, entries: vec![(ShortId([0; 16]), RefusalReason::Rights); len] };
+    let symbols = |count: usize| {
+        let symbols = vec![Symbol { ids: [7; 16], checks: [7; 4], count: 7 }; count];
+        Message::Symbols(Symbols { first: true, symbols }).encode().to_vec()
+    };
     let address = "quic://192.0.2.1:4433";
     let mut frames: Vec<_> = messages()
         .into_iter()
@@ -165,6 +190,10 @@ fn rejected() -> Vec<(&'static str, Vec<u8>, WireError)> {
         ("an empty range", ranges(vec![claim(range(&[3], &[3]))]), 21),
         ("257 claims", ranges(many), 21),
         ("33 refusals", Message::Refused(refused(33)).encode().to_vec(), 22),
+        ("no symbols", vec![23, 1, 0], 23),
+        ("1,025 symbols", symbols(MAX_SYMBOLS + 1), 23),
+        ("1,025 symbols needed", Message::Solved(Solved::More(1_025)).encode().to_vec(), 24),
+        ("ids that do not ascend", Message::Solved(Solved::Lacking(vec![ShortId([1; 16]); 2])).encode().to_vec(), 24),
         ("a length of all ones", [&[22, 1][..], &[0xff; 9], &[1]].concat(), 22),
     ]);
     let mut rejected = vec![("no bytes", Vec::new(), WireError::Empty)];
@@ -201,7 +230,7 @@ fn make() -> Json {
             .collect();
     json!({
         "accepted": accepted, "rejected": rejected, "rejected_bundles_of_entries": bundles,
-        "skipped": ["c8", "c8010203", "00", "170000"],
+        "skipped": ["c8", "c8010203", "00", "3f0000"],
     })
 }
 

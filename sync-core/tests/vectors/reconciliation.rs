@@ -8,6 +8,7 @@ use sync_core::{
     model::{Digest, Hash, SlotKey, SlotRange, Summary},
     store::{
         Claim, Have, Missing, Scope, ShortId, StoreError,
+        coded::{CodedSet, Difference, difference},
         reconcile::{View, reconcile},
     },
 };
@@ -115,12 +116,46 @@ fn make() -> Json {
         .iter()
         .map(|(place, hash)| json!({ "place": hex(place.as_bytes()), "hash": hash.to_string() }))
         .collect();
-    json!({ "entries": entries, "accepted": accepted })
+    json!({ "entries": entries, "accepted": accepted, "coded": coded_sets() })
 }
 
 fn scope(prefixes: &[Json]) -> Scope {
     let prefixes = prefixes.iter().map(|prefix| Prefix::new(bytes(prefix)).unwrap()).collect();
     Scope::of(&sync_core::model::ReadScope { prefixes })
+}
+
+fn coded(numbers: std::ops::Range<u8>) -> CodedSet {
+    let mut set = CodedSet::default();
+    ids(numbers).iter().for_each(|id| set.insert(id));
+    set
+}
+
+/// Sets of ids, the bytes of their first symbols, and what the difference to the first set is.
+fn coded_sets() -> Json {
+    let first = coded(0..30);
+    let sets = [0..30, 0..0, 0..29, 3..33, 20..40].map(|numbers| {
+        let set = coded(numbers.clone());
+        let symbols = &set.symbols()[..64];
+        let Difference::Known { mine, theirs } = difference(&first, symbols) else {
+            panic!("64 symbols are enough for it");
+        };
+        let hex_ids = |ids: Vec<ShortId>| ids.into_iter().map(|id| hex(id.0)).collect::<Vec<_>>();
+        json!({
+            "ids": hex_ids(ids(numbers)), "symbols": hex(encode(symbols)),
+            "first_alone": hex_ids(mine), "this_alone": hex_ids(theirs),
+        })
+    });
+    json!(sets)
+}
+
+#[test]
+fn the_vectors_of_coded_symbols_hold() {
+    let file = golden("reconciliation.json", &make());
+    for vector in list(&file["coded"]) {
+        let mut set = CodedSet::default();
+        list(&vector["ids"]).iter().for_each(|id| set.insert(&ShortId(bytes(id).try_into().unwrap())));
+        assert_eq!(hex(encode(&set.symbols()[..64])), vector["symbols"]);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Effect, Known, Reconcile, Session};
+use super::{Coding, Effect, Known, Reconcile, Session};
 use crate::{
     canary::{self, Canary},
     machine::{
@@ -12,7 +12,7 @@ use crate::{
         out::Io,
         wire::{Mark, Message, Ranges},
     },
-    store::{Claim, Have, Reconciled},
+    store::{Claim, Have, Reconciled, coded::MAX_SYMBOLS},
 };
 
 impl Session {
@@ -61,10 +61,10 @@ impl Session {
         if io.now.elapsed < self.retry_at {
             self.diverged = true;
             self.next_check = self.next_check.min(self.retry_at);
-        } else if self.role == Role::Dialer {
+        } else if self.leads() {
             self.lead_reconcile(io, known);
         } else {
-            // The opener leads; it learns of the difference from our root.
+            // The other side leads; it learns of the difference from our root.
             self.retry_at = io.now.elapsed + Duration::from_secs(1);
             let mark = self.mark(known);
             self.send(io, Message::Mark(mark));
@@ -103,6 +103,8 @@ impl Session {
         self.frames_at_start = self.frames_sent;
         Reconcile {
             head: known.head,
+            first: false,
+            coding: Coding::Not,
             rounds: 0,
             waiting: VecDeque::new(),
             comparing: false,
@@ -113,28 +115,45 @@ impl Session {
         }
     }
 
+    /// Who was asked for a session leads: when it answers, it knows already that something differs.
+    pub(super) fn leads(&self) -> bool {
+        self.role == Role::Acceptor
+    }
+
     pub(super) fn lead_reconcile(&mut self, io: &mut Io, known: &Known) {
         let mut reconcile = self.new_reconcile(known);
+        reconcile.first = true;
         reconcile.comparing = true;
-        reconcile.must_answer = true;
-        reconcile.whole = true;
         self.reconcile = Some(reconcile);
-        io.store(self.key(), StoreRequest::FirstClaims { replica: self.replica, scope: self.scope.clone() });
+        let fits = known.root.count.abs_diff(self.their_count) <= MAX_SYMBOLS as u64;
+        let by_symbols = (fits && !self.coded).then_some(known.head);
+        let request = StoreRequest::Lead { replica: self.replica, scope: self.scope.clone(), by_symbols };
+        io.store(self.key(), request);
+    }
+
+    /// The peer leads a reconciliation; false when it may not.
+    pub(super) fn follow_reconcile(&mut self, known: &Known, effects: &mut Vec<Effect>) -> bool {
+        if self.leads() || self.reconcile.as_ref().is_some_and(|it| !it.over) {
+            effects.push(Effect::Violation("it begins a reconciliation out of turn".into()));
+            return false;
+        }
+        let new = self.new_reconcile(known);
+        self.reconcile = Some(new);
+        true
     }
 
     pub(super) fn receive_ranges(&mut self, io: &mut Io, known: &Known, ranges: Ranges, effects: &mut Vec<Effect>) {
-        if ranges.first {
-            if self.role == Role::Dialer || self.reconcile.as_ref().is_some_and(|it| !it.over) {
-                effects.push(Effect::Violation("it begins a reconciliation out of turn".into()));
-                return;
-            }
-            let new = self.new_reconcile(known);
-            self.reconcile = Some(new);
+        if ranges.first && !self.follow_reconcile(known, effects) {
+            return;
         }
-        let Some(reconcile) = self.reconcile.as_mut().filter(|it| !it.over && !it.whole) else {
+        let waits =
+            |it: &&mut Reconcile| !it.over && !it.whole && !it.first && !matches!(it.coding, Coding::Arrived { .. });
+        let Some(reconcile) = self.reconcile.as_mut().filter(waits) else {
             effects.push(Effect::Violation("it goes on with a reconciliation that is over".into()));
             return;
         };
+        // Where our symbols did not tell, the peer says so by claims.
+        reconcile.coding = Coding::Not;
         reconcile.must_answer |= ranges.claims.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
         reconcile.waiting.extend(ranges.claims);
         reconcile.whole = !ranges.more;
@@ -164,7 +183,7 @@ impl Session {
         // The peer's round is compared. Answer it, in as many messages as it takes.
         reconcile.whole = false;
         reconcile.rounds += 1;
-        let first = self.role == Role::Dialer && reconcile.rounds == 1;
+        let first = std::mem::take(&mut reconcile.first);
         let mut answer = std::mem::take(&mut reconcile.answer);
         answer.truncate(MAX_ROUND_CLAIMS);
         if reconcile.rounds >= MAX_ROUNDS {

@@ -290,6 +290,14 @@ impl ReplicaStore for SimStore {
         self.0.reconcile(replica, &scope, claims)
     }
 
+    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<coded::CodedSet>, StoreError> {
+        self.0.coded(replica, since)
+    }
+
+    async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {
+        self.0.find(replica, &ids)
+    }
+
     async fn missing(
         &self,
         replica: ReplicaId,

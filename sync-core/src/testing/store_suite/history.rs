@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Bundle, Hash, Op, SlotKey, SlotRange, Value, VerifiedBundle, Verifier},
-    store::{ChangesRequest, Direction, Origin, Position, Query, ReplicaStore, Scope, Select},
+    store::{ChangesRequest, Direction, Origin, Position, Query, ReplicaStore, Scope, Select, coded::CodedSet},
     testing::{random::Random, reference::Reference},
 };
 
@@ -123,6 +123,11 @@ async fn compare(store: &dyn ReplicaStore, world: &World, model: &Reference, ran
     assert_eq!(here.len(), log.len(), "the log has one row per live entry");
     assert_eq!(here, live, "the store holds the entries that no accepted one dominates");
     assert_eq!(state.root, model.digest(&SlotRange::ALL), "the root is the digest of the live entries");
+    if let Some(coded) = store.coded(replica, state.head).await.expect("symbols can be read") {
+        let mut expected = CodedSet::default();
+        live.iter().for_each(|hash| expected.insert(&hash.into()));
+        assert_eq!(coded, expected, "the symbols are those of the live entries");
+    }
     for name in KEYS.iter().copied() {
         let found = store.get(replica, key(name)).await.expect("get works");
         let expected = model.get(&key(name));

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     model::{Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotRange, VerifiedBundle, Verifier},
     store::{
-        Claim, Have, Missing, Position, ReplicaStore, Scope, StoreError,
+        Claim, Have, Missing, Position, ReplicaStore, Scope, ShortId, StoreError,
+        coded::CodedSet,
         reconcile::{LEAF, MAX_CLAIMS},
     },
     testing::random::Random,
@@ -194,4 +195,73 @@ pub async fn claims_out_of_order_or_too_many_are_refused<H: StoreHarness>(harnes
     assert!(matches!(ask(vec![claim(4, 4)]).await, Err(StoreError::Limit(_))));
     let open_end = Claim { range: SlotRange::ALL, have: Have::Ids(Vec::new()) };
     assert!(matches!(ask(vec![open_end, claim(1, 2)]).await, Err(StoreError::Limit(_))));
+}
+
+/// Whether the store has symbols, and then they are those of its entries.
+async fn check_coded(store: &dyn ReplicaStore, world: &World) -> bool {
+    let head = store.state(world.replica).await.expect("state").head;
+    let Some(coded) = store.coded(world.replica, head).await.expect("coded") else { return false };
+    let mut expected = CodedSet::default();
+    hashes(store, world).await.iter().for_each(|hash| expected.insert(&hash.into()));
+    assert_eq!(coded, expected, "the symbols are those of the entries");
+    true
+}
+
+/// Whatever came, went or was refused since the store was opened. A store without symbols keeps the contract too.
+pub async fn coded_symbols_are_of_what_is_there<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let mut store = world.create(harness.open()).await;
+    let has = check_coded(&*store, &world).await;
+    for round in 0..6 {
+        let ops = |count| (0..count).map(|n| put(&format!("{}/{}", n % 7, n % 40 + round), "v")).collect();
+        world.apply(&*store, vec![world.commit(0, -9_000 + round * 100, ops(60))]).await;
+        world.apply(&*store, vec![world.commit(0, -8_950 + round * 100, vec![delete_prefix("3/")])]).await;
+        let stranger = world.commit(4, -8_940 + round * 100, ops(3));
+        world.apply(&*store, vec![stranger, world.commit(0, -8_930 + round * 100, ops(3))]).await;
+        assert_eq!(check_coded(&*store, &world).await, has);
+        if round % 2 == 1 {
+            store.close().await;
+            drop(store);
+            store = harness.open();
+        }
+        if round == 3 {
+            assert_eq!(check_coded(&*store, &world).await, has, "asked for before anything is written");
+        }
+    }
+    store.drop_replica(world.replica, Vec::new()).await.expect("dropped");
+    store.create_replica(world.replica, Vec::new()).await.expect("created");
+    assert_eq!(check_coded(&*store, &world).await, has);
+}
+
+/// What is found is exactly what was asked for, or the answer says that some was not.
+pub async fn entries_are_found_by_their_ids<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    world.apply(&*store, world.grants()).await;
+    for author in 0..3 {
+        let ops = (0..50).map(|n| put(&format!("{n}"), "v")).collect();
+        world.apply(&*store, vec![world.commit(author, author as i64, ops)]).await;
+    }
+    let all: Vec<ShortId> = hashes(&*store, &world).await.iter().map(ShortId::from).collect();
+    let nothing = store.find(world.replica, Vec::new()).await.expect("found");
+    assert!(nothing.is_complete && nothing.missing.is_empty());
+    for step in [1, 2, 5, 40] {
+        let mut ids: Vec<ShortId> = all.iter().copied().step_by(step).collect();
+        let found = store.find(world.replica, ids.clone()).await.expect("found");
+        let page =
+            store.missing(world.replica, Scope::all(), found.missing.clone(), usize::MAX).await.expect("missing");
+        let mut sent = Vec::new();
+        for bundle in page.bundles {
+            let bundle = bundle.verify(world.replica, &mut Verifier::default()).expect("what is sent is proved");
+            sent.extend(bundle.entries().map(|entry| ShortId::from(&entry.order.hash)));
+        }
+        sent.sort_unstable();
+        if found.is_complete {
+            assert_eq!(sent, ids, "all, each once, and nothing else");
+        } else {
+            assert!(sent.iter().all(|id| ids.contains(id)));
+        }
+        ids.push(ShortId([0xff; 16]));
+        assert!(!store.find(world.replica, ids).await.expect("found").is_complete, "there is no such entry");
+    }
 }

@@ -117,6 +117,15 @@ def loopback_bytes():
     return 0
 
 
+def discard(*places):
+    """Deletes what a round has left where a few large files would fill the disk."""
+    for place in places:
+        if os.path.isdir(place):
+            shutil.rmtree(place)
+        elif os.path.exists(place):
+            os.remove(place)
+
+
 def peak_mb(*pids):
     total = 0
     for pid in pids:
@@ -167,6 +176,7 @@ class Node:
 class Syncline:
     """Two nodes with all their transports."""
     label = "Syncline"
+    discards = False
 
     def __init__(self, source):
         self.source, self.number, self.a, self.b = source, 0, None, None
@@ -176,6 +186,8 @@ class Syncline:
             self.a = Node("a", self.source)
         if self.b is not None:
             self.b.stop()
+            if self.discards:
+                discard(self.folder, self.b.data)
         self.number += 1
         self.folder = path(f"copy-syncline-{self.number}")
         started = time.time()
@@ -212,6 +224,7 @@ class Syncthing:
     """Two instances that know each other's address; nothing announced, nothing compressed, its watcher at its quickest."""
     label = "syncthing 1.19"
     BASE = 22100
+    discards = False
 
     def __init__(self, source, receivers=8):
         self.source, self.number, self.receivers, self.processes = source, 0, receivers, {}
@@ -290,6 +303,8 @@ class Syncthing:
             until(lambda: self.idle(0), 120, "syncthing has scanned", 0.2)
         if self.number > 0:
             self.end(self.number)
+            if self.discards:
+                discard(os.path.join(self.folder, "large.bin"))
         self.number = self.number % self.receivers + 1
         self.folder = path(f"copy-st-{os.path.basename(self.source)}-{self.number}")
         started = time.time()
@@ -330,6 +345,7 @@ class Syncthing:
 class Rsync:
     """A daemon on loopback. It copies one way, when it is called."""
     BASE = 18873
+    discards = False
 
     def __init__(self, source, flags=()):
         self.source, self.flags, self.number, self.daemon = source, list(flags), 0, None
@@ -354,6 +370,8 @@ class Rsync:
     def copy(self):
         if self.daemon is None:
             self.start()
+        if self.number > 0 and self.discards:
+            discard(self.folder)
         self.number += 1
         self.folder = path(f"copy-rsync{''.join(self.flags)}-{os.path.basename(self.source)}-{self.number}")
         started = time.time()
@@ -457,6 +475,7 @@ class Large:
 
     def __init__(self, tool):
         self.tool, self.number = tool, 0
+        tool.discards = True
         self.file = os.path.join(tool.source, "large.bin")
 
     def arrived(self, at, expected):

@@ -27,6 +27,7 @@ class Row:
     goal: str
     figure: str = "seconds"
     peers: tuple = ()
+    alone: tuple = ()  # Peers that do only a part of the work: shown without a ratio.
     limit: tuple = None
     also: tuple = ()
 
@@ -198,19 +199,19 @@ def rows(quick):
             limit=redb("ordered_10000_per_s", million, "{} for as many redb rows, in order"),
             also=(("extra_mb", 1, "MB joining"), ("serving_extra_mb", 1, "MB serving"))),
         Row(f"equal replicas, {n:,}", "differ", ours(n, 0), "<= 0.5 ms beside the round trip, <= 400 B",
-            peers=(docs(n, 0), sets(n, 0)), also=(("bytes", 1, "B"), ("messages", 1, "messages"))),
+            peers=(docs(n, 0),), alone=(sets(n, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages"))),
         Row(f"equal replicas, {million:,}", "differ-million", ours(million, 0), "<= 1.2 x that of 1,000",
-            peers=(sets(million, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages"))),
+            alone=(sets(million, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages"))),
         Row("equal replicas, 1,000", "differ-million", ours(1_000, 0), "",
-            peers=(docs(1_000, 0), sets(1_000, 0)), also=(("bytes", 1, "B"), ("messages", 1, "messages"))),
+            peers=(docs(1_000, 0),), alone=(sets(1_000, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages"))),
         Row(f"1 + 1 in {n:,}", "differ", ours(n, 1), "<= 6 ms, <= 8 messages, <= 6 KB beside the entries",
-            peers=(docs(n, 1), sets(n, 1)), also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside"))),
+            peers=(docs(n, 1),), alone=(sets(n, 1),), also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside"))),
         Row(f"100 + 100 in {n:,}", "differ", ours(n, 100),
             "<= 40 ms, <= 300 KB beside the entries, aim 32 KB in 2 round trips",
-            peers=(docs(n, 100), sets(n, 100)), also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside"))),
+            peers=(docs(n, 100),), alone=(sets(n, 100),), also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside"))),
         Row(f"100 + 100 in {million:,}", "differ-million", ours(million, 100),
             "<= 45 ms of processor a side, <= 4 round trips, <= 400 KB; aim 10 ms, 2, 32 KB",
-            peers=(sets(million, 100),),
+            alone=(sets(million, 100),),
             also=(("cpu_s", 2, "s of processor a side"), ("messages", 1, "messages"), ("beside_entries", 1, "B beside"))),
         Row(f"100 + 100 in {n:,}, positions known", "known", "Syncline",
             "one round trip and its acknowledgement, <= 1.1 x the entries' bytes",

@@ -105,6 +105,11 @@ def row_cells(row, results):
             continue
         ratio = mine / theirs if better(row.figure) else theirs / mine
         peers.append(f"{re.sub(r', n = .*', '', peer)}: {write_value(theirs, kind)}, **{ratio:.3g} x**")
+    for peer in row.alone:
+        theirs, size = median_of(result, peer, row.figure), median_of(result, peer, "bytes")
+        if theirs is not None:
+            peers.append(f"{re.sub(r', n = .*', '', peer)}, ids alone in memory: {write_value(theirs, kind)}, "
+                         f"{write_value(size, 'bytes')}")
     limit = ""
     if row.limit:
         group, series, figure, *how = row.limit

@@ -38,9 +38,11 @@ def path(*parts):
 
 
 def clean():
-    """Deletes everything, at the very end: mass deletes slow ext4 for minutes."""
+    """Deletes everything: of many small files at the very end, because mass deletes slow ext4 for minutes."""
+    global WORK
     if WORK:
         shutil.rmtree(WORK, ignore_errors=True)
+    WORK = None
 
 
 def real_folder(into, files, size):

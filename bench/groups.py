@@ -150,6 +150,9 @@ def groups(quick):
             ("iroh", "iroh", "iroh", "The raw stream is iroh's own, without relay or lookup."),
             ("http", "websocket", "HTTP", "WebSocket, Noise, yamux; the raw stream is a bare WebSocket, neither encrypted nor "
                                           "multiplexed."))],
+        Group("large", f"One file of {mebibytes:,} MiB, first, and 64 KiB of it changed", large,
+              "The change is noticed by the watcher (syncthing waits at least a second; rsync is called).", few,
+              ("seconds", "bytes", "changed_s", "changed_bytes", "peak_mb")),
         Group("folder-first", f"A folder of {files:,} real files, first copy", folder_first,
               "Sources of crates. Syncline with all its transports, sender imported; every file durable. rsync: daemon on loopback. "
               "syncthing: sender scanned, nothing announced, no compression. The time is that of the last file in place. "
@@ -159,9 +162,6 @@ def groups(quick):
               "of ten a round, either way (syncthing's watcher waits a second at least). 100 + 100 changes while one side is down, from its start until "
               "the folders are equal (rsync: 100 changes on one side).", few,
               ("restart_s", "live_s", "live_max_s", "apart_s", "peak_mb")),
-        Group("large", f"One file of {mebibytes:,} MiB, first, and 64 KiB of it changed", large,
-              "The change is noticed by the watcher (syncthing waits at least a second; rsync is called).", few,
-              ("seconds", "bytes", "changed_s", "changed_bytes", "peak_mb")),
         Group("idle", f"A node that holds {million:,} entries", lambda: [
             Series("Syncline", bench("idle", million))],
             "A fresh process that has opened its store and listens; a second later.", few,

@@ -8,11 +8,13 @@
 //! | `swap_storage` | the store picked by name from a URL, and a store of one's own |
 //! | `route_by_address` | the address's scheme picks the transport |
 //! | `custom_transport` | the transport of [`unix`], a page long, at work |
+//! | `custom_store` | the store of [`custom_store`], a page over SQLite, at work |
 //! | `hub` | one node that everybody reaches by other means, and all become equal |
 //! | `mount_axum` | beside the routes of an existing axum application |
 //! | `mount_iroh` | on the endpoint and router of an existing iroh application |
 //! | `counter` | values that merge: every author has a key of its own |
 
+pub mod custom_store;
 pub mod unix;
 
 use sync_core::{

@@ -42,6 +42,7 @@ programs! {
     swap_storage
     route_by_address
     custom_transport
+    custom_store
     hub
     mount_axum
     mount_iroh

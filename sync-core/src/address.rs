@@ -55,6 +55,8 @@ impl FromStr for PeerAddress {
             return Err(AddressError::TooLong(text.len()));
         }
         match Url::parse(text) {
+            // Escapes can make it longer than it was given.
+            Ok(url) if url.as_str().len() > MAX_ADDRESS_LEN => Err(AddressError::TooLong(url.as_str().len())),
             Ok(url) => Ok(Self(url)),
             Err(cause) => Err(AddressError::Malformed { text: text.into(), cause }),
         }

@@ -19,6 +19,7 @@ pub mod machine;
 #[allow(clippy::disallowed_methods)]
 pub mod manager;
 pub mod model;
+mod sequence;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -12,6 +12,7 @@ use super::limits::*;
 use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, ReplicaId, Signature},
+    sequence::{as_it_comes, at_most},
     store::{
         Claim, Position, ShortId, StoreId,
         coded::{MAX_SYMBOLS, Symbol},
@@ -63,6 +64,7 @@ pub struct Hello {
     /// Fresh randomness.
     pub nonce: [u8; 32],
     /// Where the sender can be dialled, at most [`MAX_ADDRESSES`].
+    #[serde(deserialize_with = "at_most::<_, _, MAX_ADDRESSES>")]
     pub addresses: Vec<PeerAddress>,
 }
 
@@ -88,6 +90,7 @@ pub struct Open {
     /// In whose change log, and up to where, the sender has everything.
     pub have: Option<(StoreId, Position)>,
     /// System entries that show that the sender may read.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_CREDENTIALS>")]
     pub credentials: Vec<Bundle>,
 }
 
@@ -124,6 +127,7 @@ pub struct Ranges {
     /// Whether the round goes on in the next message.
     pub more: bool,
     /// At most [`MAX_CLAIMS`], disjoint, ascending.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_CLAIMS>")]
     pub claims: Vec<Claim>,
 }
 
@@ -133,6 +137,7 @@ pub struct Symbols {
     /// Whether this begins a reconciliation.
     pub first: bool,
     /// At most [`MAX_SYMBOLS`] in all.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_SYMBOLS>")]
     pub symbols: Vec<Symbol>,
 }
 
@@ -142,7 +147,7 @@ pub enum Solved {
     /// They do not come apart yet: send on, so that there are so many.
     More(u32),
     /// They came apart. The sender lacks these entries, at most [`MAX_SYMBOLS`], and sends what the receiver lacks.
-    Lacking(Vec<ShortId>),
+    Lacking(#[serde(deserialize_with = "at_most::<_, _, MAX_SYMBOLS>")] Vec<ShortId>),
 }
 
 /// Tells a writer that entries were not accepted.
@@ -151,6 +156,7 @@ pub struct Refused {
     /// How many.
     pub count: u64,
     /// The first of them, at most [`MAX_REFUSALS`].
+    #[serde(deserialize_with = "at_most::<_, _, MAX_REFUSALS>")]
     pub entries: Vec<(ShortId, RefusalReason)>,
 }
 
@@ -283,13 +289,11 @@ impl Message {
             _ => return Ok(None),
         };
         let within = match &message {
-            Self::Hello(hello) => hello.addresses.len() <= MAX_ADDRESSES && hello.oldest <= hello.newest,
-            Self::Open(open) | Self::Opened(open) => open.credentials.len() <= MAX_CREDENTIALS,
-            Self::Ranges(ranges) => ranges.claims.len() <= MAX_CLAIMS && are_disjoint(&ranges.claims),
-            Self::Refused(refused) => refused.entries.len() <= MAX_REFUSALS,
-            Self::Symbols(Symbols { symbols, .. }) => !symbols.is_empty() && symbols.len() <= MAX_SYMBOLS,
+            Self::Hello(hello) => hello.oldest <= hello.newest,
+            Self::Ranges(ranges) => are_disjoint(&ranges.claims),
+            Self::Symbols(Symbols { symbols, .. }) => !symbols.is_empty(),
             Self::Solved(Solved::More(count)) => *count as usize <= MAX_SYMBOLS,
-            Self::Solved(Solved::Lacking(ids)) => ids.len() <= MAX_SYMBOLS && ids.is_sorted_by(|a, b| a < b),
+            Self::Solved(Solved::Lacking(ids)) => ids.is_sorted_by(|a, b| a < b),
             _ => true,
         };
         if within { Ok(Some(message)) } else { Err(WireError::Malformed(kind)) }
@@ -308,8 +312,10 @@ pub fn encode_bundles(bundles: &[Bundle]) -> Bytes {
 
 /// Reads the bundles of an `Entries` message.
 pub fn decode_bundles(bytes: &[u8]) -> Result<Vec<Bundle>, WireError> {
+    #[derive(Deserialize)]
+    struct Bundles(#[serde(deserialize_with = "as_it_comes")] Vec<Bundle>);
     match postcard::take_from_bytes(bytes) {
-        Ok((bundles, [])) => Ok(bundles),
+        Ok((Bundles(bundles), [])) => Ok(bundles),
         _ => Err(WireError::Malformed(19)),
     }
 }

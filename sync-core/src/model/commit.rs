@@ -17,6 +17,7 @@ use super::{
     identity::{AuthorId, Hash, ReplicaId, SecretKey, Signature},
     merkle::{self, MAX_COMMIT_LEN, PartialTree},
 };
+use crate::sequence::as_it_comes;
 
 /// What proves a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -53,8 +54,10 @@ pub struct Bundle {
     /// The commit's seal.
     pub seal: Seal,
     /// The multiproof of the items.
+    #[serde(deserialize_with = "as_it_comes")]
     pub proof: Vec<Hash>,
     /// The entries, by index, ascending.
+    #[serde(deserialize_with = "as_it_comes")]
     pub items: Vec<Item>,
 }
 
@@ -247,6 +250,19 @@ pub fn sign_commit(
     let tree = PartialTree::new(count, (0..count).zip(leaves).collect(), Vec::new())
         .expect("all leaves of a commit need no proof");
     Ok(VerifiedBundle { replica, seal: Seal { author: author_id, timestamp, count, signature }, root, tree, ops })
+}
+
+/// Seals a changed bundle anew, as a dishonest author would: whatever its entries say. None where items and proof
+/// do not fit together.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn reseal(replica: ReplicaId, author: &SecretKey, mut bundle: Bundle) -> Option<Bundle> {
+    bundle.seal.author = AuthorId(author.public());
+    let seal = bundle.seal;
+    let leaf = |item: &Item| (item.index, entry_hash(&replica, &seal.author, seal.timestamp_of(item.index), &item.op));
+    let leaves: Vec<_> = bundle.items.iter().map(leaf).collect();
+    let root = merkle::root_of_part(seal.count, &leaves, &bundle.proof)?;
+    bundle.seal.signature = author.sign(&signed_bytes(&replica, &seal.author, seal.count, &root));
+    Some(bundle)
 }
 
 /// An entry with the seal that proves it, as a store gives it back.

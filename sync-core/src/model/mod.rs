@@ -11,6 +11,8 @@ mod rights;
 mod ticket;
 
 pub use clock::{HybridClock, MAX_AHEAD};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use commit::reseal;
 pub use commit::{
     Bundle, CommitError, Item, Seal, SealedEntry, VerifiedBundle, VerifiedEntry, Verifier, VerifyError, sign_commit,
 };

@@ -29,6 +29,8 @@ pub use policy::DownloadPolicy;
 pub use replica::{Access, Replica, Transaction, Watch};
 pub use settings::{SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN};
 pub use shared::WallClock;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use streams::read_frame;
 
 use self::{
     driver::{Driver, Message, Report},

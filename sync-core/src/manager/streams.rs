@@ -196,7 +196,7 @@ async fn write_frames(write: &mut Box<dyn StreamWrite>, frames: &mut mpsc::Recei
 }
 
 /// Reads a frame; none at a clean end. Memory grows with what arrives, not with what is claimed.
-pub(super) async fn read_frame(
+pub(crate) async fn read_frame(
     read: &mut (impl tokio::io::AsyncRead + Unpin + ?Sized),
     max: usize,
 ) -> io::Result<Option<Bytes>> {

@@ -12,6 +12,8 @@ mod contract;
 mod core;
 mod engine;
 mod engine_store;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod index;
 #[cfg(test)]
 mod index_tests;

@@ -1,6 +1,7 @@
 //! Conformance suites for plug-ins and the tools that they need (feature `testing`).
 
 mod block_on;
+pub mod fuzz;
 pub mod pair;
 #[cfg(feature = "manager")]
 pub mod proxy;

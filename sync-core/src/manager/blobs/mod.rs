@@ -12,7 +12,7 @@
 //! | `fetch` | [`Fetcher`]: gets what is wanted, from all peers at once |
 
 mod fetch;
-mod protocol;
+pub(crate) mod protocol;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -141,7 +141,7 @@ pub(super) async fn write_get(write: &mut (impl AsyncWrite + Unpin), get: &Get) 
 }
 
 /// Reads a request; nothing at the end of the stream.
-pub(super) async fn read_get(read: &mut (impl AsyncRead + Unpin)) -> Result<Option<Get>, BlobError> {
+pub(crate) async fn read_get(read: &mut (impl AsyncRead + Unpin)) -> Result<Option<Get>, BlobError> {
     while let Some(frame) = read_frame(read, MAX_GET_LEN).await? {
         if let Some(get) = Get::decode(&frame)? {
             return Ok(Some(get));
@@ -151,7 +151,7 @@ pub(super) async fn read_get(read: &mut (impl AsyncRead + Unpin)) -> Result<Opti
 }
 
 /// Reads a reply; nothing at the end of the stream.
-pub(super) async fn read_reply(read: &mut (impl AsyncRead + Unpin)) -> Result<Option<Reply>, BlobError> {
+pub(crate) async fn read_reply(read: &mut (impl AsyncRead + Unpin)) -> Result<Option<Reply>, BlobError> {
     while let Some(frame) = read_frame(read, MAX_REPLY_LEN).await? {
         if let Some(reply) = Reply::decode(frame)? {
             return Ok(Some(reply));

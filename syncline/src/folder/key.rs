@@ -206,16 +206,17 @@ pub fn role_of(key: &[u8]) -> Role {
 }
 
 /// Whether a symbolic link at `key` may point to `target`: only to relative places inside the folder.
+/// It goes up first and then only down: `up/..` leaves the folder when `up` is a link to its top.
 pub fn link_stays_inside(key: &FileKey, target: &[u8]) -> bool {
     if target.is_empty() || target.contains(&0) || target.len() > 4095 {
         return false;
     }
-    let mut depth = key.directories().count();
+    let mut above = key.directories().count();
     for part in Path::new(OsStr::from_bytes(target)).components() {
         match part {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => above = 0,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if above > 0 => above -= 1,
             _ => return false,
         }
     }
@@ -282,10 +283,10 @@ mod tests {
     #[test]
     fn links_may_only_point_inside() {
         let file = key("a/b/link");
-        for good in ["c", "./c", "../c", "../../c", "../../a/b"] {
+        for good in ["c", "./c", "../c", "../../c", "../../a/b", "../.."] {
             assert!(link_stays_inside(&file, good.as_bytes()), "{good}");
         }
-        for bad in ["", "/etc", "../../../c", "../../../folder/a", "a\0"] {
+        for bad in ["", "/etc", "../../../c", "../../../folder/a", "a\0", "up/../../x", "c/.."] {
             assert!(!link_stays_inside(&file, bad.as_bytes()), "{bad}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -127,7 +128,7 @@ impl<E: Engine> EngineStore<E> {
         if !self.writes.push(WriteJob { write, done }).await {
             return Err(StoreError::Closed);
         }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("the writer's thread ended".into())))
+        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("a write panicked".into())))
     }
 
     async fn read<T: Send + 'static>(
@@ -198,7 +199,9 @@ fn write_all<E: Engine>(core: &Core<E>, queue: &Queue<WriteJob>) {
     };
     while let Some(jobs) = queue.pop(MAX_GROUP, weigh) {
         let (writes, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.write, job.done)).unzip();
-        for (done, result) in done.into_iter().zip(core.write(&writes)) {
+        // A panic ends this work, not the thread: whoever waits for it hears that it failed.
+        let Ok(results) = catch_unwind(AssertUnwindSafe(|| core.write(&writes))) else { continue };
+        for (done, result) in done.into_iter().zip(results) {
             // Whoever does not wait any more will read what is there.
             let _ = done.send(result);
         }
@@ -211,7 +214,10 @@ type Job<C> = Box<dyn FnOnce(&C) + Send>;
 fn perform_all<C>(on: &C, queue: &Queue<Job<C>>) {
     let _close = CloseAtEnd(queue);
     while let Some(jobs) = queue.pop(1, |_| 1) {
-        jobs.into_iter().for_each(|job| job(on));
+        for job in jobs {
+            // A panic ends this work, not the thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| job(on)));
+        }
     }
 }
 
@@ -230,7 +236,7 @@ async fn ask<C: 'static, T: Send + 'static>(
     if !queue.push(job).await {
         return Err(StoreError::Closed);
     }
-    answer.await.unwrap_or_else(|_| Err(StoreError::Failed("a thread of the store ended".into())))
+    answer.await.unwrap_or_else(|_| Err(StoreError::Failed("work on it panicked".into())))
 }
 
 #[async_trait]

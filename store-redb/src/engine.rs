@@ -115,17 +115,38 @@ fn builder(cache_bytes: usize) -> Builder {
 fn open_path(path: &Path, place: &str, cache_bytes: usize) -> Result<Database, StoreError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(|error| error::io("making the directory of", place, error))?;
-    let is_new = !path.exists();
+    if !path.exists() {
+        make(path, directory, place)?;
+    }
+    let file = options().open(path).map_err(|error| error::io("opening", place, error))?;
+    with_table(builder(cache_bytes).create_file(file), place)
+}
+
+/// A file that only its owner can read.
+fn options() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(|error| error::io("opening", place, error))?;
-    let database = with_table(builder(cache_bytes).create_file(file), place)?;
-    if is_new {
-        sync_directory(directory).map_err(|error| error::io("flushing the directory of", place, error))?;
+    options
+}
+
+/// Makes the file whole before it gets its name: power that goes in the middle of it would leave a file that is no
+/// store, and that nobody could tell from one that was damaged.
+fn make(path: &Path, directory: &Path, place: &str) -> Result<(), StoreError> {
+    let mut unfinished = path.as_os_str().to_os_string();
+    unfinished.push(format!(".new-{}", std::process::id()));
+    let unfinished = Path::new(&unfinished);
+    let file = options().truncate(true).open(unfinished).map_err(|error| error::io("making", place, error))?;
+    drop(with_table(builder(DEFAULT_CACHE_BYTES).create_file(file), place)?);
+    // A link does not replace what somebody else made meanwhile. Not every file system has links.
+    match fs::hard_link(unfinished, path) {
+        Ok(()) => fs::remove_file(unfinished),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(unfinished),
+        Err(_) => fs::rename(unfinished, path),
     }
-    Ok(database)
+    .and_then(|()| sync_directory(directory))
+    .map_err(|error| error::io("naming", place, error))
 }
 
 /// The name of a new file is durable when its directory is.

@@ -1,12 +1,21 @@
 //! A disk in memory that records what is written, and can be full, fail, and lose power.
+#![allow(dead_code)] // Each test binary uses a part of it.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use redb::{BackendError, StorageBackend};
+use sync_content::MemoryDisk;
 use sync_core::testing::random::Random;
+
+/// What a write may be torn into: a sector is there or not.
+const SECTOR: usize = 512;
+
+/// What the system keeps in memory and marks as written: whole pages.
+const PAGE: usize = 4096;
 
 /// What was done to the file.
 #[derive(Debug, Clone)]
@@ -14,13 +23,34 @@ pub enum Operation {
     Write(u64, Vec<u8>),
     SetLen(u64),
     Sync,
+    /// A flush that failed: what was to be flushed may or may not be on the disk, and no later flush
+    /// brings it there, as the system takes it for written (it is read back all the same).
+    LostSync,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// What is read: the system's memory of the file.
     file: Vec<u8>,
     operations: Vec<Operation>,
     failure: Option<Failure>,
+    /// Fails one operation, counted down from here, reads included.
+    fails_in: Option<u64>,
+    /// Fails one flush, counted down from here.
+    flush_fails_in: Option<u64>,
+    /// Another disk on the same power: when it ends.
+    power: Option<Power>,
+    /// Pages that a flush that failed left in doubt. A later write brings the whole page.
+    in_doubt: BTreeSet<usize>,
+}
+
+/// When the power of two disks ends.
+#[derive(Debug, Clone)]
+pub struct Power {
+    pub other: MemoryDisk,
+    /// It ends after so many operations here, or so many there.
+    pub here: usize,
+    pub there: u64,
 }
 
 /// What every write and flush from now on answers.
@@ -36,6 +66,55 @@ impl Failure {
             Self::NoSpace => io::ErrorKind::StorageFull.into(),
             Self::Broken => io::Error::other("the disk is broken"),
         }
+    }
+}
+
+/// Counts down; true when it is the one.
+fn is_due(countdown: &mut Option<u64>) -> bool {
+    match countdown {
+        Some(0) => {
+            *countdown = None;
+            true
+        }
+        Some(left) => {
+            *left -= 1;
+            false
+        }
+        None => false,
+    }
+}
+
+impl State {
+    fn read_or_fail(&mut self) -> io::Result<()> {
+        if is_due(&mut self.fails_in) { Err(Failure::Broken.error()) } else { Ok(()) }
+    }
+
+    /// Nothing changes here any more once the power has ended here or there.
+    fn has_power(&self) -> bool {
+        let Some(Power { other, here, there }) = &self.power else { return true };
+        if self.operations.len() >= *here {
+            other.end_power_at(other.operations());
+        }
+        self.operations.len() < *here && other.operations() < *there
+    }
+
+    fn change_or_fail(&mut self) -> io::Result<()> {
+        self.read_or_fail()?;
+        if !self.has_power() {
+            return Err(io::Error::other("the power is off"));
+        }
+        self.failure.map_or(Ok(()), |failure| Err(failure.error()))
+    }
+
+    fn lose_flush(&mut self) {
+        let flushed = self.operations.iter().rposition(|op| matches!(op, Operation::Sync | Operation::LostSync));
+        for operation in &self.operations[flushed.map_or(0, |at| at + 1)..] {
+            if let Operation::Write(offset, bytes) = operation {
+                let start = *offset as usize;
+                self.in_doubt.extend(start / PAGE..(start + bytes.len()).div_ceil(PAGE));
+            }
+        }
+        self.operations.push(Operation::LostSync);
     }
 }
 
@@ -57,36 +136,155 @@ impl Disk {
         self.state().failure = failure;
     }
 
+    /// Fails one operation after `good` more, reads included.
+    pub fn fail_once_after(&self, good: u64) {
+        self.state().fails_in = Some(good);
+    }
+
+    /// Fails one flush after `good` more, and loses what it was to bring to the disk.
+    pub fn fail_flush_after(&self, good: u64) {
+        self.state().flush_fails_in = Some(good);
+    }
+
+    /// Puts another disk on the same power.
+    pub fn on_power(&self, power: Power) {
+        power.other.end_power_at(power.there);
+        self.state().power = Some(power);
+    }
+
+    /// Whether what was to fail has not yet.
+    pub fn has_yet_to_fail(&self) -> bool {
+        let state = self.state();
+        state.fails_in.is_some() || state.flush_fails_in.is_some()
+    }
+
     /// How many operations there were.
     pub fn operations(&self) -> usize {
         self.state().operations.len()
     }
 
-    /// The file after a power cut behind so many operations: what was flushed is there; of what was not,
-    /// each sector of 512 bytes may or may not be.
+    /// The file after a power cut behind so many operations.
     pub fn after_power_cut(&self, operations: usize, random: &mut Random) -> Vec<u8> {
-        let state = self.state();
-        let done = &state.operations[..operations];
-        let flushed = done.iter().rposition(|op| matches!(op, Operation::Sync)).map_or(0, |at| at + 1);
-        let keeps = *random.pick(&[0, 50, 90, 100]);
-        let mut file = Vec::new();
-        for (at, operation) in done.iter().enumerate() {
+        self.cuts().image(operations, random)
+    }
+
+    /// The file as it is read now.
+    pub fn file(&self) -> Vec<u8> {
+        self.state().file.clone()
+    }
+
+    /// What was done until now, to be cut anywhere.
+    pub fn cuts(&self) -> Cuts {
+        self.cuts_from(Vec::new())
+    }
+
+    /// The same for a disk that began with a file.
+    pub fn cuts_from(&self, file: Vec<u8>) -> Cuts {
+        Cuts { operations: self.state().operations.clone(), certain: file, done: 0 }
+    }
+}
+
+/// How much of what was not flushed is there after a power cut.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    Nothing,
+    Everything,
+    /// So many percent of the sectors.
+    Sectors(usize),
+    /// So many percent of the writes, whole.
+    Writes(usize),
+    /// All but one write, or one alone.
+    AllBut(usize),
+    Only(usize),
+}
+
+/// The images that power cuts leave. Cuts that come in ascending order cost less.
+#[derive(Debug)]
+pub struct Cuts {
+    operations: Vec<Operation>,
+    /// What is on the disk for certain after `done` operations.
+    certain: Vec<u8>,
+    done: usize,
+}
+
+impl Cuts {
+    /// How many operations can be cut after.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// The file after a power cut behind so many operations: what was flushed is there; of what was not, each
+    /// sector of 512 bytes may or may not be. Lengths are metadata: a journal keeps them in order.
+    pub fn image(&mut self, cut: usize, random: &mut Random) -> Vec<u8> {
+        let is_lost = |op: &Operation| matches!(op, Operation::LostSync);
+        let is_flush = |op: &Operation| matches!(op, Operation::Sync);
+        let until_lost = self.operations[..cut].iter().position(is_lost).unwrap_or(cut);
+        let flushed = self.operations[..until_lost].iter().rposition(is_flush).map_or(0, |at| at + 1);
+        assert!(self.done <= flushed, "cuts come in ascending order");
+        for operation in &self.operations[self.done..flushed] {
+            perform(&mut self.certain, operation, |_| true);
+        }
+        self.done = flushed;
+        let rest = &self.operations[flushed..cut];
+        // From the end: a write is certain when the next flush after it succeeded.
+        let mut certain = vec![false; rest.len()];
+        let mut is_certain = false;
+        for (at, operation) in rest.iter().enumerate().rev() {
             match operation {
-                // Lengths are metadata: a journal keeps them in order.
-                Operation::SetLen(len) => file.resize(*len as usize, 0),
-                Operation::Sync => {}
-                Operation::Write(offset, bytes) => {
-                    for (number, sector) in bytes.chunks(512).enumerate() {
-                        if at < flushed || random.percent(keeps) {
-                            let start = *offset as usize + number * 512;
-                            file.resize(file.len().max(start + sector.len()), 0);
-                            file[start..start + sector.len()].copy_from_slice(sector);
-                        }
+                Operation::Sync => is_certain = true,
+                Operation::LostSync => is_certain = false,
+                _ => {}
+            }
+            certain[at] = is_certain;
+        }
+        let one = random.below(rest.len().max(1));
+        let left = *random.pick(&[
+            Left::Nothing,
+            Left::Everything,
+            Left::Sectors(10),
+            Left::Sectors(50),
+            Left::Sectors(90),
+            Left::Writes(20),
+            Left::Writes(50),
+            Left::Writes(80),
+            Left::AllBut(one),
+            Left::Only(one),
+        ]);
+        let mut file = self.certain.clone();
+        for (at, operation) in rest.iter().enumerate() {
+            let whole = random.percent(match left {
+                Left::Writes(percent) => percent,
+                _ => 50,
+            });
+            perform(&mut file, operation, |_| {
+                certain[at]
+                    || match left {
+                        Left::Nothing => false,
+                        Left::Everything => true,
+                        Left::Sectors(percent) => random.percent(percent),
+                        Left::Writes(_) => whole,
+                        Left::AllBut(one) => at != one,
+                        Left::Only(one) => at == one,
                     }
+            });
+        }
+        file
+    }
+}
+
+fn perform(file: &mut Vec<u8>, operation: &Operation, mut is_there: impl FnMut(usize) -> bool) {
+    match operation {
+        Operation::SetLen(len) => file.resize(*len as usize, 0),
+        Operation::Sync | Operation::LostSync => {}
+        Operation::Write(offset, bytes) => {
+            for (number, sector) in bytes.chunks(SECTOR).enumerate() {
+                if is_there(number) {
+                    let start = *offset as usize + number * SECTOR;
+                    file.resize(file.len().max(start + sector.len()), 0);
+                    file[start..start + sector.len()].copy_from_slice(sector);
                 }
             }
         }
-        file
     }
 }
 
@@ -96,7 +294,8 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        state.read_or_fail()?;
         let start = offset as usize;
         let bytes = state.file.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
@@ -105,9 +304,7 @@ impl StorageBackend for Disk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state();
-        if let Some(failure) = state.failure {
-            return Err(failure.error());
-        }
+        state.change_or_fail()?;
         state.operations.push(Operation::SetLen(len));
         state.file.resize(len as usize, 0);
         Ok(())
@@ -115,23 +312,30 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
-        if let Some(failure) = state.failure {
-            return Err(failure.error());
+        if is_due(&mut state.flush_fails_in) || state.fails_in == Some(0) {
+            state.fails_in = None;
+            state.lose_flush();
+            return Err(Failure::Broken.error());
         }
+        state.change_or_fail()?;
         state.operations.push(Operation::Sync);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        if let Some(failure) = state.failure {
-            return Err(failure.error());
-        }
-        state.operations.push(Operation::Write(offset, data.to_vec()));
+        state.change_or_fail()?;
+        perform(&mut state.file, &Operation::Write(offset, data.to_vec()), |_| true);
         let start = offset as usize;
-        let len = state.file.len().max(start + data.len());
-        state.file.resize(len, 0);
-        state.file[start..start + data.len()].copy_from_slice(data);
+        let pages = start / PAGE..(start + data.len()).div_ceil(PAGE);
+        let again: Vec<usize> = state.in_doubt.range(pages).copied().collect();
+        state.operations.push(Operation::Write(offset, data.to_vec()));
+        for page in again {
+            state.in_doubt.remove(&page);
+            let end = state.file.len().min((page + 1) * PAGE);
+            let whole = state.file[page * PAGE..end].to_vec();
+            state.operations.push(Operation::Write((page * PAGE) as u64, whole));
+        }
         Ok(())
     }
 

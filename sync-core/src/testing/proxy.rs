@@ -1,20 +1,82 @@
-//! Proxies on loopback that can fall silent or be cut: what a cable, a router and a laptop lid do to real sockets.
+//! Proxies on loopback that lose, delay, double, reorder, stall, fall silent and cut: what a cable, a router and a
+//! laptop lid do to real sockets. What they do to a packet follows from a seed.
+//!
+//! A stream of bytes loses nothing: the kernel would only send it again. So [`TcpProxy`] makes of a lost packet what
+//! an application sees of it, a stall, and it can cut; [`UdpProxy`] does the rest.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::watch,
+    net::{
+        TcpListener, TcpStream, UdpSocket,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
+
+use super::random::Random;
+
+/// What a link does to what passes it, each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// Where the draws come from.
+    pub seed: u64,
+    /// How long everything takes.
+    pub delay: Duration,
+    /// So many of a hundred packets are lost; of a hundred pieces of a stream, stalled.
+    pub loss_percent: usize,
+    /// So many come twice.
+    pub duplicate_percent: usize,
+    /// So many are held back, and overtaken.
+    pub reorder_percent: usize,
+    /// A stream ends after about so many bytes, if any.
+    pub cut_after: Option<usize>,
+}
+
+/// How long a packet that is held back is.
+const HELD_BACK: Duration = Duration::from_millis(15);
+
+/// How long a stream stalls for a lost packet beyond the delay there and back: a kernel's shortest retransmission.
+const STALL: Duration = Duration::from_millis(200);
+
+/// How many packets, or pieces of a stream, wait in a link. A packet beyond that is lost, as in a router.
+const QUEUE_LEN: usize = 4_096;
+
+/// A way through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From who dialled to the target.
+    There,
+    /// And back.
+    Back,
+}
 
 /// What a proxy does with what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Forward,
     Frozen,
+    HalfOpen(Way),
     Cut,
+}
+
+impl Mode {
+    fn passes(self, way: Way) -> bool {
+        match self {
+            Self::Forward => true,
+            Self::HalfOpen(open) => open == way,
+            Self::Frozen | Self::Cut => false,
+        }
+    }
 }
 
 /// A TCP proxy on a port of its own on 127.0.0.1. It ends when it is dropped.
@@ -28,10 +90,15 @@ pub struct TcpProxy {
 impl TcpProxy {
     /// Starts to forward to `target`.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
+        Self::start_with(target, Faults::default()).await
+    }
+
+    /// Starts to forward to `target` over a bad link.
+    pub async fn start_with(target: SocketAddr, faults: Faults) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, modes) = watch::channel(Mode::Forward);
-        let task = tokio::spawn(forward_tcp(listener, target, modes)).abort_handle();
+        let task = tokio::spawn(forward_tcp(listener, target, faults, modes)).abort_handle();
         Ok(Self { address, mode, task })
     }
 
@@ -43,6 +110,11 @@ impl TcpProxy {
     /// Holds every connection open and carries nothing more.
     pub fn freeze(&self) {
         self.mode.send_replace(Mode::Frozen);
+    }
+
+    /// Carries one way alone.
+    pub fn half_open(&self, open: Way) {
+        self.mode.send_replace(Mode::HalfOpen(open));
     }
 
     /// Goes on; what waited arrives.
@@ -62,56 +134,100 @@ impl Drop for TcpProxy {
     }
 }
 
-async fn forward_tcp(listener: TcpListener, target: SocketAddr, modes: watch::Receiver<Mode>) {
+async fn forward_tcp(listener: TcpListener, target: SocketAddr, faults: Faults, modes: watch::Receiver<Mode>) {
     let mut pairs = JoinSet::new();
+    let mut number = 0;
     while let Ok((client, _)) = listener.accept().await {
         let modes = modes.clone();
+        number += 2;
         pairs.spawn(async move {
             let server = TcpStream::connect(target).await?;
             client.set_nodelay(true)?;
             server.set_nodelay(true)?;
             let (client_read, client_write) = client.into_split();
             let (server_read, server_write) = server.into_split();
-            let there = copy(client_read, server_write, modes.clone());
-            let back = copy(server_read, client_write, modes);
-            tokio::try_join!(there, back).map(|_| ())
+            let there = Stream { way: Way::There, faults, number, modes: modes.clone() };
+            let back = Stream { way: Way::Back, faults, number: number + 1, modes };
+            tokio::try_join!(there.carry(client_read, server_write), back.carry(server_read, client_write)).map(|_| ())
         });
         while pairs.try_join_next().is_some() {}
     }
 }
 
-async fn copy(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut modes: watch::Receiver<Mode>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut until_cut = modes.clone();
-    loop {
-        let len = tokio::select! {
-            len = from.read(&mut buffer) => len?,
-            _ = cut(&mut until_cut) => return Err(io::ErrorKind::ConnectionReset.into()),
-        };
-        forwarding(&mut modes).await?;
-        if len == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(&buffer[..len]).await?;
+/// One way of a connection.
+struct Stream {
+    way: Way,
+    faults: Faults,
+    number: u64,
+    modes: watch::Receiver<Mode>,
+}
+
+impl Stream {
+    async fn carry(self, from: OwnedReadHalf, to: OwnedWriteHalf) -> io::Result<()> {
+        let (pieces, waiting) = mpsc::channel(QUEUE_LEN);
+        let modes = self.modes.clone();
+        let way = self.way;
+        tokio::try_join!(self.take(from, pieces), give(way, modes, to, waiting)).map(|_| ())
     }
+
+    /// Reads pieces, and says when each is due.
+    async fn take(mut self, mut from: OwnedReadHalf, pieces: mpsc::Sender<(Instant, Vec<u8>)>) -> io::Result<()> {
+        let mut random = Random::new(self.faults.seed.wrapping_mul(1_000_003).wrapping_add(self.number));
+        let mut left = self.faults.cut_after.map(|bytes| bytes / 2 + random.below(bytes.max(1)));
+        let mut buffer = vec![0; 64 * 1024];
+        let mut last = Instant::now();
+        loop {
+            let len = tokio::select! {
+                len = from.read(&mut buffer) => len?,
+                _ = cut(&mut self.modes) => return Err(io::ErrorKind::ConnectionReset.into()),
+            };
+            let stall = match random.percent(self.faults.loss_percent) {
+                true => STALL + 2 * self.faults.delay,
+                false => Duration::ZERO,
+            };
+            // What comes after it waits too.
+            last = last.max(Instant::now() + self.faults.delay + stall);
+            // An empty piece is the end.
+            let is_end = len == 0;
+            if pieces.send((last, buffer[..len].to_vec())).await.is_err() || is_end {
+                return Ok(());
+            }
+            if let Some(left) = &mut left {
+                *left = left.checked_sub(len).ok_or(io::ErrorKind::ConnectionReset)?;
+            }
+        }
+    }
+}
+
+async fn give(
+    way: Way,
+    mut modes: watch::Receiver<Mode>,
+    mut to: OwnedWriteHalf,
+    mut pieces: mpsc::Receiver<(Instant, Vec<u8>)>,
+) -> io::Result<()> {
+    while let Some((due, piece)) = pieces.recv().await {
+        if due > Instant::now() {
+            tokio::time::sleep_until(due).await;
+        }
+        match modes.wait_for(|mode| mode.passes(way) || *mode == Mode::Cut).await {
+            Ok(mode) if mode.passes(way) => {}
+            _ => return Err(io::ErrorKind::ConnectionReset.into()),
+        }
+        if piece.is_empty() {
+            break;
+        }
+        to.write_all(&piece).await?;
+    }
+    to.shutdown().await
 }
 
 async fn cut(modes: &mut watch::Receiver<Mode>) {
-    modes.wait_for(|mode| *mode == Mode::Cut).await.ok();
-}
-
-async fn forwarding(modes: &mut watch::Receiver<Mode>) -> io::Result<()> {
-    match modes.wait_for(|mode| *mode != Mode::Frozen).await {
-        Ok(mode) if *mode == Mode::Forward => Ok(()),
-        _ => Err(io::ErrorKind::ConnectionReset.into()),
+    if modes.wait_for(|mode| *mode == Mode::Cut).await.is_err() {
+        std::future::pending().await
     }
 }
 
-/// A UDP proxy on a port of its own on 127.0.0.1. It ends when it is dropped.
+/// A UDP proxy on a port of its own on 127.0.0.1, whose target may have IPv6. It ends when it is dropped.
 #[derive(Debug)]
 pub struct UdpProxy {
     address: SocketAddr,
@@ -122,10 +238,15 @@ pub struct UdpProxy {
 impl UdpProxy {
     /// Starts to forward to `target`, each client from a port of its own.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
+        Self::start_with(target, Faults::default()).await
+    }
+
+    /// The same over a bad link.
+    pub async fn start_with(target: SocketAddr, faults: Faults) -> io::Result<Self> {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
         let address = socket.local_addr()?;
         let (mode, modes) = watch::channel(Mode::Forward);
-        let task = tokio::spawn(forward_udp(socket, target, modes)).abort_handle();
+        let task = tokio::spawn(forward_udp(socket, target, faults, modes)).abort_handle();
         Ok(Self { address, mode, task })
     }
 
@@ -137,6 +258,11 @@ impl UdpProxy {
     /// Drops every packet from now on.
     pub fn freeze(&self) {
         self.mode.send_replace(Mode::Frozen);
+    }
+
+    /// Drops every packet but those that go this way.
+    pub fn half_open(&self, open: Way) {
+        self.mode.send_replace(Mode::HalfOpen(open));
     }
 
     /// Forwards again.
@@ -151,41 +277,91 @@ impl Drop for UdpProxy {
     }
 }
 
-async fn forward_udp(socket: Arc<UdpSocket>, target: SocketAddr, modes: watch::Receiver<Mode>) {
-    let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
-    let mut returns = JoinSet::new();
+async fn forward_udp(socket: Arc<UdpSocket>, target: SocketAddr, faults: Faults, modes: watch::Receiver<Mode>) {
+    let mut clients: HashMap<SocketAddr, (Arc<UdpSocket>, Link)> = HashMap::new();
+    let mut tasks = JoinSet::new();
     let mut buffer = vec![0; 65_535];
+    let any = if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
     // An error of one datagram (a port that is closed) says nothing about the next.
     loop {
         let Ok((len, client)) = socket.recv_from(&mut buffer).await else { continue };
-        if *modes.borrow() != Mode::Forward {
-            continue;
+        if !clients.contains_key(&client) {
+            let Ok(upstream) = UdpSocket::bind(any).await else { continue };
+            let (upstream, number) = (Arc::new(upstream), clients.len() as u64 * 2);
+            let there = Link::new(faults, number, upstream.clone(), target, &mut tasks);
+            let back = Link::new(faults, number + 1, socket.clone(), client, &mut tasks);
+            tasks.spawn(return_udp(upstream.clone(), back, modes.clone()));
+            clients.insert(client, (upstream, there));
         }
-        let upstream = match clients.get(&client) {
-            Some(upstream) => upstream.clone(),
-            None => {
-                let Ok(upstream) = UdpSocket::bind("127.0.0.1:0").await else { continue };
-                let upstream = Arc::new(upstream);
-                returns.spawn(return_udp(upstream.clone(), socket.clone(), client, modes.clone()));
-                clients.insert(client, upstream.clone());
-                upstream
-            }
-        };
-        upstream.send_to(&buffer[..len], target).await.ok();
+        if let Some((_, link)) = clients.get_mut(&client)
+            && modes.borrow().passes(Way::There)
+        {
+            link.pass(&buffer[..len]);
+        }
     }
 }
 
-async fn return_udp(
-    upstream: Arc<UdpSocket>,
-    socket: Arc<UdpSocket>,
-    client: SocketAddr,
-    modes: watch::Receiver<Mode>,
-) {
+async fn return_udp(upstream: Arc<UdpSocket>, mut link: Link, modes: watch::Receiver<Mode>) {
     let mut buffer = vec![0; 65_535];
     loop {
         let Ok((len, _)) = upstream.recv_from(&mut buffer).await else { continue };
-        if *modes.borrow() == Mode::Forward {
-            socket.send_to(&buffer[..len], client).await.ok();
+        if modes.borrow().passes(Way::Back) {
+            link.pass(&buffer[..len]);
         }
+    }
+}
+
+/// One way of a client's packets.
+struct Link {
+    faults: Faults,
+    random: Random,
+    queue: mpsc::Sender<(Instant, Vec<u8>)>,
+}
+
+impl Link {
+    fn new(faults: Faults, number: u64, from: Arc<UdpSocket>, to: SocketAddr, tasks: &mut JoinSet<()>) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE_LEN);
+        tasks.spawn(deliver(waiting, from, to));
+        Self { faults, random: Random::new(faults.seed.wrapping_mul(1_000_003).wrapping_add(number)), queue }
+    }
+
+    fn pass(&mut self, packet: &[u8]) {
+        // Every packet costs the same draws, so that one fault more does not move the others.
+        let Faults { loss_percent, duplicate_percent, reorder_percent, delay, .. } = self.faults;
+        let [lost, doubled, late] =
+            [loss_percent, duplicate_percent, reorder_percent].map(|percent| self.random.percent(percent));
+        let due = Instant::now() + delay + if late { HELD_BACK } else { Duration::ZERO };
+        for _ in 0..usize::from(!lost) + usize::from(doubled) {
+            // A queue that is full loses packets, as in a router.
+            let _ = self.queue.try_send((due, packet.to_vec()));
+        }
+    }
+}
+
+/// Sends packets when they are due.
+async fn deliver(mut queue: mpsc::Receiver<(Instant, Vec<u8>)>, from: Arc<UdpSocket>, to: SocketAddr) {
+    let mut waiting = BTreeMap::new();
+    let mut number = 0u64;
+    loop {
+        let next = waiting.first_key_value().map(|((due, _), _): (&(Instant, u64), _)| *due);
+        tokio::select! {
+            packet = queue.recv() => {
+                let Some((due, packet)) = packet else { return };
+                number += 1;
+                waiting.insert((due, number), packet);
+            }
+            () = until(next) => {
+                let (_, packet): (_, Vec<u8>) = waiting.pop_first().expect("one is due");
+                from.send_to(&packet, to).await.ok();
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) if due <= Instant::now() => {}
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

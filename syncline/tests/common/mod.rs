@@ -76,11 +76,13 @@ impl Up {
 /// A machine: a data directory and a folder.
 pub struct Machine {
     pub dir: tempfile::TempDir,
+    /// The network namespace that it is in, if not this process's.
+    pub namespace: Option<String>,
 }
 
 impl Machine {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), namespace: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -123,7 +125,15 @@ impl Machine {
 
     /// A command on this machine's data.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = syncline();
+        let mut command = match &self.namespace {
+            None => syncline(),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_syncline")]);
+                command.stdin(Stdio::null()).env_remove("SYNCLINE_LOG");
+                command
+            }
+        };
         command.arg("--data").arg(self.data()).args(arguments);
         command
     }

@@ -29,27 +29,27 @@ on_every_wire! {
 }
 
 /// What a hostile node dials with.
-struct Hostile {
-    transport: Arc<dyn SyncTransport>,
-    key: SecretKey,
+pub struct Hostile {
+    pub transport: Arc<dyn SyncTransport>,
+    pub key: SecretKey,
 }
 
 impl Hostile {
-    async fn new(world: &World) -> Self {
+    pub async fn new(world: &World) -> Self {
         Self { transport: world.transport(world.wire, "hostile").await, key: SecretKey::generate() }
     }
 
-    async fn dial(&self, victim: &SyncManager) -> Box<dyn Connection> {
+    pub async fn dial(&self, victim: &SyncManager) -> Box<dyn Connection> {
         self.transport.dial(&victim.addresses().await.unwrap()[0]).await.unwrap()
     }
 
-    async fn control(&self, connection: &dyn Connection) -> ByteStream {
+    pub async fn control(&self, connection: &dyn Connection) -> ByteStream {
         let mut stream = connection.open().await.unwrap();
         stream.write_all(&[StreamKind::Control as u8]).await.unwrap();
         stream
     }
 
-    fn hello(&self, oldest: u16, newest: u16) -> Bytes {
+    pub fn hello(&self, oldest: u16, newest: u16) -> Bytes {
         let peer = PeerId(self.key.public());
         let store = StoreId([7; 16]);
         let (nonce, addresses) = ([3; 32], Vec::new());
@@ -57,7 +57,7 @@ impl Hostile {
     }
 
     /// Shakes hands as a node should.
-    async fn shake(&self, connection: &dyn Connection) -> ByteStream {
+    pub async fn shake(&self, connection: &dyn Connection) -> ByteStream {
         let mut control = self.control(connection).await;
         let hello = self.hello(1, 1);
         send(&mut control, &hello).await.unwrap();
@@ -71,13 +71,13 @@ impl Hostile {
     }
 }
 
-async fn send(stream: &mut ByteStream, frame: &[u8]) -> std::io::Result<()> {
+pub async fn send(stream: &mut ByteStream, frame: &[u8]) -> std::io::Result<()> {
     stream.write_all(&u32::try_from(frame.len()).unwrap().to_be_bytes()).await?;
     stream.write_all(frame).await?;
     stream.flush().await
 }
 
-async fn receive(stream: &mut ByteStream) -> std::io::Result<Bytes> {
+pub async fn receive(stream: &mut ByteStream) -> std::io::Result<Bytes> {
     let len = stream.read_u32().await?;
     let mut frame = vec![0; len as usize];
     stream.read_exact(&mut frame).await?;
@@ -85,12 +85,12 @@ async fn receive(stream: &mut ByteStream) -> std::io::Result<Bytes> {
 }
 
 /// That the victim ends the connection.
-async fn ends(what: &str, connection: &dyn Connection) {
+pub async fn ends(what: &str, connection: &dyn Connection) {
     soon(&format!("the victim ends the link: {what}"), connection.closed()).await;
 }
 
 /// That the honest pair never noticed anything.
-async fn unharmed(pair: &Pair, events: &mut tokio::sync::broadcast::Receiver<Event>) {
+pub async fn unharmed(pair: &Pair, events: &mut tokio::sync::broadcast::Receiver<Event>) {
     fill(&pair.left, "still ", 3).await;
     fill(&pair.right, "here ", 3).await;
     equal(&[&pair.left, &pair.right]).await;

@@ -13,3 +13,4 @@ mod local;
 mod registry;
 mod rights;
 mod sync;
+mod threats;

@@ -112,6 +112,7 @@ targets! {
     index: 150,
     operations: 300,
     reconciliation: 200,
+    symbols: 3_000,
     machine: 300,
     frames: 3_000,
     content: 500,

@@ -12,12 +12,18 @@ use crate::{
     machine::{
         AskId, Config, ConnectionId, DialId, Input, Now, OpId, Output, Role, StoreRequest, StreamId, Synchronizer,
         Target, Transcript, WorkError, perform,
-        wire::{Hello, Mark, Message, OLDEST_VERSION, Open, Ranges, Refusal, StreamKind, VERSION, encode_bundles},
+        wire::{
+            Hello, Mark, Message, OLDEST_VERSION, Open, Ranges, Refusal, Solved, StreamKind, Symbols, VERSION,
+            encode_bundles,
+        },
     },
     model::{
         AuthorId, Digest, Grant, Hash, HybridClock, PeerId, Prefix, ReplicaId, Right, SecretKey, SlotRange, sign_commit,
     },
-    store::{Apply, Claim, Have, NodeKind, NodeRecord, Origin, Position, ReplicaStore, StoreError, StoreId},
+    store::{
+        Apply, Claim, Have, NodeKind, NodeRecord, Origin, Position, ReplicaStore, ShortId, StoreError, StoreId,
+        coded::CodedSet,
+    },
     testing::{
         block_on,
         sim::{Disk, SimStore},
@@ -177,7 +183,12 @@ impl Driver {
         }
         let may_read = wire.admitted == Some(peer(2));
         let is_telling = match &message {
-            Message::Opened(_) | Message::Entries(..) | Message::Mark(_) | Message::Refused(_) => true,
+            Message::Opened(_)
+            | Message::Entries(..)
+            | Message::Mark(_)
+            | Message::Refused(_)
+            | Message::Symbols(_)
+            | Message::Solved(_) => true,
             Message::Ranges(ranges) => !ranges.claims.is_empty(),
             _ => false,
         };
@@ -374,7 +385,7 @@ impl Driver {
             have: bits.one_in(2).then(|| (self.store.store_id(), Position(bits.long() >> bits.below(64)))),
             credentials: Vec::new(),
         };
-        let message = match bits.below(12) {
+        let message = match bits.below(14) {
             0 | 1 => Message::Open(open),
             2 | 3 => Message::Opened(open),
             4 => Message::Refuse(bits.pick(&[Refusal::NotAvailable, Refusal::Duplicate, Refusal::Busy])),
@@ -392,6 +403,17 @@ impl Driver {
                 let claims = if bits.one_in(4) { Vec::new() } else { vec![claim] };
                 Message::Ranges(Ranges { first: bits.one_in(2), more: bits.one_in(3), claims })
             }
+            11 => {
+                let ids: Vec<ShortId> = (0..bits.below(20)).map(|_| ShortId([bits.byte(); 16])).collect();
+                let mut set = CodedSet::default();
+                ids.iter().for_each(|id| set.insert(id));
+                let symbols = set.symbols()[..1 + bits.below(200)].to_vec();
+                Message::Symbols(Symbols { first: bits.one_in(2), symbols })
+            }
+            12 => Message::Solved(match bits.below(2) {
+                0 => Solved::More(u32::from(bits.short()) % 1_025),
+                _ => Solved::Lacking(vec![ShortId([bits.byte(); 16])]),
+            }),
             _ => Message::Ping(bits.long()),
         };
         self.tell(Input::Frame { connection, stream, frame: message.encode() });

@@ -16,7 +16,7 @@ use std::{fs, path::Path};
 pub use crate::store::fuzz::{index, keys};
 pub use machine::machine;
 pub use model::{bundles, grants, ranges, tickets};
-pub use stores::{operations, reconciliation};
+pub use stores::{operations, reconciliation, symbols};
 #[cfg(feature = "manager")]
 pub use streams::{content, frames};
 pub use wire::{decode, messages};
@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("index", index),
     ("operations", operations),
     ("reconciliation", reconciliation),
+    ("symbols", symbols),
     ("machine", machine),
     #[cfg(feature = "manager")]
     ("frames", frames),

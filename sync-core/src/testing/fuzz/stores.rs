@@ -11,6 +11,7 @@ use crate::{
     store::{
         Apply, Claim, Core, Direction, Have, Missing, NodeKind, NodeRecord, Origin, Position, Query, Scope, Select,
         ShortId, Write,
+        coded::{CodedSet, Difference, FIRST_SYMBOLS, MAX_SYMBOLS, difference},
     },
     testing::{
         reference::Reference,
@@ -261,4 +262,52 @@ fn become_equal(world: &World, [a, b]: [&Store; 2]) {
         }
     }
     panic!("two honest sides are not equal after four reconciliations");
+}
+
+/// Coded symbols: what an honest side sent comes apart into exactly the difference, and what anybody else sent into no
+/// more than there are symbols, in order.
+pub fn symbols(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (mut mine, mut theirs) = (CodedSet::default(), CodedSet::default());
+    let mut alone: [BTreeSet<ShortId>; 2] = Default::default();
+    for number in 0..input.below(120) as u128 {
+        let id = ShortId((u128::from(input.long()) << 64 | number).to_le_bytes());
+        match input.below(3) {
+            0 => {
+                mine.insert(&id);
+                theirs.insert(&id);
+            }
+            1 => {
+                mine.insert(&id);
+                alone[0].insert(id);
+            }
+            _ => {
+                theirs.insert(&id);
+                alone[1].insert(id);
+            }
+        }
+    }
+    let mut symbols = theirs.symbols()[..1 + usize::from(input.short()) % MAX_SYMBOLS].to_vec();
+    let mut is_honest = true;
+    for _ in 0..input.below(5) {
+        is_honest = false;
+        let at = usize::from(input.short()) % symbols.len();
+        match input.below(4) {
+            0 => symbols[at].ids[input.below(16)] ^= 1 << input.below(8),
+            1 => symbols[at].checks = [input.byte(); 4],
+            2 => symbols[at].count = input.long() as u32,
+            _ => symbols[at] = symbols[usize::from(input.short()) % symbols.len()],
+        }
+    }
+    match difference(&mine, &symbols) {
+        Difference::Known { mine, theirs } => {
+            assert!(mine.len() + theirs.len() <= symbols.len(), "no more comes out than went in");
+            assert!([&mine, &theirs].iter().all(|ids| ids.is_sorted_by(|a, b| a < b)), "each once, in order");
+            if is_honest {
+                assert_eq!([mine, theirs].map(BTreeSet::from_iter), alone);
+            }
+        }
+        Difference::Larger(count) => assert!((FIRST_SYMBOLS..=MAX_SYMBOLS).contains(&count)),
+        Difference::TooLarge => {}
+    }
 }

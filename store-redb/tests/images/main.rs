@@ -193,6 +193,11 @@ fn wanted() -> u64 {
     std::env::var("CRASH_IMAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(3_000)
 }
 
+/// Where everything is tried (`CRASH_IMAGES`), each operation fails once; otherwise one of eight.
+fn stride() -> usize {
+    if std::env::var_os("CRASH_IMAGES").is_some() { 1 } else { 8 }
+}
+
 /// Shares work out to the cores.
 fn on_all_cores(work: impl Fn(u64) + Sync) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
@@ -315,7 +320,7 @@ fn b51_whatever_operation_fails_once_nothing_is_between_and_it_goes_on() {
     on_all_cores(|_| {
         while let Some(script) = scripts.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             let expected = &played.iter().find(|played| played.script.name == script.name).expect("played").states;
-            for good in 0.. {
+            for good in (0..).step_by(stride()) {
                 let disk = Disk::default();
                 let acknowledged = play_on(&disk, script, expected, |disk| disk.fail_once_after(good))
                     .unwrap_or_else(|error| panic!("`{}`, operation {good} fails: {error}", script.name));
@@ -330,7 +335,7 @@ fn b51_whatever_operation_fails_once_nothing_is_between_and_it_goes_on() {
     });
     let (tried, images) = (tried.into_inner(), images.into_inner());
     println!("{tried} operations failed, {images} crash images after them");
-    assert!(tried > 500, "{tried} failures are too few to mean anything");
+    assert!(tried > 100, "{tried} failures are too few to mean anything");
 }
 
 #[test]
@@ -342,7 +347,7 @@ fn b51_a_flush_that_fails_and_then_succeeds_loses_nothing_acknowledged() {
     on_all_cores(|_| {
         while let Some(script) = scripts.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             let expected = &played.iter().find(|played| played.script.name == script.name).expect("played").states;
-            for good in 0.. {
+            for good in (0..).step_by(stride()) {
                 let disk = Disk::default();
                 let acknowledged = play_on(&disk, script, expected, |disk| disk.fail_flush_after(good))
                     .unwrap_or_else(|error| panic!("`{}`, flush {good} fails: {error}", script.name));
@@ -356,7 +361,7 @@ fn b51_a_flush_that_fails_and_then_succeeds_loses_nothing_acknowledged() {
     });
     let (tried, images) = (tried.into_inner(), images.into_inner());
     println!("{tried} flushes failed, {images} crash images after them");
-    assert!(tried > 100, "{tried} failures are too few to mean anything");
+    assert!(tried > 30, "{tried} failures are too few to mean anything");
 }
 
 /// Cuts the power after a script that was played on a failing disk, at so many places after the failure.

@@ -200,7 +200,7 @@ impl Writer<'_> {
                 if self.order(&row)? > order && !is_late {
                     return Ok(Outcome::Dominated);
                 }
-                Some((row, rows::blob_of(body)?))
+                Some((row, rows::blob_of(body)?, rows::value_len(body)?))
             }
             None => None,
         };
@@ -209,8 +209,8 @@ impl Writer<'_> {
             return Ok(Outcome::Dominated);
         }
         let mut replaced = 0;
-        if let Some((row, blob)) = old {
-            self.remove(&slot, &candidate.place, &row, blob)?;
+        if let Some((row, blob, len)) = old {
+            self.remove(&slot, &candidate.place, &row, blob, len)?;
             replaced += 1;
         }
         match candidate.entry.op {
@@ -289,26 +289,35 @@ impl Writer<'_> {
         let mut removed = 0;
         let mut start = start;
         loop {
-            let mut chunk: Vec<(Vec<u8>, EntryRow, Blob)> = Vec::new();
+            let mut chunk: Vec<(Vec<u8>, EntryRow, Blob, u64)> = Vec::new();
             rows::scan(self.rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
                 let (row, body) = EntryRow::decode(value)?;
-                chunk.push((key.to_vec(), row, rows::blob_of(body)?));
+                chunk.push((key.to_vec(), row, rows::blob_of(body)?, rows::value_len(body)?));
                 Ok(chunk.len() < REMOVAL_CHUNK)
             })?;
             let Some((last, ..)) = chunk.last() else { return Ok(removed) };
             start = [&last[..], &[0]].concat();
-            for (key, row, blob) in chunk {
+            for (key, row, blob, len) in chunk {
                 if self.order(&row)? < *order {
-                    self.remove(&key, &SlotKey::from_bytes(entry_key::place(&key)?), &row, blob)?;
+                    self.remove(&key, &SlotKey::from_bytes(entry_key::place(&key)?), &row, blob, len)?;
                     removed += 1;
                 }
             }
         }
     }
 
-    fn remove(&mut self, slot: &[u8], place: &SlotKey, row: &EntryRow, blob: Blob) -> Result<(), StoreError> {
+    fn remove(
+        &mut self,
+        slot: &[u8],
+        place: &SlotKey,
+        row: &EntryRow,
+        blob: Blob,
+        value_len: u64,
+    ) -> Result<(), StoreError> {
         self.rows.delete(slot)?;
+        self.head.bytes = self.head.bytes.wrapping_sub(value_len);
         if let Some((hash, len)) = blob {
+            self.head.blobs -= 1;
             content::unrefer(self.rows, &Reference { hash, len, entry: slot })?;
         }
         self.rows.delete(&rows::log_key(self.replica, row.position))?;
@@ -337,7 +346,12 @@ impl Writer<'_> {
         let position = candidate.position;
         let row = EntryRow { hash: order.hash, timestamp: order.timestamp, author, position, origin, proof };
         self.rows.put(&slot, &row.encode(op))?;
+        if let Op::Put { value, .. } = op {
+            // What authors claim may add up to more than there is: the sum wraps, and comes back.
+            self.head.bytes = self.head.bytes.wrapping_add(value.len());
+        }
         if let Op::Put { value: Value::Blob { hash, len }, .. } = op {
+            self.head.blobs += 1;
             content::refer(self.rows, &Reference { hash: *hash, len: *len, entry: &slot })?;
         }
         self.commits.inserted(&proof);

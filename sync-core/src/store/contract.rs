@@ -27,6 +27,7 @@ use crate::model::{Key, ReplicaId, SlotRange, Summary};
 /// - *a query's winner does not depend on its direction*.
 /// - *prefixes are byte prefixes*: `a` is not `a1`'s neighbour's; `%` and `_` mean themselves.
 /// - *summary equals recomputation* over any range, and costs O(log n) rows.
+/// - *state counts blobs and bytes* of the values that are there.
 /// - *split covers the range* with disjoint parts whose summaries add up to the whole.
 /// - *the change log has one row per live entry*, in the order of acceptance.
 /// - *changes prove what they send*: its bundles verify at a node that has never seen the commit.
@@ -51,7 +52,7 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
     /// Removes every trace of a replica and writes `records` in the same transaction. Answers the bytes freed.
     async fn drop_replica(&self, replica: ReplicaId, records: Vec<NodeRecord>) -> Result<u64, StoreError>;
 
-    /// The replica now.
+    /// The replica now. Costs no scan.
     async fn state(&self, replica: ReplicaId) -> Result<ReplicaState, StoreError>;
 
     /// Applies a batch. Concurrent ones share one disk flush.

@@ -294,14 +294,27 @@ pub(super) struct Head {
     pub tombstones: u64,
     /// The number of prefix tombstones.
     pub prefix_tombstones: u64,
+    /// The number of values that are blobs.
+    pub blobs: u64,
+    /// The length of all values.
+    pub bytes: u64,
 }
 
 impl Head {
     pub fn encode(&self) -> Vec<u8> {
-        [self.position, self.newest.0, self.next_commit, self.rights_version, self.tombstones, self.prefix_tombstones]
-            .iter()
-            .flat_map(|field| field.to_be_bytes())
-            .collect()
+        [
+            self.position,
+            self.newest.0,
+            self.next_commit,
+            self.rights_version,
+            self.tombstones,
+            self.prefix_tombstones,
+            self.blobs,
+            self.bytes,
+        ]
+        .iter()
+        .flat_map(|field| field.to_be_bytes())
+        .collect()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
@@ -314,6 +327,8 @@ impl Head {
             rights_version: fields.u64(WHAT)?,
             tombstones: fields.u64(WHAT)?,
             prefix_tombstones: fields.u64(WHAT)?,
+            blobs: fields.u64(WHAT)?,
+            bytes: fields.u64(WHAT)?,
         };
         fields.end(WHAT)?;
         Ok(head)
@@ -427,6 +442,15 @@ pub(super) fn blob_of(body: &[u8]) -> Result<Option<(Hash, u64)>, StoreError> {
 /// The same from a row of any space.
 pub(super) fn blob_in(key: &[u8], row: &[u8]) -> Result<Option<(Hash, u64)>, StoreError> {
     if key.first() == Some(&ENTRY) { blob_of(EntryRow::decode(row)?.1) } else { Ok(None) }
+}
+
+/// The length of an entry's value, from the last part of its row; of a tombstone nothing.
+pub(super) fn value_len(body: &[u8]) -> Result<u64, StoreError> {
+    match (blob_of(body)?, body.first()) {
+        (Some((_, len)), _) => Ok(len),
+        (None, Some(&INLINE)) => Ok(body.len() as u64 - 1),
+        (None, _) => Ok(0),
+    }
 }
 
 /// The op of an entry at `place`, from the last part of its row.

@@ -95,6 +95,10 @@ pub struct ReplicaState {
     pub head: Position,
     /// The newest timestamp in it, for the hybrid clock.
     pub newest: Timestamp,
+    /// How many of its values are blobs.
+    pub blobs: u64,
+    /// The length of all its values, as their authors claim it.
+    pub bytes: u64,
     /// Who may do what.
     pub rights: Arc<Rights>,
 }

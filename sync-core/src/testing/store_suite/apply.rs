@@ -12,7 +12,7 @@ use super::{
     world::{NOW, World, delete, delete_prefix, key, peer, put},
 };
 use crate::{
-    model::{Digest, MAX_AHEAD, Op, RightsError, SlotRange, Timestamp, Value},
+    model::{Digest, Hash, Key, MAX_AHEAD, Op, RightsError, SlotRange, Timestamp, Value},
     store::{Apply, NodeKind, NodeRecord, Origin, Outcome, Position, StoreError},
     testing::block_on,
 };
@@ -187,6 +187,35 @@ pub async fn the_store_id_stays<H: StoreHarness>(harness: &H) {
     drop(store);
     assert_eq!(harness.open().store_id(), id);
     assert_ne!(harness.another().store_id(), id);
+}
+
+/// Blobs and bytes are those of the values that are there: after an overwrite, a deletion, one of a prefix, a replay.
+pub async fn state_counts_blobs_and_bytes<H: StoreHarness>(harness: &H) {
+    let world = World::new(1);
+    let store = world.create(harness.open()).await;
+    world.apply(&*store, world.grants()).await;
+    let counted = async || {
+        let state = store.state(world.replica).await.expect("state");
+        (state.blobs, state.bytes)
+    };
+    let (blobs, grants) = counted().await;
+    assert_eq!(blobs, 0);
+    let blob = |key: &str, len: u64| {
+        let key = Key::try_from(key).expect("a key");
+        Op::Put { key, value: Value::Blob { hash: Hash([9; 32]), len } }
+    };
+    let first = world.commit(1, -900, vec![blob("a/1", 100_000), blob("a/2", 200_000), put("b", "1234567")]);
+    for _ in 0..2 {
+        world.apply(&*store, vec![first.clone()]).await;
+        assert_eq!(counted().await, (2, grants + 300_007), "a replay counts nothing twice");
+    }
+    world.apply(&*store, vec![world.commit(1, -800, vec![put("a/1", "12"), put("b", "")])]).await;
+    assert_eq!(counted().await, (1, grants + 200_002));
+    world.apply(&*store, vec![world.commit(1, -700, vec![delete("a/1"), delete_prefix("a/")])]).await;
+    assert_eq!(counted().await, (0, grants));
+    // What is dominated never counts.
+    world.apply(&*store, vec![world.commit(1, -850, vec![blob("a/3", 5)])]).await;
+    assert_eq!(counted().await, (0, grants));
 }
 
 /// Every trace of a dropped replica is gone; records written with it are there.

@@ -58,7 +58,7 @@ impl Synchronizer {
                     else {
                         continue;
                     };
-                    let job = Job { record: saved, ..Job::default() };
+                    let job = Job { record: saved, trouble: Some(self.io.now.wall), ..Job::default() };
                     self.jobs.insert((ReplicaId::from(replica), PeerId::from(peer)), job);
                 }
                 _ => {}
@@ -147,7 +147,8 @@ impl Synchronizer {
         let key = (replica, peer);
         match self.jobs.entry(key) {
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let job = entry.insert(Job { show_credentials: true, ..Job::default() });
+                let trouble = Some(self.io.now.wall);
+                let job = entry.insert(Job { show_credentials: true, trouble, ..Job::default() });
                 let job = job_record(&replica, &peer, &job.record);
                 let peer = peer_record(&peer, &self.peers[&peer].record);
                 self.io.save(vec![job, peer]);

@@ -375,6 +375,7 @@ impl Synchronizer {
                     if let Some(job) = self.jobs.get_mut(&key) {
                         job.record.last_synced = Some(wall);
                         job.early = 0;
+                        job.trouble = None;
                     }
                     self.job_changed(key);
                 }
@@ -396,12 +397,14 @@ impl Synchronizer {
                 }
                 Effect::Early(count) => {
                     if let Some(job) = self.jobs.get_mut(&key) {
+                        job.trouble.get_or_insert(self.io.now.wall);
                         job.early = count;
                         job.show_credentials = true;
                     }
                 }
                 Effect::Refused(refused) => {
                     if let Some(job) = self.jobs.get_mut(&key) {
+                        job.trouble.get_or_insert(self.io.now.wall);
                         job.refused += refused.count;
                     }
                     if let Some((_, reason)) = refused.entries.first() {
@@ -454,6 +457,7 @@ impl Synchronizer {
             self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
         }
         if let Some(job) = self.jobs.get_mut(&key) {
+            job.trouble.get_or_insert(self.io.now.wall);
             job.next_open = self.io.now.elapsed + backoff(&mut self.io.random, job.attempts.min(3));
             job.attempts = job.attempts.saturating_add(1);
             job.record.last_error = Some(reason.into());

@@ -156,6 +156,8 @@ pub(super) struct Job {
     pub attempts: u32,
     /// Show credentials in the next opening.
     pub show_credentials: bool,
+    /// Since when something keeps it from being done; none while all is equal.
+    pub trouble: Option<Timestamp>,
     /// Entries that the peer did not accept.
     pub refused: u64,
     /// Entries of the peer that are ahead of our clock, as of the last batch that had any.

@@ -64,6 +64,7 @@ impl Synchronizer {
             transport: link.map(|link| link.transport.clone()),
             address: link.and_then(|link| link.address.clone()),
             synced,
+            position: confirmed,
             pending,
             entries: session.filter(|session| session.is_live()).map(|session| session.their_count),
             last_error: if live { None } else { unreachable.or_else(|| job.record.last_error.clone()) },
@@ -104,8 +105,9 @@ impl Synchronizer {
             let mut add = |cause: String, advice: &str| {
                 obstacles.push(Obstacle {
                     subject: subject.clone(),
+                    replica: Some(key.0),
                     cause,
-                    since: status.last_synced,
+                    since: self.jobs[key].trouble.or(status.last_synced),
                     next_try,
                     advice: advice.into(),
                 });
@@ -145,7 +147,7 @@ impl Synchronizer {
             if self.sessions.get(key).is_some_and(|session| session.diverged) {
                 add(
                     "the roots stay different: one side does not accept entries that the other has".into(),
-                    "compare the clocks of both devices, and the rights of the authors (`syncline grants`)",
+                    "set the clocks of both devices; whose right to write has ended needs a new ticket",
                 );
             }
         }

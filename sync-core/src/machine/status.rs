@@ -38,6 +38,8 @@ pub struct PeerStatus {
     pub address: Option<PeerAddress>,
     /// Whether roots are equal at a position that the peer confirmed.
     pub synced: bool,
+    /// Up to which position of our change log it has confirmed.
+    pub position: u64,
     /// How many changes the peer has not confirmed.
     pub pending: u64,
     /// How many entries the peer has, when it said so.
@@ -65,6 +67,10 @@ pub struct ReplicaStatus {
     /// The root.
     #[serde(with = "crate::text")]
     pub root: crate::model::Hash,
+    /// How many of its values are blobs.
+    pub blobs: u64,
+    /// The length of all its values.
+    pub bytes: u64,
     /// How many contents are referred to and not here.
     pub blobs_missing: u64,
     /// The peers.
@@ -73,7 +79,7 @@ pub struct ReplicaStatus {
 
 impl ReplicaStatus {
     pub(super) fn new(id: ReplicaId, root: Digest, peers: Vec<PeerStatus>) -> Self {
-        Self { id, entries: root.count, root: root.hash, blobs_missing: 0, peers }
+        Self { id, entries: root.count, root: root.hash, blobs: 0, bytes: 0, blobs_missing: 0, peers }
     }
 }
 
@@ -100,6 +106,9 @@ pub struct PeerInfo {
 pub struct Obstacle {
     /// What it concerns: a peer, a replica, a file.
     pub subject: String,
+    /// The replica, when it is about one.
+    #[serde(with = "crate::text::option")]
+    pub replica: Option<ReplicaId>,
     /// What is wrong.
     pub cause: String,
     /// Since when, in microseconds since the Unix epoch.

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use sync_core::{
     machine::{Event, SyncOutcome},
     manager::{Access, DownloadPolicy, ManagerError, Replica, SyncManager},
-    model::Ticket,
-    store::{NodeKind, Position, ReplicaStore},
+    model::{Right, Ticket, Timestamp},
+    store::{NodeKind, NodeRecord, Position, Progress, ReplicaStore},
     transport::memory::{MemoryNetwork, MemoryTransport},
 };
 
@@ -273,4 +273,140 @@ async fn b46_whom_to_sync_with_is_on_disk_when_join_returns() {
     assert!(jobs.iter().any(|job| job.name == name));
     let peers = b.store().node_records(NodeKind::Peer).await.unwrap();
     assert!(peers.iter().any(|peer| peer.name == a.node_id().as_bytes()[..]));
+}
+
+#[tokio::test]
+async fn joining_again_widens_a_right_and_makes_it_last_longer() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let left = a.create_replica().await.unwrap();
+    left.put("k", "v").await.unwrap();
+    let right = b.join(left.share(Access::READ).await.unwrap()).await.unwrap();
+    synced(&b, &right, &a).await;
+    assert!(matches!(right.put("mine", "x").await, Err(ManagerError::NotPermitted { .. })));
+    let until = |seconds: u64| Some(Timestamp(wall().0 + seconds * 1_000_000));
+    let held = async || {
+        let rights = right.state().await.unwrap().rights;
+        rights.best_grant(&b.node_id().0, Right::Write, wall()).map(|(_, grant)| grant.expires)
+    };
+    let long = until(60);
+    for (expires, then) in [(long, long), (until(30), long), (None, None)] {
+        let ticket = left.share(Access { right: Right::Write, expires }).await.unwrap();
+        b.join(ticket).await.unwrap();
+        assert_eq!(held().await, Some(then));
+    }
+    right.put("mine", "x").await.unwrap();
+    equal(&[&left, &right]).await;
+    assert_eq!(left.read("mine").await.unwrap().as_deref(), Some(&b"x"[..]));
+    // One's own ticket is no peer.
+    a.join(left.share(Access::READ).await.unwrap()).await.unwrap();
+    assert!(a.peers().await.unwrap().iter().all(|peer| peer.id != a.node_id()));
+}
+
+fn wall() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(since.as_micros() as u64)
+}
+
+#[tokio::test]
+async fn b55_policy_and_tokens_of_a_dropped_replica_go_with_it() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let (replica, other) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    let id = replica.id();
+    let token = |front: &[u8]| NodeRecord {
+        kind: NodeKind::Token,
+        name: [front, &[7; 32]].concat().into(),
+        value: Some("x".into()),
+    };
+    a.store().save(vec![token(id.as_bytes()), token(&[])]).await.unwrap();
+    for replica in [&replica, &other] {
+        replica.set_download_policy(DownloadPolicy::NothingExcept(Vec::new())).await.unwrap();
+    }
+    drop(replica);
+    a.drop_replica(id).await.unwrap();
+    let all = [NodeKind::Key, NodeKind::Peer, NodeKind::Job, NodeKind::Transport, NodeKind::Setting, NodeKind::Token];
+    for kind in all {
+        for record in a.store().node_records(kind).await.unwrap() {
+            assert!(!record.name.windows(32).any(|part| part == id.as_bytes()), "{kind:?} {record:?}");
+        }
+    }
+    assert_eq!(a.store().node_records(NodeKind::Token).await.unwrap().len(), 1, "that of all replicas stays");
+    assert_eq!(other.download_policy(), DownloadPolicy::NothingExcept(Vec::new()));
+}
+
+#[tokio::test]
+async fn b73_exports_into_one_directory_do_not_meet_and_tell_how_far_they_are() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let replica = a.create_replica().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 1..=16u8 {
+        replica.put([number], vec![number; 10_000]).await.unwrap();
+    }
+    for _ in 0..8 {
+        for number in 1..=16u8 {
+            let (replica, to) = (replica.clone(), dir.path().join(format!("{number}")));
+            tasks.spawn(async move { replica.export([number], to).await.unwrap() });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        for number in 1..=16u8 {
+            assert!(std::fs::read(dir.path().join(format!("{number}"))).unwrap() == vec![number; 10_000]);
+        }
+    }
+    // What cannot take its name leaves nothing behind.
+    std::fs::create_dir(dir.path().join("taken")).unwrap();
+    assert!(replica.export([1], dir.path().join("taken")).await.is_err());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 17);
+    // Progress ends at the total; breaking off leaves the file as it was.
+    let value: Vec<u8> = (0..3_000_000u32).map(|at| (at >> 8) as u8).collect();
+    replica.put("large", value.clone()).await.unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let to = dir.path().join("large");
+    let progress = move |now: Progress| {
+        tell.lock().unwrap().push((now.done, now.total));
+        std::ops::ControlFlow::Continue(())
+    };
+    assert!(replica.export_with("large", &to, Arc::new(progress)).await.unwrap());
+    let told = told.lock().unwrap().clone();
+    assert!(told.len() > 1 && told.windows(2).all(|pair| pair[0].0 < pair[1].0), "{told:?}");
+    assert_eq!(told.last(), Some(&(3_000_000, 3_000_000)));
+    for key in [&b"large"[..], &[1]] {
+        let stopped = replica.export_with(key, &to, Arc::new(|_| std::ops::ControlFlow::Break(()))).await;
+        assert!(stopped.is_err());
+        assert!(std::fs::read(&to).unwrap() == value);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 18, "no temporary file is left");
+}
+
+#[tokio::test]
+async fn b81_an_obstacle_tells_when_it_began_not_when_all_was_well_the_last_time() {
+    let network = MemoryNetwork::new();
+    let ahead = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock = {
+        let ahead = ahead.clone();
+        move || Timestamp(wall().0 + ahead.load(std::sync::atomic::Ordering::SeqCst))
+    };
+    let a = SyncManager::builder(Arc::new(store_mem::open().unwrap())).wall_clock(clock).spawn().await.unwrap();
+    a.register_transport("memory", MemoryTransport::builder(&network, "a")).await.unwrap();
+    a.accept_connections().await.unwrap();
+    let b = node(&network, "b").await;
+    let (left, ticket) = shared(&a).await;
+    let right = b.join(ticket).await.unwrap();
+    synced(&b, &right, &a).await;
+    a.status_when(LONG, |status| status.replicas[0].peers[0].synced).await.unwrap();
+    assert!(a.why().await.unwrap().is_empty());
+    // An hour later it goes away.
+    let began = wall().0 + 3_600_000_000;
+    ahead.store(3_600_000_000, std::sync::atomic::Ordering::SeqCst);
+    b.shutdown(LONG).await.unwrap();
+    a.status_when(LONG, |status| !status.replicas[0].peers[0].synced).await.unwrap();
+    let why = a.why().await.unwrap();
+    assert_eq!(why[0].replica, Some(left.id()));
+    let since = why[0].since.unwrap().0;
+    assert!(since >= began && since < began + 60_000_000, "{since} {began}");
 }

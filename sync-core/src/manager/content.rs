@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::{
     blobs::{Fetcher, MayRead, Server, WantFilter},
+    counted::Counted,
     policy::Policies,
     shared::WallClock,
 };
@@ -61,6 +65,7 @@ struct Inner {
     links: Mutex<Links>,
     fetching: Mutex<HashSet<PeerId>>,
     serving: Mutex<HashMap<PeerId, usize>>,
+    sent: Arc<AtomicU64>,
     fetches: Mutex<JoinSet<()>>,
     wake: Notify,
     dirty: Notify,
@@ -129,6 +134,7 @@ impl Hub {
             links: Mutex::default(),
             fetching: Mutex::default(),
             serving: Mutex::default(),
+            sent: Arc::default(),
             fetches: Mutex::default(),
             wake: Notify::new(),
             dirty: Notify::new(),
@@ -184,6 +190,8 @@ impl Hub {
         }
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
+        let write = Box::new(Counted { inner: stream.write, bytes: inner.sent.clone() });
+        let stream = ByteStream { read: stream.read, write };
         tasks.spawn(async move {
             if let Err(error) = inner.server.serve(peer, stream).await {
                 debug!(?peer, %error, "serving content ended");
@@ -196,6 +204,11 @@ impl Hub {
                 }
             }
         });
+    }
+
+    /// How many bytes went to peers.
+    pub fn sent(&self) -> u64 {
+        self.inner.sent.load(Ordering::Relaxed)
     }
 
     /// The downloads that run: hash, bytes here, length.

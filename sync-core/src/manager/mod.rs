@@ -4,6 +4,7 @@
 mod authors;
 pub mod blobs;
 mod content;
+mod counted;
 mod driver;
 mod error;
 mod policy;
@@ -371,8 +372,8 @@ impl SyncManager {
         Ok(self.inner.shared.store.replicas().await?)
     }
 
-    /// Removes every trace of a replica from this node; others keep theirs. A marker stays.
-    /// Answers the bytes freed.
+    /// Removes every trace of a replica from this node: entries, key, jobs, download policy, tokens that have its
+    /// id in front. Others keep theirs. A marker stays. Answers the bytes freed.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         self.tell(Input::Dropped { replica: id }).await?;
@@ -384,17 +385,22 @@ impl SyncManager {
                 value: Some(Bytes::copy_from_slice(&(shared.wall)().0.to_le_bytes())),
             },
         ];
-        for record in shared.store.node_records(NodeKind::Job).await? {
-            if record.name.starts_with(id.as_bytes()) {
-                records.push(NodeRecord { value: None, ..record });
+        records.push(policy::Policies::record(&id, None));
+        for kind in [NodeKind::Job, NodeKind::Token] {
+            for record in shared.store.node_records(kind).await? {
+                if record.name.starts_with(id.as_bytes()) {
+                    records.push(NodeRecord { value: None, ..record });
+                }
             }
         }
         let freed = shared.store.drop_replica(id, records).await?;
         shared.forget(id);
+        shared.content.policies.forget(&id);
         Ok(freed)
     }
 
-    /// Joins the replica that a ticket invites to: durable at once, synced in the background.
+    /// Joins the replica that a ticket invites to: durable at once, synced in the background. Joining again
+    /// with another ticket adds what that one gives: a wider right, or a longer one.
     pub async fn join(&self, ticket: Ticket) -> Result<Replica, ManagerError> {
         let shared = &self.inner.shared;
         let id = ticket.replica;
@@ -425,14 +431,17 @@ impl SyncManager {
         let replica = self.open_replica(id).await?;
         let mine = shared.key.public();
         let state = replica.state().await?;
-        let has = state.rights.best_grant(&mine, grant.right, now).is_some() || id.0 == mine;
+        let held = state.rights.best_grant(&mine, grant.right, now);
+        let has = held.is_some_and(|(_, held)| lasts(held) >= lasts(&grant)) || id.0 == mine;
         if !has {
             let own = Grant { subject: mine, parent: Some(parent), ..grant };
             replica.with_author(invite.secret.clone()).grant(&own).await?;
         }
         if let Some(peer) = ticket.peer {
-            self.add_peer(peer, ticket.addresses).await?;
-            self.subscribe(id, peer).await?;
+            if peer != shared.me {
+                self.add_peer(peer, ticket.addresses).await?;
+                self.subscribe(id, peer).await?;
+            }
         } else {
             for address in ticket.addresses {
                 let (answer, _) = oneshot::channel();
@@ -440,6 +449,8 @@ impl SyncManager {
                 self.send(Message::Sync { replica: id, target, timeout: Duration::from_secs(60), answer }).await?;
             }
         }
+        // Who was refused without the new right, or could not be reached where it was, is tried at once.
+        self.retry_now().await?;
         Ok(replica)
     }
 
@@ -553,6 +564,10 @@ impl SyncManager {
         let missing = self.inner.shared.content.missing().await?;
         for replica in &mut report.replicas {
             replica.blobs_missing = missing.get(&replica.id).copied().unwrap_or(0);
+            // One that was dropped just now has nothing.
+            if let Ok(state) = self.inner.shared.store.state(replica.id).await {
+                (replica.blobs, replica.bytes) = (state.blobs, state.bytes);
+            }
         }
         let Report { addresses, replicas, links_refused, .. } = report;
         Ok(Status { node_id: self.node_id(), addresses, replicas, links_refused })
@@ -561,6 +576,11 @@ impl SyncManager {
     /// The downloads that run: hash, bytes that are here and proved, length.
     pub fn downloads(&self) -> Vec<(crate::model::Hash, u64, u64)> {
         self.inner.shared.content.downloads()
+    }
+
+    /// How many bytes of contents and their proofs went to peers since the node started.
+    pub fn content_sent(&self) -> u64 {
+        self.inner.shared.content.sent()
     }
 
     /// Every peer that this node knows.
@@ -642,6 +662,11 @@ async fn ask<T>(shared: &Shared, message: impl FnOnce(oneshot::Sender<T>) -> Mes
 
 async fn addresses(shared: &Shared) -> Result<Vec<PeerAddress>, ManagerError> {
     Ok(ask(shared, |answer| Message::Report { answer }).await?.addresses)
+}
+
+/// Until when a grant lasts.
+fn lasts(grant: &Grant) -> Timestamp {
+    grant.expires.unwrap_or(Timestamp(u64::MAX))
 }
 
 fn verify_grants(id: ReplicaId, bundle: Bundle) -> Result<crate::model::VerifiedBundle, ManagerError> {

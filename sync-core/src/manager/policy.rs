@@ -71,11 +71,21 @@ impl Policies {
         replica: ReplicaId,
         policy: DownloadPolicy,
     ) -> Result<(), StoreError> {
-        let name: Bytes = [NAME, replica.as_bytes()].concat().into();
-        let value = postcard::to_allocvec(&policy).expect("a policy can be encoded");
-        store.save(vec![NodeRecord { kind: NodeKind::Setting, name, value: Some(value.into()) }]).await?;
+        store.save(vec![Self::record(&replica, Some(&policy))]).await?;
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(replica, policy);
         Ok(())
+    }
+
+    /// Forgets a replica that is gone, its record apart.
+    pub fn forget(&self, replica: &ReplicaId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(replica);
+    }
+
+    /// The record of a policy; none removes it.
+    pub fn record(replica: &ReplicaId, policy: Option<&DownloadPolicy>) -> NodeRecord {
+        let name: Bytes = [NAME, replica.as_bytes()].concat().into();
+        let value = policy.map(|policy| postcard::to_allocvec(policy).expect("a policy can be encoded").into());
+        NodeRecord { kind: NodeKind::Setting, name, value }
     }
 }
 

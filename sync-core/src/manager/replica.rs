@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use sync_content::export;
 
 use super::{
     driver::Message,
@@ -17,8 +18,8 @@ use crate::{
         Timestamp, Value, sign_commit,
     },
     store::{
-        Apply, ContentStatus, Imported, LogEntry, NodeKind, OnProgress, Origin, Outcome, Pin, Position, Query, Reader,
-        ReplicaState, Select,
+        Apply, ContentError, ContentStatus, Imported, LogEntry, NodeKind, OnProgress, Origin, Outcome, Pin, Position,
+        Progress, Query, Reader, ReplicaState, Select,
     },
 };
 
@@ -156,29 +157,39 @@ impl Replica {
 
     /// Writes the value at `key` to a file, atomically and durably. False when there is no value.
     pub async fn export(&self, key: impl AsRef<[u8]>, path: impl Into<PathBuf>) -> Result<bool, ManagerError> {
+        self.export_with(key, path, Arc::new(|_| ControlFlow::Continue(()))).await
+    }
+
+    /// The same, and `progress` is told how far it is; when it breaks off, the file stays as it was.
+    pub async fn export_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        path: impl Into<PathBuf>,
+        progress: OnProgress,
+    ) -> Result<bool, ManagerError> {
         let path = path.into();
         let Some(entry) = self.get(key).await? else { return Ok(false) };
         let context = format!("export to {}", path.display());
-        match &entry.entry.op {
-            Op::Put { value: Value::Blob { hash, .. }, .. } => {
-                let reader = self.reader(*hash).await?;
-                blocking(&context, move || {
-                    let mut progress = |_| ControlFlow::Continue(());
-                    sync_content::export::export(&reader, &path, &mut progress).map_err(std::io::Error::other)
-                })
-                .await?;
+        let reader = match &entry.entry.op {
+            Op::Put { value: Value::Blob { hash, .. }, .. } => Some(self.reader(*hash).await?),
+            _ => None,
+        };
+        let inline = match reader {
+            Some(_) => Bytes::new(),
+            None => self.read_value(&entry).await?,
+        };
+        let write = move || match reader {
+            Some(reader) => export::export(&reader, &path, &mut |now| progress(now)),
+            None => {
+                let staged = export::stage_bytes(&inline, &path)?;
+                let len = inline.len() as u64;
+                match progress(Progress { done: len, total: len }) {
+                    ControlFlow::Continue(()) => export::commit(vec![staged]),
+                    ControlFlow::Break(()) => Err(ContentError::Cancelled),
+                }
             }
-            _ => {
-                let bytes = self.read_value(&entry).await?;
-                blocking(&context, move || {
-                    let temporary = path.with_file_name(format!(".syncline-export-{}", std::process::id()));
-                    std::fs::write(&temporary, &bytes)?;
-                    std::fs::File::open(&temporary)?.sync_all()?;
-                    std::fs::rename(&temporary, &path)
-                })
-                .await?;
-            }
-        }
+        };
+        blocking(&context, move || write().map_err(std::io::Error::other)).await?;
         Ok(true)
     }
 

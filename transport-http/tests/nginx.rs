@@ -7,11 +7,21 @@ mod common;
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use common::{Certificate, build, echo, free_port, listen, socket};
-use sync_core::{PeerAddress, transport::SyncTransport};
+use common::{
+    Certificate,
+    api::{NOTES, Node},
+    build, echo, free_port, listen, socket,
+};
+use sync_core::{
+    PeerAddress,
+    manager::{Access, SyncManager},
+    model::ReplicaId,
+    transport::SyncTransport,
+};
 use tempfile::TempDir;
 use transport_http::HttpTransport;
 
@@ -111,7 +121,7 @@ http {{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sync_and_rest_pass_through_nginx_by_http_and_by_https() {
     let tls = Certificate::new();
-    let server = build(HttpTransport::builder());
+    let server = build(HttpTransport::builder().rest(Arc::new(Node::new())));
     let (direct, mut accepted) = listen(&server).await;
     let Some(nginx) = Nginx::start(socket(&direct[0]), &tls).await else { return };
     let dialler = build(HttpTransport::builder().client_only().root_certificates(&*tls.certificate));
@@ -124,13 +134,62 @@ async fn sync_and_rest_pass_through_nginx_by_http_and_by_https() {
         drop(connection);
         common::soon(there.closed()).await;
     }
-    let health = common::client().get(format!("{}/v1/health", nginx.addresses()[0])).send().await.unwrap();
-    assert_eq!(health.status(), 200);
+    let client = common::client_trusting(&tls);
+    for address in nginx.addresses() {
+        let at = |path: &str| client.get(format!("{address}/v1/{path}"));
+        assert_eq!(at("health").send().await.unwrap().status(), 200);
+        let value = format!("replicas/{}/values/large", ReplicaId::from(NOTES));
+        assert_eq!(at(&value).send().await.unwrap().status(), 401, "{address}: a proxy opens nothing");
+        let part = at(&value).bearer_auth("notes").header("range", "bytes=250000-250999").send().await.unwrap();
+        assert_eq!(part.status(), 206, "{address}");
+        assert_eq!(part.headers()["content-range"], "bytes 250000-250999/300000");
+        let large = &Node::new().keys[3].1;
+        assert_eq!(part.bytes().await.unwrap(), large.slice(250_000..251_000));
+        let whole = at(&value).bearer_auth("all").send().await.unwrap().bytes().await.unwrap();
+        assert!(whole == *large, "{address}: {} bytes", whole.len());
+    }
 
     // nginx answers for a node that is gone.
     server.close().await;
     for address in nginx.addresses() {
         let error = dialler.dial(&address).await.unwrap_err();
         assert!(error.is_temporary() && error.context.contains("502"), "{error}");
+    }
+}
+
+/// A node over HTTP. Only the one that listens can be reached.
+async fn node(builder: transport_http::HttpBuilder) -> SyncManager {
+    let node = SyncManager::builder(Arc::new(store_mem::open().unwrap())).spawn().await.unwrap();
+    node.register_transport("http", builder).await.unwrap();
+    node
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b17_two_nodes_become_equal_and_stay_so_through_nginx_by_http_and_by_https() {
+    let tls = Certificate::new();
+    let server = node(HttpTransport::builder().bind("127.0.0.1:0".parse().unwrap())).await;
+    let direct = server.accept_connections().await.unwrap().addresses;
+    let Some(nginx) = Nginx::start(socket(&direct[0]), &tls).await else { return };
+    let notes = server.create_replica().await.unwrap();
+    let photo: Vec<u8> = (0..2_000_000u32).map(|i| (i.wrapping_mul(i) >> 9) as u8).collect();
+    notes.put("photo", photo.clone()).await.unwrap();
+    for address in nginx.addresses() {
+        let far = node(HttpTransport::builder().client_only().root_certificates(&*tls.certificate)).await;
+        let mut ticket = notes.share(Access::WRITE).await.unwrap();
+        ticket.addresses = vec![address.clone()];
+        let copy = far.join(ticket).await.unwrap();
+        far.wait_synced(copy.id(), server.node_id(), Duration::from_secs(20)).await.unwrap();
+        let here = |status: &sync_core::manager::Status| status.replicas[0].blobs_missing == 0;
+        far.status_when(Duration::from_secs(20), here).await.unwrap();
+        assert!(copy.read("photo").await.unwrap().unwrap() == photo, "{address}");
+        // Live, both ways.
+        let (mut there, mut back) = (notes.watch("far", notes.head()), copy.watch("near", copy.head()));
+        copy.put("far", address.as_str().to_owned()).await.unwrap();
+        common::soon(there.next()).await.unwrap();
+        notes.put("near", "x").await.unwrap();
+        common::soon(back.next()).await.unwrap();
+        let status = far.status().await.unwrap();
+        assert_eq!(status.replicas[0].peers[0].address.as_ref(), Some(&address), "it went through nginx");
+        far.shutdown(Duration::from_secs(5)).await.unwrap();
     }
 }

@@ -1,6 +1,8 @@
 //! What several tests need.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod api;
+
 use std::{
     any::Any,
     net::{SocketAddr, TcpListener},
@@ -39,6 +41,13 @@ pub fn client() -> reqwest::Client {
     // Whoever was first has set the same.
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// The same, and it trusts a certificate.
+pub fn client_trusting(tls: &Certificate) -> reqwest::Client {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let certificate = reqwest::Certificate::from_pem(tls.certificate.as_bytes()).unwrap();
+    reqwest::Client::builder().no_proxy().add_root_certificate(certificate).build().unwrap()
 }
 
 /// A self-signed certificate of this machine, and its key, in PEM.

@@ -52,7 +52,7 @@ Examples:
 Without --listen the addresses of the last start are used, at first one of each kind. Start it again
 without --join: folder, replica, ports and keys are remembered. Files that both sides changed are
 kept, the older as `name (conflict <author> <time>).ext`. What .synclineignore lists (gitignore
-syntax) is not shared.")]
+syntax) is not shared. A folder is kept by one syncline of a machine; nor is one shared inside another.")]
     Up(Up),
     /// Set the value at a key
     #[command(
@@ -69,7 +69,9 @@ syntax) is not shared.")]
         file: Option<PathBuf>,
     },
     /// Print the value at a key
-    #[command(after_help = "Examples:\n  syncline get greeting\n  syncline get photo.jpg --out ./photo.jpg")]
+    #[command(
+        after_help = "Examples:\n  syncline get greeting\n  syncline get photo.jpg --out ./photo.jpg\n  syncline get greeting --json | jq -r .value"
+    )]
     Get {
         /// The key
         key: OsString,
@@ -136,9 +138,12 @@ syntax) is not shared.")]
         after_help = "Examples:\n  TOKEN=$(syncline token --expires 1d)\n  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/v1/status"
     )]
     Token {
-        /// May only read (the REST surface has nothing else)
+        /// May only read (the default: the REST surface has nothing else)
         #[arg(long)]
         read: bool,
+        /// Refused: nobody writes through the REST surface
+        #[arg(long, hide = true, conflicts_with = "read")]
+        write: bool,
         /// Until when: 30s, 5m, 2h, 7d
         #[arg(long, value_parser = parse_duration)]
         expires: Option<Duration>,
@@ -172,9 +177,9 @@ pub struct Up {
     /// Where entries are kept
     #[arg(long, value_name = "STORE", default_value = "redb")]
     pub store: String,
-    /// Follow the replica and write nothing to it
-    #[arg(long)]
-    pub read_only: bool,
+    /// Follow the replica and write nothing to it; remembered until --read-only=false
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", requires = "folder")]
+    pub read_only: Option<bool>,
     /// Write node id, addresses, replica and ticket to this file, as JSON, when the node is ready
     #[arg(long, value_name = "F")]
     pub ready_file: Option<PathBuf>,

@@ -1,8 +1,7 @@
-//! Values from and to files.
+//! Values to files of a folder.
 
 use std::{
     io::{self, BufWriter, Write},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -22,24 +21,6 @@ pub async fn write_new(replica: &Replica, entry: &LogEntry, to: &Path) -> Result
     let to = to.to_path_buf();
     let written = tokio::task::spawn_blocking(move || source.write(&to).map_err(|source| io_error(&to, source)));
     written.await.expect("writing does not panic")
-}
-
-/// Writes the bytes of an entry's value to a file, whole or not at all, and durably.
-pub async fn export(replica: &Replica, entry: &LogEntry, out: &Path) -> Result<(), ManagerError> {
-    let directory = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // Its permissions are those of any new file, not of a secret one.
-    let mode = std::fs::Permissions::from_mode(0o666);
-    let temporary = tempfile::Builder::new().prefix(".syncline-export-").permissions(mode).tempfile_in(directory);
-    let temporary = temporary.map_err(|source| io_error(out, source))?;
-    write_new(replica, entry, temporary.path()).await?;
-    let synced = temporary.as_file().sync_all();
-    synced
-        .and_then(|()| temporary.persist(out).map_err(|error| error.error))
-        .map_err(|source| io_error(out, source))?;
-    Ok(())
 }
 
 enum Source {

@@ -10,14 +10,17 @@ use crate::{
     cli::Up,
     data_dir::{DataDir, write_whole},
     error::{CliError, Result},
-    folder::{checks::Missing, guard::Permission},
+    folder::{
+        checks::{Missing, Shareable},
+        guard::Permission,
+    },
     node::{Listen, Node, StoreKind, parse_ticket},
     output::{Output, say},
     progress, socket,
 };
 
 /// Runs a node until it is told to end.
-pub async fn run(data: DataDir, up: Up, output: Output) -> Result<()> {
+pub async fn run(data: DataDir, up: Up, asked_replica: Option<String>, output: Output) -> Result<()> {
     // What can be said without touching anything comes first.
     let asked: Vec<Listen> = up.listen.iter().map(|text| text.parse()).collect::<Result<_>>()?;
     let kind: StoreKind = up.store.parse()?;
@@ -27,18 +30,19 @@ pub async fn run(data: DataDir, up: Up, output: Output) -> Result<()> {
     // From here on a signal ends the node in good order.
     let mut signals = Signals::new()?;
     let is_new = !data.exists();
-    let lock = {
-        data.create()?;
-        data.lock()?
-    };
+    let (lock, made) = data.claim()?;
     let permission = if up.allow_mass_delete { Permission::Given } else { Permission::Ask };
     let node = Node::open(data.clone(), lock, kind, permission, true).await?;
     let ran = tokio::select! {
-        ran = serve(&node, &data, &up, &asked, is_new, output) => ran,
+        ran = serve(&node, &data, &up, &asked, asked_replica.as_deref(), is_new, output) => ran,
         () = signals.next() => Ok(()),
     };
     socket::remove(&data);
     let ended = node.shutdown().await;
+    drop(node);
+    if ran.is_ok() {
+        made.keep();
+    }
     ran.and(ended)
 }
 
@@ -47,11 +51,13 @@ async fn serve(
     data: &DataDir,
     up: &Up,
     asked: &[Listen],
+    asked_replica: Option<&str>,
     is_new: bool,
     output: Output,
 ) -> Result<()> {
     let missing = if up.join.is_some() { Missing::Make } else { Missing::Refuse };
-    let folder = up.folder.as_deref().map(|folder| node.check_folder(folder, missing)).transpose()?;
+    let shareable = up.folder.as_deref().map(|folder| node.check_folder(folder, missing)).transpose()?;
+    let folder = shareable.as_ref().map(|shareable| shareable.path.clone());
     let listen = choose_addresses(node, asked)?;
     node.register_transports(&listen).await?;
     let addresses = node.accept(!asked.is_empty()).await?;
@@ -61,17 +67,18 @@ async fn serve(
             settings.listen = texts;
         }
     })?;
-    let replica = choose_replica(node, up, folder.as_deref()).await?;
+    let replica = choose_replica(node, up, asked_replica, folder.as_deref()).await?;
     if let Some(folder) = &folder {
         node.bind(folder, &replica, up.read_only)?;
     }
     let ticket = node.standing_ticket(&replica).await?;
     let listener = socket::listen(data)?;
-    node.start_folders().await?;
-    if let Some(folder) = &folder {
+    if let Some(Shareable { path, lock, made }) = shareable {
         // The one that was asked for must work.
-        node.start_folder(folder).await?;
+        node.start_folder(&path, lock).await?;
+        made.keep();
     }
+    node.start_folders().await?;
     announce(node, up, folder.as_deref(), &replica, &addresses, ticket.as_ref(), output)?;
     tracing::info!(node = %node.manager().node_id().short(), is_new, "ready");
     let shown = progress::show(node.clone(), replica.id());
@@ -91,11 +98,17 @@ fn choose_addresses(node: &Node, asked: &[Listen]) -> Result<Vec<Listen>> {
     Ok(if remembered.is_empty() { Listen::ALL.to_vec() } else { remembered })
 }
 
-/// The replica of the ticket, of the folder, the one that is here, or a new one.
-async fn choose_replica(node: &Arc<Node>, up: &Up, folder: Option<&Path>) -> Result<Replica> {
+/// The replica of the ticket, the one that was named, that of the folder, the one that is here, or a new one.
+async fn choose_replica(node: &Arc<Node>, up: &Up, asked: Option<&str>, folder: Option<&Path>) -> Result<Replica> {
     let bound = folder.and_then(|folder| node.bound_replica(folder));
     if let Some(ticket) = &up.join {
         let invited = parse_ticket(ticket)?.replica;
+        if asked.is_some_and(|asked| !invited.to_string().starts_with(&asked.to_ascii_lowercase())) {
+            return Err(CliError::usage(format!(
+                "the ticket is for the replica {}: leave out --replica, or take another ticket",
+                invited.short()
+            )));
+        }
         if let (Some(bound), Some(folder)) = (bound, folder)
             && bound != invited
         {
@@ -106,6 +119,9 @@ async fn choose_replica(node: &Arc<Node>, up: &Up, folder: Option<&Path>) -> Res
             )));
         }
         return node.join(ticket).await;
+    }
+    if asked.is_some() {
+        return node.replica(asked).await;
     }
     if let Some(bound) = bound {
         let here = node.manager().replicas().await?.contains(&bound);
@@ -150,7 +166,7 @@ fn announce(
         }
         match &ticket {
             Some(ticket) => lines.push(format!("ticket   {ticket}")),
-            None => lines.push("ticket   this node may only read: ask the replica's owner for tickets".into()),
+            None => lines.push("ticket   this node may not invite: ask the replica's owner for tickets".into()),
         }
         lines.join("\n")
     })?;

@@ -12,7 +12,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,13 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sync_core::model::ReplicaId;
 
-use crate::error::{CliError, Result};
+use crate::{
+    error::{CliError, Result},
+    made::Made,
+};
+
+/// What a node keeps in its directory.
+const CONTENTS: [&str; 5] = ["store.redb", "store.content", "settings.json", "folders", "socket"];
 
 /// The newest format of `settings.json` that this program knows.
 pub const FORMAT: u32 = 1;
@@ -117,21 +123,33 @@ impl DataDir {
         self.path.join("folders").join(replica.to_string())
     }
 
-    /// Makes the directory where it is not there.
-    pub fn create(&self) -> Result<()> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path.join("folders"));
-        let made =
-            made.and_then(|()| rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from));
-        made.map_err(|error| {
+    /// Takes the directory for this process, and makes it where it is not there. What is made goes away again
+    /// with the second value, unless that is kept: a command that fails on a fresh directory leaves none.
+    pub fn claim(&self) -> Result<(Lock, Made)> {
+        let is_fresh = !self.exists();
+        let cannot = |error: io::Error| {
             let path = self.path.display();
             CliError::failed(format!(
                 "the data directory {path} cannot be written ({error}): choose another with --data"
             ))
-        })
+        };
+        let mut made = Made::directory(&self.path, 0o700).map_err(cannot)?;
+        rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).map_err(|error| cannot(error.into()))?;
+        let lock = self.lock()?;
+        // Only now: without the lock it may be another process that makes these.
+        if is_fresh {
+            CONTENTS.iter().for_each(|name| made.note(self.file(name)));
+            made.own(self.file("lock"));
+        }
+        let folders = self.file("folders");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folders).map_err(|error| {
+            let path = folders.display();
+            CliError::failed(format!("{path} is no directory ({error}): move it away, or choose another with --data"))
+        })?;
+        Ok((lock, made))
     }
 
-    /// Takes the directory for this process.
-    pub fn lock(&self) -> Result<Lock> {
+    fn lock(&self) -> Result<Lock> {
         let path = self.file("lock");
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let file = file.map_err(|error| {
@@ -141,7 +159,9 @@ impl DataDir {
             ))
         })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            // Not one that was removed between the opening and the locking.
+            Ok(()) if is_at(&file, &path) => Ok(Lock { _file: file }),
+            Ok(()) => self.lock(),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(CliError::failed(format!(
                 "another syncline uses the data directory {}: stop it, or choose another with --data",
                 self.path.display()
@@ -188,6 +208,12 @@ impl DataDir {
     }
 }
 
+/// Whether the open file is the one at the path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
+}
+
 fn default_path() -> Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = from("XDG_DATA_HOME").or_else(|| from("HOME").map(|home| home.join(".local/share")));
@@ -216,18 +242,35 @@ mod tests {
     fn one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::choose(Some(dir.path())).unwrap();
-        data.create().unwrap();
-        let lock = data.lock().unwrap();
-        assert!(data.lock().unwrap_err().to_string().contains("another syncline uses"));
+        let (lock, made) = data.claim().unwrap();
+        made.keep();
+        assert!(data.claim().unwrap_err().to_string().contains("another syncline uses"));
         drop(lock);
-        data.lock().unwrap();
+        data.claim().unwrap().1.keep();
+    }
+
+    #[test]
+    fn what_was_made_for_a_command_that_failed_goes_away_and_what_was_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::choose(Some(&dir.path().join("a/b"))).unwrap();
+        let claimed = data.claim().unwrap();
+        data.save(&Settings::default()).unwrap();
+        fs::create_dir(data.file("store.content")).unwrap();
+        assert!(data.claim().is_err(), "somebody else takes nothing away");
+        assert!(data.exists());
+        drop(claimed);
+        assert!(!dir.path().join("a").exists());
+        data.claim().unwrap().1.keep();
+        data.save(&Settings::default()).unwrap();
+        drop(data.claim().unwrap());
+        assert!(data.exists());
     }
 
     #[test]
     fn settings_survive_and_damage_or_a_newer_format_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::choose(Some(dir.path())).unwrap();
-        data.create().unwrap();
+        let _claimed = data.claim().unwrap();
         assert_eq!(data.settings().unwrap(), Settings::default());
         let settings = Settings { listen: vec!["iroh:".into()], ..Settings::default() };
         data.save(&settings).unwrap();

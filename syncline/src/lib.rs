@@ -8,9 +8,9 @@
 //! | [`socket`], [`request`] | how commands talk to it |
 //! | [`node`] | store, manager, transports and folders together; answers the questions |
 //! | [`folder`] | a folder and a replica kept equal, both ways |
-//! | [`contents`] | values from and to files |
+//! | [`contents`] | values to files of a folder |
 //! | [`rest`] | what the REST surface reads from |
-//! | [`data_dir`] | the data directory: lock and settings |
+//! | [`data_dir`], [`made`] | the data directory: lock and settings; what is taken back after an error |
 //! | [`output`], [`progress`], [`error`], [`text`] | what people see |
 
 pub mod cli;
@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod data_dir;
 pub mod error;
 pub mod folder;
+pub mod made;
 pub mod node;
 pub mod output;
 pub mod progress;

@@ -26,6 +26,17 @@ pub enum Progress {
     Equal,
 }
 
+impl Progress {
+    /// In percent, rounded down: a hundred is equal, and nothing else.
+    pub fn percent(self) -> u64 {
+        match self {
+            Self::Alone => 0,
+            Self::Going { done, total } => (done.saturating_mul(100) / total.max(1)).min(99),
+            Self::Equal => 100,
+        }
+    }
+}
+
 /// The progress of a replica.
 pub fn of(status: &ReplicaStatus) -> Progress {
     let live = status.peers.iter().filter(|peer| peer.state == sync_core::machine::PeerState::Live);
@@ -49,25 +60,27 @@ pub async fn show(node: Arc<Node>, replica: ReplicaId) {
     if !std::io::stderr().is_terminal() {
         return std::future::pending().await;
     }
-    let style =
-        ProgressStyle::with_template("{msg:9} {wide_bar} {pos}/{len} {percent:>3} %").expect("a valid template");
+    // The bar's own percentage is rounded, and would say 100 before its time.
+    let style = ProgressStyle::with_template("{msg:9} {wide_bar} {pos}/{len} {prefix:>3} %").expect("a valid template");
     let mut bar: Option<ProgressBar> = None;
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
         let Ok(status) = node.manager().status().await else { continue };
         let Some(status) = status.replicas.iter().find(|known| known.id == replica) else { continue };
-        match of(status) {
+        let progress = of(status);
+        match progress {
             Progress::Alone => {}
             Progress::Going { done, total } => {
                 let bar = bar
                     .get_or_insert_with(|| ProgressBar::new(total).with_style(style.clone()).with_message("syncing"));
+                bar.set_prefix(progress.percent().to_string());
                 bar.set_length(total);
                 bar.set_position(done);
             }
             Progress::Equal => {
                 if let Some(bar) = bar.take() {
-                    bar.set_position(bar.length().unwrap_or_default());
+                    bar.set_prefix(progress.percent().to_string());
                     bar.finish_with_message("equal");
                 }
             }
@@ -91,6 +104,7 @@ mod tests {
             transport: None,
             address: None,
             synced,
+            position: 0,
             pending,
             entries: Some(theirs),
             last_error: None,
@@ -103,6 +117,8 @@ mod tests {
             id: ReplicaId::from([2; 32]),
             entries,
             root: Hash([0; 32]),
+            blobs: 0,
+            bytes: 0,
             blobs_missing: missing,
             peers: peers.into_iter().collect(),
         }
@@ -116,5 +132,8 @@ mod tests {
         assert_eq!(of(&status(100, 3, Some((100, 0, true)))), Progress::Going { done: 100, total: 103 });
         assert_eq!(of(&status(100, 0, Some((100, 0, true)))), Progress::Equal);
         assert_eq!(of(&status(0, 0, Some((0, 0, false)))), Progress::Going { done: 0, total: 1 });
+        // Nearly equal is not: rounding must not make it so.
+        assert_eq!(of(&status(100_000, 0, Some((100_000, 1, false)))).percent(), 99);
+        assert_eq!((Progress::Equal.percent(), Progress::Alone.percent()), (100, 0));
     }
 }

@@ -84,7 +84,10 @@ pub enum Request {
         folder: Option<PathBuf>,
     },
     /// Lists the peers.
-    Peers,
+    Peers {
+        /// Only those of this replica.
+        replica: Option<String>,
+    },
     /// Catches up with every peer.
     Sync {
         /// Only this replica.
@@ -93,9 +96,15 @@ pub enum Request {
         timeout_ms: u64,
     },
     /// How everything stands.
-    Status,
+    Status {
+        /// Only this replica.
+        replica: Option<String>,
+    },
     /// What is in the way.
-    Why,
+    Why {
+        /// Only of this replica.
+        replica: Option<String>,
+    },
 }
 
 /// A value to be put.

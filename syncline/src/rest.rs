@@ -60,9 +60,9 @@ impl NodeApi for Rest {
     async fn authorize(&self, token: &str) -> Result<Option<TokenAccess>, ApiError> {
         let node = self.node()?;
         // Looked up by its hash: how long that takes says nothing about the token.
-        let name = crate::node::token_name(token);
+        let hash = crate::node::token_hash(token);
         let records = node.store().node_records(NodeKind::Token).await.map_err(failed)?;
-        let value = records.into_iter().find(|record| record.name == name).and_then(|record| record.value);
+        let value = records.into_iter().find(|record| record.name.ends_with(&hash)).and_then(|record| record.value);
         let Some(value) = value else { return Ok(None) };
         let record: crate::node::TokenRecord = postcard::from_bytes(&value).map_err(failed)?;
         if record.expires.is_some_and(|expires| now().0 >= expires) {
@@ -175,7 +175,7 @@ impl NodeApi for Rest {
     }
 
     async fn status(&self, access: &TokenAccess) -> Result<serde_json::Value, ApiError> {
-        let mut status = self.node()?.handle(Request::Status).await.map_err(failed)?;
+        let mut status = self.node()?.handle(Request::Status { replica: None }).await.map_err(failed)?;
         let covered = |id: &serde_json::Value| {
             id.as_str().and_then(|id| id.parse().ok()).is_some_and(|id: ReplicaId| access.covers(id))
         };

@@ -97,7 +97,8 @@ async fn answer_watch(
 ) -> io::Result<()> {
     let mut changes = match node.watch(replica.as_deref(), &prefix).await {
         Ok(changes) => changes,
-        Err(error) => return write(&mut stream, &Answer::Failed(error.to_string())).await,
+        Err(CliError::Failed(text)) => return write(&mut stream, &Answer::Failed(text)).await,
+        Err(CliError::Usage(text)) => return write(&mut stream, &Answer::Usage(text)).await,
     };
     // The first answer says that every later change will be seen.
     write(&mut stream, &Answer::Item(serde_json::json!({ "watching": true }))).await?;

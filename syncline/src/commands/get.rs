@@ -2,12 +2,18 @@
 
 use std::{ffi::OsString, io, path::PathBuf};
 
+use serde_json::json;
+
 use super::{Context, absolute, bytes};
 use crate::{
     error::{CliError, Result},
     output::Output,
     request::Request,
+    text::{MostlyText, size},
 };
+
+/// A document holds no longer value.
+const MAX_VALUE_IN_DOCUMENT: u64 = 16 * 1024 * 1024;
 
 pub(super) async fn run(context: &Context, key: OsString, out: Option<PathBuf>) -> Result<()> {
     let replica = context.replica.clone();
@@ -20,6 +26,14 @@ pub(super) async fn run(context: &Context, key: OsString, out: Option<PathBuf>) 
     let path = place.path().join("value");
     let document = context.ask(Request::Get { replica, key: bytes(key), out: path.clone() }).await?;
     if context.output == Output::Json {
+        let mut document = document;
+        let len = document["len"].as_u64().unwrap_or_default();
+        if len > MAX_VALUE_IN_DOCUMENT {
+            let len = size(len);
+            return Err(CliError::failed(format!("a value of {len} is too long for a document: write it with --out")));
+        }
+        let read = std::fs::read(&path).map_err(|error| CliError::io(path.display(), &error))?;
+        document["value"] = json!(MostlyText(read));
         return context.output.show(&document, |_| String::new());
     }
     let copied = std::fs::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut io::stdout().lock()));

@@ -50,7 +50,7 @@ pub async fn run(cli: Cli) -> Result<()> {
     let output = if cli.json { Output::Json } else { Output::Text };
     let context = Context { data: DataDir::choose(cli.data.as_deref())?, output, replica: cli.replica };
     match cli.command {
-        Command::Up(up) => daemon::run(context.data, up, output).await,
+        Command::Up(up) => daemon::run(context.data, up, context.replica, output).await,
         Command::Put { key, value, file } => put::run(&context, key, value, file).await,
         Command::Get { key, out } => get::run(&context, key, out).await,
         Command::Rm { key, prefix } => rm::run(&context, key, prefix).await,
@@ -58,6 +58,9 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Watch { prefix } => watch::run(&context, prefix).await,
         Command::Ticket { read, expires, .. } => ticket::run(&context, read, expires).await,
         Command::Join { ticket, folder } => join::run(&context, ticket, folder).await,
+        Command::Token { write: true, .. } => Err(CliError::usage(
+            "the REST surface is read-only, so no token may write: leave out --write, and write with `syncline put`",
+        )),
         Command::Token { expires, .. } => token::run(&context, expires).await,
         Command::Peers => peers::run(&context).await,
         Command::Sync { timeout } => sync::run(&context, timeout).await,
@@ -81,22 +84,19 @@ impl Context {
 
     async fn ask_with(&self, request: Request, fresh: Fresh) -> Result<Value> {
         let deadline = Instant::now() + WAIT_FOR_LOCK;
-        let lock = loop {
+        let (lock, made) = loop {
             if let Some(client) = Client::connect(&self.data).await {
                 return client.request(&request).await;
             }
-            if !self.data.exists() {
-                if fresh == Fresh::Refused {
-                    let path = self.data.path().display();
-                    return Err(CliError::failed(format!(
-                        "there is no node in {path}: start one with `syncline up`, or name another with --data"
-                    )));
-                }
-                self.data.create()?;
+            if !self.data.exists() && fresh == Fresh::Refused {
+                let path = self.data.path().display();
+                return Err(CliError::failed(format!(
+                    "there is no node in {path}: start one with `syncline up`, or name another with --data"
+                )));
             }
             // Between two commands, or while a daemon starts, the directory is held for a moment.
-            match self.data.lock() {
-                Ok(lock) => break lock,
+            match self.data.claim() {
+                Ok(claimed) => break claimed,
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -104,7 +104,10 @@ impl Context {
         let node = Node::open(self.data.clone(), lock, StoreKind::Redb, Permission::Ask, false).await?;
         let answered = self.ask_node(&node, request).await;
         let ended = node.shutdown().await;
-        answered.and_then(|document| ended.map(|()| document))
+        drop(node);
+        let document = answered?;
+        made.keep();
+        ended.map(|()| document)
     }
 
     async fn ask_node(&self, node: &std::sync::Arc<Node>, request: Request) -> Result<Value> {

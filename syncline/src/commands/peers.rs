@@ -6,7 +6,7 @@ use super::{Context, field, list, short};
 use crate::{error::Result, output::table, request::Request};
 
 pub(super) async fn run(context: &Context) -> Result<()> {
-    let document = context.ask(Request::Peers).await?;
+    let document = context.ask(Request::Peers { replica: context.replica.clone() }).await?;
     context.output.show(&document, |document| {
         let peers = list(document, "peers");
         if peers.is_empty() {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::{Context, field, list, short};
-use crate::{error::Result, request::Request};
+use crate::{error::Result, request::Request, text::size};
 
 pub(super) async fn run(context: &Context) -> Result<()> {
-    let document = context.ask(Request::Status).await?;
+    let document = context.ask(Request::Status { replica: context.replica.clone() }).await?;
     context.output.show(&document, text)
 }
 
@@ -24,10 +24,12 @@ fn text(status: &Value) -> String {
             Some(0) | None => String::new(),
             Some(missing) => format!(", {missing} contents on their way"),
         };
-        let entries = replica["entries"].as_u64().unwrap_or_default();
+        let number = |name: &str| replica[name].as_u64().unwrap_or_default();
+        let (entries, blobs) = (number("entries"), number("blobs"));
         lines.push(format!(
-            "replica  {}: {entries} entries, root {}{missing}",
+            "replica  {}: {entries} entries, {blobs} of them blobs, {}, root {}{missing}",
             short(replica, "id"),
+            size(number("bytes")),
             short(replica, "root")
         ));
         lines.extend(list(replica, "peers").iter().map(peer_line));

@@ -24,7 +24,12 @@ pub(super) async fn run(context: &Context, timeout: Duration) -> Result<()> {
     })?;
     let behind: Vec<&Value> = list(&document, "peers").iter().filter(|peer| peer["synced"] != true).collect();
     match behind.first() {
-        None => Ok(()),
+        None => match document["blobs_missing"].as_u64() {
+            Some(0) | None => Ok(()),
+            Some(missing) => Err(CliError::failed(format!(
+                "equal with every peer, but {missing} contents have not come yet: try again, or keep `syncline up` running"
+            ))),
+        },
         Some(first) => Err(CliError::failed(format!(
             "not equal with {} of {} peers; the first is {}: {}; see `syncline why`",
             behind.len(),

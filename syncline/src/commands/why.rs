@@ -6,7 +6,7 @@ use super::{Context, field, list, time};
 use crate::{error::Result, request::Request};
 
 pub(super) async fn run(context: &Context) -> Result<()> {
-    let document = context.ask(Request::Why).await?;
+    let document = context.ask(Request::Why { replica: context.replica.clone() }).await?;
     context.output.show(&document, |document| {
         let obstacles = list(document, "obstacles");
         match obstacles.is_empty() {

@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{CliError, Result};
+use super::lock::FolderLock;
+use crate::{
+    error::{CliError, Result},
+    made::Made,
+};
 
 /// Whether a missing folder is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +20,26 @@ pub enum Missing {
     Refuse,
 }
 
-/// The absolute path of a folder that can be shared, or why it cannot. `others` are the folders that are shared
-/// already, `data` is the data directory.
-pub fn shareable(folder: &Path, missing: Missing, others: &[PathBuf], data: &Path) -> Result<PathBuf> {
+/// A folder that can be shared, and is held for that.
+#[derive(Debug)]
+pub struct Shareable {
+    /// The folder, canonical.
+    pub path: PathBuf,
+    /// Keeps other programs out.
+    pub lock: FolderLock,
+    /// The folder, if it was missing: it goes away again unless this is kept.
+    pub made: Made,
+}
+
+/// Checks that a folder can be shared, and takes it. `others` are the folders that this node shares already, `data` is
+/// its data directory.
+pub fn shareable(folder: &Path, missing: Missing, others: &[PathBuf], data: &Path) -> Result<Shareable> {
     let shown = folder.display();
     let made = match fs::metadata(folder) {
         Ok(metadata) if !metadata.is_dir() => {
             return Err(CliError::failed(format!("{shown} is a file: name the directory that it is in")));
         }
-        Ok(_) => false,
+        Ok(_) => Made::default(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
             Missing::Refuse => {
                 return Err(CliError::failed(format!(
@@ -32,22 +47,19 @@ pub fn shareable(folder: &Path, missing: Missing, others: &[PathBuf], data: &Pat
                 )));
             }
             Missing::Make => {
-                fs::create_dir_all(folder)
-                    .map_err(|error| CliError::io(format!("the folder {shown} cannot be made"), &error))?;
-                true
+                let absolute = std::path::absolute(folder).map_err(|error| CliError::io(&shown, &error))?;
+                Made::directory(&absolute, 0o777)
+                    .map_err(|error| CliError::io(format!("the folder {shown} cannot be made"), &error))?
             }
         },
         Err(error) => return Err(CliError::io(format!("the folder {shown} cannot be read"), &error)),
     };
-    let checked = check_made(folder, others, data);
-    if made && checked.is_err() {
-        // Nothing else is in it yet.
-        let _ = fs::remove_dir(folder);
-    }
-    checked
+    let path = check_there(folder, others, data)?;
+    let lock = FolderLock::take(&path)?;
+    Ok(Shareable { path, lock, made })
 }
 
-fn check_made(folder: &Path, others: &[PathBuf], data: &Path) -> Result<PathBuf> {
+fn check_there(folder: &Path, others: &[PathBuf], data: &Path) -> Result<PathBuf> {
     let shown = folder.display();
     fs::read_dir(folder).map_err(|error| {
         CliError::failed(format!("the folder {shown} cannot be read ({error}): give yourself the right with chmod"))
@@ -106,8 +118,9 @@ mod tests {
         assert!(refused(&root, &[], &data).contains("holds the data directory"));
         assert!(refused(&root.join("shared/sub"), &others, &data).contains("shared already"));
         assert!(refused(&root, &others, Path::new("/elsewhere")).contains("shared already"));
-        assert_eq!(shareable(&root.join("free"), Missing::Refuse, &others, &data), Ok(root.join("free")));
-        assert_eq!(shareable(&root.join("shared"), Missing::Refuse, &others, &data), Ok(root.join("shared")));
+        for name in ["free", "shared"] {
+            assert_eq!(shareable(&root.join(name), Missing::Refuse, &others, &data).unwrap().path, root.join(name));
+        }
     }
 
     #[test]
@@ -115,7 +128,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(dir.path()).unwrap();
         let new = root.join("a/b");
-        assert_eq!(shareable(&new, Missing::Make, &[], Path::new("/elsewhere")), Ok(new));
+        let shared = shareable(&new, Missing::Make, &[], Path::new("/elsewhere")).unwrap();
+        assert_eq!(shared.path, new);
+        drop(shared);
+        assert!(!root.join("a").exists(), "nobody kept it");
         let inside = root.join("data/b");
         fs::create_dir(root.join("data")).unwrap();
         assert!(shareable(&inside, Missing::Make, &[], &root.join("data")).is_err());

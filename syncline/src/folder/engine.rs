@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,7 +26,7 @@ use super::{
     key::FileKey,
     plan::Mode,
     problem::Problems,
-    replica::{FolderReplica, ReplicaError},
+    replica::{FolderReplica, ReplicaError, WriteRight},
     scan::{self, Look},
     state::{FolderState, RootId},
     watch::{Due, FolderWatcher, Inbox},
@@ -35,11 +38,17 @@ pub(super) const CHUNK: usize = 512;
 /// Everything is looked at this often, for what the system did not tell.
 pub const RESCAN: Duration = Duration::from_secs(60);
 
+/// What could not be written is tried again after this long: space may have been made.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+
 /// While the folder is gone, it is looked for this often.
 const LOOK_FOR_ROOT: Duration = Duration::from_secs(1);
 
 /// The subject of problems of the whole folder.
 pub(super) const FOLDER: &str = "the folder";
+
+/// The subject of the problem that this node may not write any more.
+pub(super) const RIGHT: &str = "the right to write";
 
 /// What a folder needs to know.
 #[derive(Debug, Clone)]
@@ -50,7 +59,7 @@ pub struct FolderOptions {
     pub state: PathBuf,
     /// What the state belongs to: the store's id.
     pub lifetime: [u8; 16],
-    /// Whether the user's changes are written to the replica.
+    /// Whether the user's changes are to be written to the replica, as long as this node may.
     pub mode: Mode,
     /// Whether a mass deletion is meant.
     pub permission: Permission,
@@ -61,6 +70,7 @@ pub struct FolderOptions {
 pub struct Folder {
     inbox: Inbox,
     problems: Problems,
+    follows: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -68,9 +78,14 @@ impl Folder {
     /// Starts to keep the folder and the replica equal.
     pub fn start(options: FolderOptions, replica: Arc<dyn FolderReplica>, inbox: Inbox) -> io::Result<Self> {
         let engine = Engine::open(options, replica, inbox.clone())?;
-        let problems = engine.problems.clone();
+        let (problems, follows) = (engine.problems.clone(), engine.follows.clone());
         let thread = std::thread::Builder::new().name("folder".into()).spawn(move || engine.run())?;
-        Ok(Self { inbox, problems, thread: Some(thread) })
+        Ok(Self { inbox, problems, follows, thread: Some(thread) })
+    }
+
+    /// Whether the user's changes are written to the replica now.
+    pub fn mode(&self) -> Mode {
+        if self.follows.load(Ordering::Relaxed) { Mode::ReadOnly } else { Mode::ReadWrite }
     }
 
     /// What stands in its way.
@@ -123,6 +138,11 @@ pub(super) struct Engine {
     pub(super) waiting: HashMap<Hash, BTreeSet<FileKey>>,
     /// Files that something is in the way of.
     pub(super) clashes: BTreeSet<FileKey>,
+    /// Files that could not be written, and when that is tried again.
+    pub(super) unwritten: BTreeSet<FileKey>,
+    pub(super) retry_at: Option<Instant>,
+    /// Nothing is written to the replica: it is not wanted, or not allowed.
+    follows: Arc<AtomicBool>,
     /// The folder is gone or another one is in its place.
     pub(super) paused: bool,
 }
@@ -145,6 +165,9 @@ impl Engine {
             ask_again: None,
             waiting: HashMap::new(),
             clashes: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
+            retry_at: None,
+            follows: Arc::new(AtomicBool::new(options.mode == Mode::ReadOnly)),
             paused: false,
             options,
         })
@@ -154,7 +177,7 @@ impl Engine {
         self.inbox.look_at_everything();
         let mut rescan = Instant::now() + RESCAN;
         while !self.inbox.is_stopped() {
-            let deadline = self.ask_again.map_or(rescan, |ask| ask.min(rescan));
+            let deadline = [self.ask_again, self.retry_at].into_iter().flatten().fold(rescan, Instant::min);
             let mut due = self.inbox.wait(deadline);
             if due.stop {
                 break;
@@ -164,7 +187,7 @@ impl Engine {
             if let Some(problem) = &due.problem {
                 self.watching_failed(problem);
             }
-            match self.work(&due) {
+            match self.work(&mut due) {
                 Ok(()) => self.problems.clear(FOLDER),
                 Err(error) => {
                     self.problems.raise(FOLDER, error.to_string(), "it is tried again every few seconds");
@@ -184,10 +207,11 @@ impl Engine {
         self.workshop.tidy();
     }
 
-    fn work(&mut self, due: &Due) -> Result<(), EngineError> {
+    fn work(&mut self, due: &mut Due) -> Result<(), EngineError> {
         if !self.root_is_there()? {
             return Ok(());
         }
+        due.everything |= self.right_has_changed()?;
         if due.everything {
             self.look_at_everything()?;
         }
@@ -202,10 +226,40 @@ impl Engine {
             let arrived = due.contents.iter().filter_map(|hash| self.waiting.remove(hash)).flatten().collect();
             self.process(arrived)?;
         }
+        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.retry_at = None;
+            let unwritten = std::mem::take(&mut self.unwritten);
+            self.process(unwritten)?;
+        }
         self.delete_what_is_gone()?;
         self.state.flush()?;
         self.workshop.tidy();
         Ok(())
+    }
+
+    /// Whether what the user changes is written to the replica.
+    pub(super) fn mode(&self) -> Mode {
+        if self.follows.load(Ordering::Relaxed) { Mode::ReadOnly } else { Mode::ReadWrite }
+    }
+
+    /// Looks whether this node may write. What was changed here while it might not is put when it may again.
+    fn right_has_changed(&mut self) -> Result<bool, EngineError> {
+        if self.options.mode == Mode::ReadOnly {
+            return Ok(false);
+        }
+        let right = self.runtime.block_on(self.replica.right())?;
+        if right == WriteRight::Ended {
+            let cause = "it has ended: what is changed here stays here, what others change still comes";
+            self.problems.raise(
+                RIGHT,
+                cause,
+                "ask the owner for a new ticket, and take it with `syncline join TICKET`",
+            );
+        } else {
+            self.problems.clear(RIGHT);
+        }
+        let follows = right != WriteRight::Held;
+        Ok(self.follows.swap(follows, Ordering::Relaxed) != follows)
     }
 
     /// Whether the folder is there, and is the one that it was. While it is not, nothing is done.

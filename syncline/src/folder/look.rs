@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    engine::{CHUNK, Engine, EngineError, FOLDER},
+    engine::{CHUNK, Engine, EngineError, FOLDER, RIGHT},
     ignore::IgnoreRules,
     key::{FileKey, IGNORE_FILE, Role, role_of},
     replica::About,
@@ -21,7 +21,7 @@ impl Engine {
         let found = scan::scan(&self.options.root, Path::new(""), &mut self.rules);
         let (all, position) = self.runtime.block_on(self.replica.all())?;
         self.position = self.position.max(position);
-        let keep = [FOLDER, "watching the folder"];
+        let keep = [FOLDER, RIGHT, "watching the folder"];
         let clashes: BTreeSet<String> = self.clashes.iter().map(FileKey::to_string).collect();
         self.problems.clear_where(|subject| !keep.contains(&subject) && !clashes.contains(subject));
         self.note_unshared(&found);

@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sync_core::{
     manager::{ManagerError, Replica, Transaction},
-    model::{AuthorId, Hash, Key, Op, Timestamp, Value},
+    model::{AuthorId, Hash, Key, Op, Right, Timestamp, Value},
     store::{LogEntry, Position, Query, ReplicaStore, Select},
 };
 
 use super::{
     key::{FileKey, Role, role_of},
     plan::{Version, VersionId, View},
-    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, Written},
+    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, WriteRight, Written},
     scan,
     state::Stat,
 };
@@ -207,6 +207,20 @@ fn check(key: &FileKey, path: &Path, stat: &Stat) -> Result<(), ReplicaError> {
 impl FolderReplica for ManagedReplica {
     fn me(&self) -> AuthorId {
         self.replica.author()
+    }
+
+    async fn right(&self) -> Result<WriteRight, ReplicaError> {
+        let state = self.store.state(self.replica.id()).await;
+        let rights = state.map_err(|error| ReplicaError::Failed(error.to_string()))?.rights;
+        let me = self.me().0;
+        let holds = |at: Timestamp| rights.best_grant(&me, Right::Write, at).is_some();
+        Ok(if me == self.replica.id().0 || holds(crate::node::now()) {
+            WriteRight::Held
+        } else if holds(Timestamp(0)) {
+            WriteRight::Ended
+        } else {
+            WriteRight::Never
+        })
     }
 
     async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError> {

@@ -6,7 +6,7 @@
 //! | [`plan`] | what to do about one file: pure decisions, and the rules of conflicts |
 //! | [`conflict`] | the names of kept versions |
 //! | [`guard`] | mass deletions are asked about |
-//! | [`checks`] | which directories can be shared |
+//! | [`checks`], [`lock`] | which directories can be shared; one program a folder |
 //! | [`ignore`], [`scan`], [`watch`] | the eyes: what is there, what has changed |
 //! | [`state`] | what was on disk at the last look, over restarts and kills |
 //! | [`apply`] | the hands: files are replaced whole, and never one that just changed |
@@ -24,6 +24,7 @@ pub mod engine;
 pub mod guard;
 pub mod ignore;
 pub mod key;
+pub mod lock;
 mod look;
 pub mod managed;
 pub mod plan;

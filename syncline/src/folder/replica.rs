@@ -87,11 +87,25 @@ pub enum About {
     Prefix(Bytes),
 }
 
+/// Whether this node may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteRight {
+    /// It may.
+    Held,
+    /// It might, until its right ended.
+    Ended,
+    /// It was never allowed to.
+    Never,
+}
+
 /// A replica, as the folder sees it.
 #[async_trait]
 pub trait FolderReplica: Send + Sync + 'static {
     /// Who this node writes as.
     fn me(&self) -> AuthorId;
+
+    /// Whether this node may write now. Rights end, and come back with a new ticket.
+    async fn right(&self) -> Result<WriteRight, ReplicaError>;
 
     /// What is held at each of these files.
     async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError>;

@@ -51,23 +51,28 @@ struct Steps {
 impl Engine {
     pub(super) fn process(&mut self, keys: BTreeSet<FileKey>) -> Result<(), EngineError> {
         let keys: Vec<FileKey> = keys.into_iter().collect();
+        let mut worked = Ok(());
         for chunk in keys.chunks(CHUNK) {
             if self.inbox.is_stopped() {
-                return Ok(());
+                break;
             }
-            let mut open = chunk.to_vec();
-            for _ in 0..MAX_ROUNDS {
-                open = self.round(open)?;
-                if open.is_empty() {
-                    break;
-                }
-            }
-            for key in open {
-                self.inbox.look_at(key.path(), BUSY);
-            }
-            self.state.flush()?;
+            // What cannot be done for some files stops nothing for the others.
+            worked = worked.and(self.process_chunk(chunk.to_vec()));
         }
-        Ok(())
+        worked
+    }
+
+    fn process_chunk(&mut self, mut open: Vec<FileKey>) -> Result<(), EngineError> {
+        for _ in 0..MAX_ROUNDS {
+            open = self.round(open)?;
+            if open.is_empty() {
+                break;
+            }
+        }
+        for key in open {
+            self.inbox.look_at(key.path(), BUSY);
+        }
+        Ok(self.state.flush()?)
     }
 
     /// One step for each file; answers those that need another.
@@ -98,7 +103,7 @@ impl Engine {
                 }
             };
             let base = self.base_of(&file);
-            let step = decide(self.replica.me(), self.options.mode, base.as_ref(), &file.disk, &file.view);
+            let step = decide(self.replica.me(), self.mode(), base.as_ref(), &file.disk, &file.view);
             tracing::trace!(key = %file.key, ?step, "decided");
             if !matches!(step, Step::Delete { .. }) {
                 self.gone.remove(&file.key);
@@ -138,9 +143,9 @@ impl Engine {
                 }
             }
         }
-        self.import(steps.imports, &mut again)?;
+        let mut put = self.import(steps.imports, &mut again);
         for (file, base, mine) in steps.keeps {
-            self.keep(file, base, mine, &mut again)?;
+            put = put.and_then(|()| self.keep(file, base, mine, &mut again));
         }
         let removed = !steps.removes.is_empty();
         self.remove(steps.removes, &mut again)?;
@@ -148,7 +153,8 @@ impl Engine {
         if removed {
             again.extend(std::mem::take(&mut self.clashes));
         }
-        Ok(again)
+        // Only now: what cannot be put does not stop what comes.
+        put.map(|()| again)
     }
 
     /// Looks at files with two threads: hashing takes the time.
@@ -225,7 +231,7 @@ impl Engine {
                 let Inspection::Seen(file) = inspection else { continue };
                 let base = self.base_of(&file);
                 let me = self.replica.me();
-                match decide(me, self.options.mode, base.as_ref(), &file.disk, &file.view) {
+                match decide(me, self.mode(), base.as_ref(), &file.disk, &file.view) {
                     Step::Delete { seen } => {
                         if file.view.marked_executable {
                             writes.push(Write::Delete { key: file.key.companion(Companion::Executable) });

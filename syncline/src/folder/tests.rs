@@ -21,7 +21,7 @@ use super::{
     guard::Permission,
     key::{FileKey, Role, TEMPORARY_DIR, role_of},
     plan::{Mode, Version, VersionId, View},
-    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, Written},
+    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, WriteRight, Written},
     scan,
     watch::Inbox,
 };
@@ -40,6 +40,10 @@ struct Inner {
     head: u64,
     clock: u64,
     commits: u64,
+    /// Whether this device may write.
+    right: Option<WriteRight>,
+    /// Commits fail.
+    refuses: bool,
 }
 
 impl Inner {
@@ -103,6 +107,10 @@ impl FolderReplica for Mem {
         self.me
     }
 
+    async fn right(&self) -> Result<WriteRight, ReplicaError> {
+        Ok(self.inner.lock().unwrap().right.unwrap_or(WriteRight::Held))
+    }
+
     async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError> {
         Ok(keys.iter().map(|key| self.view(key)).collect())
     }
@@ -149,6 +157,9 @@ impl FolderReplica for Mem {
             });
         }
         let mut inner = self.inner.lock().unwrap();
+        if inner.refuses || inner.right.is_some_and(|right| right != WriteRight::Held) {
+            return Err(ReplicaError::Failed("this node may not write".into()));
+        }
         inner.commits += 1;
         let mut written = Vec::new();
         for (key, value) in ops {
@@ -645,4 +656,46 @@ fn a_kill_while_a_version_is_written_is_no_edit() {
             }
         }
     }
+}
+
+#[test]
+fn when_the_right_to_write_ends_the_folder_goes_on_receiving_and_puts_what_waited_when_it_is_back() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("both", "first");
+    become_equal(&a, &b);
+    let right = |right| {
+        b.replica.inner.lock().unwrap().right = Some(right);
+        b.inbox.replica_changed();
+    };
+    right(WriteRight::Ended);
+    eventually("it says so", || b.problems().iter().any(|problem| problem.contains("right to write")));
+    assert_eq!(b.folder.as_ref().unwrap().mode(), Mode::ReadOnly);
+    b.save("mine", "waits");
+    a.save("both", "second");
+    a.save("new", "from a");
+    eventually("what a changes still comes", || {
+        b.replica.merge(&a.replica);
+        b.read("new").as_deref() == Some("from a") && b.read("both").as_deref() == Some("second")
+    });
+    assert!(b.is_deleted("mine") && b.read("mine").is_some(), "it was not put, and stays");
+    right(WriteRight::Held);
+    eventually("it is put", || b.has_value("mine", "waits"));
+    assert_eq!(b.problems(), Vec::<String>::new());
+    become_equal(&a, &b);
+}
+
+#[test]
+fn a_commit_that_fails_does_not_stop_what_comes() {
+    let (a, mut b) = (Device::new(1), Device::new(2));
+    a.save("old", "x");
+    become_equal(&a, &b);
+    b.stop();
+    // The right ends between the look and the commit: the folder does not know.
+    b.replica.inner.lock().unwrap().refuses = true;
+    b.save("mine", "cannot be put");
+    a.save("new", "from a");
+    eventually("a has put it", || a.has_value("new", "from a"));
+    b.replica.merge(&a.replica);
+    b.start(Mode::ReadWrite, Permission::Ask);
+    eventually("it comes", || b.read("new").as_deref() == Some("from a"));
 }

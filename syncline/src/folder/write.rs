@@ -1,13 +1,17 @@
 //! From the replica to the disk.
 
-use std::{io, path::PathBuf, time::SystemTime};
+use std::{
+    io,
+    path::PathBuf,
+    time::{Instant, SystemTime},
+};
 
 use sync_core::model::Timestamp;
 
 use super::{
     apply::{Outcome, Workshop, set_executable},
     conflict::kept_name,
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, RETRY},
     key::{FileKey, IGNORE_FILE, absolute},
     plan::{Base, Version},
     replica::{FolderReplica, ReplicaError},
@@ -87,8 +91,10 @@ impl Engine {
         })
     }
 
-    fn could_not_write(&self, key: &FileKey, error: &str) {
-        let advice = "see to space and permissions; it is tried again every minute";
+    fn could_not_write(&mut self, key: &FileKey, error: &str) {
+        self.unwritten.insert(key.clone());
+        self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+        let advice = "see to space and permissions; it is tried again every few seconds";
         self.problems.raise(key.to_string(), format!("it cannot be written: {error}"), advice);
     }
 
@@ -97,7 +103,10 @@ impl Engine {
         for file in files {
             let Some(stat) = file.stat else { continue };
             match self.workshop.remove_file(&file.key, &stat) {
-                Ok(Outcome::Done(_)) => self.state.remove(&file.key),
+                Ok(Outcome::Done(_)) => {
+                    self.state.remove(&file.key);
+                    self.problems.clear(&file.key.to_string());
+                }
                 Ok(Outcome::Changed) => again.push(file.key),
                 Err(error) => self.could_not_write(&file.key, &error.to_string()),
             }

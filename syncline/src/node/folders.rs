@@ -13,8 +13,9 @@ use crate::{
     data_dir::Binding,
     error::{CliError, Result},
     folder::{
-        checks::{self, Missing},
+        checks::{self, Missing, Shareable},
         engine::{Folder, FolderOptions},
+        lock::FolderLock,
         managed::ManagedReplica,
         plan::Mode,
         watch::Inbox,
@@ -26,9 +27,9 @@ use crate::{
 pub(super) struct Running {
     pub path: PathBuf,
     pub replica: ReplicaId,
-    pub mode: Mode,
     pub folder: Folder,
     wake: JoinHandle<()>,
+    _lock: FolderLock,
 }
 
 impl Running {
@@ -39,8 +40,8 @@ impl Running {
 }
 
 impl Node {
-    /// Checks that a folder can be shared by this node; answers its absolute path.
-    pub fn check_folder(&self, folder: &Path, missing: Missing) -> Result<PathBuf> {
+    /// Checks that a folder can be shared by this node, and takes it.
+    pub fn check_folder(&self, folder: &Path, missing: Missing) -> Result<Shareable> {
         let settings = self.settings();
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         // A folder that was shared before and is gone is not made anew: that would look like a deletion.
@@ -60,8 +61,15 @@ impl Node {
             .and_then(|binding| binding.replica.parse().ok())
     }
 
-    /// Binds a folder to a replica, durably.
-    pub fn bind(&self, folder: &Path, replica: &Replica, read_only: bool) -> Result<()> {
+    /// Whether this node keeps the folder now.
+    pub fn keeps(&self, folder: &Path) -> bool {
+        let folder = std::fs::canonicalize(folder);
+        let running = self.folders.lock().expect("nobody panics with the folders");
+        folder.is_ok_and(|folder| running.iter().any(|running| running.path == folder))
+    }
+
+    /// Binds a folder to a replica, durably. What is not said about reading only stays as it was.
+    pub fn bind(&self, folder: &Path, replica: &Replica, read_only: Option<bool>) -> Result<()> {
         let id = replica.id().to_string();
         for other in self.settings().folders {
             if other.folder == folder && other.replica != id {
@@ -80,17 +88,17 @@ impl Node {
             }
         }
         self.change_settings(|settings| match settings.folders.iter_mut().find(|other| other.folder == folder) {
-            Some(binding) => binding.read_only = read_only,
-            None => settings.folders.push(Binding { folder: folder.into(), replica: id, read_only }),
+            Some(binding) => binding.read_only = read_only.unwrap_or(binding.read_only),
+            None => {
+                let read_only = read_only.unwrap_or(false);
+                settings.folders.push(Binding { folder: folder.into(), replica: id, read_only });
+            }
         })
     }
 
     /// Starts to keep a bound folder equal with its replica; one that runs already goes on.
-    pub async fn start_folder(self: &Arc<Self>, path: &Path) -> Result<()> {
-        let running = |node: &Self| {
-            node.folders.lock().expect("nobody panics with the folders").iter().any(|running| running.path == path)
-        };
-        if running(self) {
+    pub async fn start_folder(self: &Arc<Self>, path: &Path, lock: FolderLock) -> Result<()> {
+        if self.keeps(path) {
             return Ok(());
         }
         let settings = self.settings();
@@ -103,10 +111,7 @@ impl Node {
             ))
         })?;
         let replica = self.manager.open_replica(id).await?;
-        let mode = match binding.read_only || !self.may_write(&replica).await? {
-            true => Mode::ReadOnly,
-            false => Mode::ReadWrite,
-        };
+        let mode = if binding.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
         let inbox = Inbox::default();
         let wake = tokio::spawn(wake(inbox.clone(), id, self.manager.events()));
         let options = FolderOptions {
@@ -117,19 +122,29 @@ impl Node {
             permission: self.permission,
         };
         let managed = Arc::new(ManagedReplica::new(replica, self.store.clone()));
-        let folder = Folder::start(options, managed, inbox)
-            .map_err(|error| CliError::io(format!("the folder {} cannot be kept", path.display()), &error))?;
-        let running = Running { path: path.into(), replica: id, mode, folder, wake };
+        let state = options.state.display().to_string();
+        let folder = Folder::start(options, managed, inbox).map_err(|error| {
+            let path = path.display();
+            CliError::failed(format!("the folder {path} cannot be kept ({error}): see to it and to {state}"))
+        })?;
+        let running = Running { path: path.into(), replica: id, folder, wake, _lock: lock };
         self.folders.lock().expect("nobody panics with the folders").push(running);
         Ok(())
     }
 
     /// Starts all folders that were shared before; one that cannot be is shown by `why`.
     pub async fn start_folders(self: &Arc<Self>) -> Result<()> {
-        for binding in self.settings().folders {
-            if let Err(error) = self.start_folder(&binding.folder).await {
+        for binding in self.settings().folders.into_iter().filter(|binding| !self.keeps(&binding.folder)) {
+            // One that is gone may come back: the folder waits for it.
+            let lock = FolderLock::take(&binding.folder);
+            let started = match lock {
+                Ok(lock) => self.start_folder(&binding.folder, lock).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = started {
                 self.manager.raise(sync_core::machine::Obstacle {
                     subject: binding.folder.display().to_string(),
+                    replica: binding.replica.parse().ok(),
                     cause: error.line(),
                     since: Some(super::now()),
                     next_try: None,

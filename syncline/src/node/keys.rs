@@ -89,7 +89,7 @@ impl Node {
         checked_key(key)?;
         let replica = self.replica(replica).await?;
         let Some(entry) = replica.get(key).await? else { return Err(no_such_key(key)) };
-        crate::contents::export(&replica, &entry, out).await.map_err(|error| match error {
+        replica.export(key, out).await.map_err(|error| match error {
             ManagerError::ContentMissing => CliError::failed(format!("`{}`: {error}", shown(key))),
             error => error.into(),
         })?;

@@ -146,6 +146,7 @@ impl Node {
             tracing::warn!(%name, %error, "a transport does not listen; the others do");
             self.manager().raise(sync_core::machine::Obstacle {
                 subject: format!("transport {name}"),
+                replica: None,
                 cause,
                 since: Some(super::now()),
                 next_try: None,

@@ -14,19 +14,19 @@ use std::{
 
 use serde_json::Value;
 use sync_core::{
-    manager::{Replica, SyncManager},
+    manager::{ManagerError, Replica, SyncManager},
     model::{ReplicaId, Timestamp},
-    store::ReplicaStore,
+    store::{ReplicaStore, StoreError},
 };
 
 pub use self::{
     keys::{Changes, change_document},
     listen::Listen,
-    sharing::{TokenRecord, parse_ticket, token_name},
+    sharing::{TokenRecord, parse_ticket, token_hash},
 };
 use crate::{
     data_dir::{DataDir, Lock, Settings},
-    error::{CliError, Result},
+    error::{CliError, Result, with_sources},
     folder::guard::Permission,
     request::Request,
 };
@@ -86,9 +86,14 @@ impl Node {
             StoreKind::Redb => tokio::task::spawn_blocking(move || store_redb::open(path))
                 .await
                 .expect("opening a store does not panic")
-                .map(Arc::new)?,
+                .map(Arc::new)
+                .map_err(|error| cannot_open(&data, error))?,
         };
-        let manager = SyncManager::builder(store.clone()).spawn().await?;
+        let manager = match SyncManager::builder(store.clone()).spawn().await {
+            Ok(manager) => manager,
+            Err(ManagerError::Store(error)) => return Err(cannot_open(&data, error)),
+            Err(error) => return Err(error.into()),
+        };
         Ok(Arc::new(Self {
             manager,
             store,
@@ -141,12 +146,12 @@ impl Node {
                 self.make_token(replica.as_deref(), expires_s.map(Duration::from_secs)).await
             }
             Request::Join { ticket, folder } => self.join_and_share(&ticket, folder.as_deref()).await,
-            Request::Peers => self.peers().await,
+            Request::Peers { replica } => self.peers(replica.as_deref()).await,
             Request::Sync { replica, timeout_ms } => {
                 self.sync(replica.as_deref(), Duration::from_millis(timeout_ms)).await
             }
-            Request::Status => self.status().await,
-            Request::Why => self.why().await,
+            Request::Status { replica } => self.status(replica.as_deref()).await,
+            Request::Why { replica } => self.why(replica.as_deref()).await,
         }
     }
 
@@ -167,6 +172,21 @@ impl Node {
         self.store.close().await;
         Ok(ended?)
     }
+}
+
+/// What the store said when it was opened, and the way out.
+fn cannot_open(data: &DataDir, error: StoreError) -> CliError {
+    let (said, path) = (with_sources(&error), data.path().display());
+    CliError::failed(match error {
+        StoreError::Corrupt(_) | StoreError::Failed(_) | StoreError::Content(_) => {
+            format!(
+                "{said}: restore {path} from a copy, or move it away and join again with a ticket of another device"
+            )
+        }
+        StoreError::DiskFull(_) => format!("{said}: free some space, or choose another directory with --data"),
+        StoreError::Io { .. } => format!("{said}: see to {path}, or choose another directory with --data"),
+        _ => said,
+    })
 }
 
 /// The replica that `asked` names, or the only one.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use sync_core::{
-    manager::{Access, Replica},
-    model::{Right, SecretKey, Ticket, Timestamp},
+    manager::{Access, ManagerError, Replica},
+    model::{ReplicaId, Right, SecretKey, Ticket, Timestamp},
     store::{NodeKind, NodeRecord},
 };
 
@@ -27,9 +27,9 @@ pub struct TokenRecord {
     pub expires: Option<u64>,
 }
 
-/// The name under which a token is kept.
-pub fn token_name(token: &str) -> Bytes {
-    Bytes::copy_from_slice(blake3::hash(token.trim().as_bytes()).as_bytes())
+/// The hash under which a token is known.
+pub fn token_hash(token: &str) -> [u8; 32] {
+    *blake3::hash(token.trim().as_bytes()).as_bytes()
 }
 
 fn expiry(expires: Option<Duration>) -> Option<Timestamp> {
@@ -73,14 +73,28 @@ impl Node {
         })
     }
 
+    /// What a ticket's invitation still gives, and until when.
+    async fn gives(&self, replica: &Replica, ticket: &Ticket) -> Result<Option<(Right, Timestamp)>> {
+        let Some(invite) = &ticket.invite else { return Ok(None) };
+        let rights = replica.state().await?.rights;
+        let grant = rights.best_grant(&invite.secret.public(), Right::Read, now());
+        Ok(grant.map(|(_, grant)| (grant.right, grant.expires.unwrap_or(Timestamp(u64::MAX)))))
+    }
+
     /// The ticket that `up` prints: the same invitation at each start, with the addresses of this one.
     /// None when this node may not invite.
     pub async fn standing_ticket(&self, replica: &Replica) -> Result<Option<Ticket>> {
-        let mut ticket = match self.given_ticket(replica) {
+        let mut given = self.given_ticket(replica);
+        if let Some(ticket) = &given
+            && self.gives(replica, ticket).await?.is_none()
+        {
+            given = None;
+        }
+        let mut ticket = match given {
             Some(ticket) => ticket,
             None if self.may_write(replica).await? => match replica.share(Access::WRITE).await {
                 Ok(ticket) => ticket,
-                Err(sync_core::manager::ManagerError::CannotShare(_)) => return Ok(None),
+                Err(ManagerError::CannotShare(_)) => return Ok(None),
                 Err(error) => return Err(error.into()),
             },
             None => return Ok(None),
@@ -98,34 +112,65 @@ impl Node {
         Ok(me == replica.id().0 || state.rights.best_grant(&me, Right::Write, now()).is_some())
     }
 
-    /// Joins the replica of a ticket. One that is here already stays as it is; it learns the ticket's addresses.
+    /// Joins the replica of a ticket. One that is here already gains what the ticket gives more, and learns its
+    /// addresses.
     pub async fn join(&self, text: &str) -> Result<Replica> {
         let ticket = parse_ticket(text)?;
-        if self.manager.replicas().await?.contains(&ticket.replica) {
-            let replica = self.manager.open_replica(ticket.replica).await?;
-            if let Some(peer) = ticket.peer.filter(|peer| *peer != self.manager.node_id()) {
-                self.manager.add_peer(peer, ticket.addresses.clone()).await?;
-                self.manager.subscribe(ticket.replica, peer).await?;
+        let replica = match self.manager.join(ticket.clone()).await {
+            Ok(replica) => replica,
+            Err(error) => {
+                // Started again as it was the first time: what the ticket gave was taken while it held.
+                let is_late = matches!(error, ManagerError::TicketExpired);
+                return match is_late && self.may_read(ticket.replica).await? {
+                    true => Ok(self.manager.open_replica(ticket.replica).await?),
+                    false => Err(error.into()),
+                };
             }
-            return Ok(replica);
+        };
+        // The best invitation is passed on, with this node's addresses.
+        let kept = match self.given_ticket(&replica) {
+            Some(kept) => self.gives(&replica, &kept).await?,
+            None => None,
+        };
+        if self.gives(&replica, &ticket).await? > kept {
+            self.keep_ticket(&replica, &ticket)?;
         }
-        let replica = self.manager.join(ticket.clone()).await?;
-        // The same invitation is passed on, with this node's addresses.
-        self.keep_ticket(&replica, &ticket)?;
         Ok(replica)
+    }
+
+    /// Whether the replica is here and this node may still read it.
+    async fn may_read(&self, replica: ReplicaId) -> Result<bool> {
+        if !self.manager.replicas().await?.contains(&replica) {
+            return Ok(false);
+        }
+        let state = self.store.state(replica).await?;
+        Ok(!state.rights.readable(&self.manager.node_id(), now()).is_empty())
     }
 
     pub(super) async fn join_and_share(self: &Arc<Self>, ticket: &str, folder: Option<&Path>) -> Result<Json> {
         parse_ticket(ticket)?;
-        let folder = folder.map(|folder| self.check_folder(folder, Missing::Make)).transpose()?;
+        let Some(folder) = folder else {
+            let replica = self.join(ticket).await?;
+            return Ok(json!({ "replica": replica.id().to_string(), "folder": null }));
+        };
+        // One that is kept already goes on: the ticket renews its rights.
+        let shareable = match self.keeps(folder) {
+            true => None,
+            false => Some(self.check_folder(folder, Missing::Make)?),
+        };
+        let path = match &shareable {
+            Some(shareable) => shareable.path.clone(),
+            None => folder.canonicalize().map_err(|error| CliError::io(folder.display(), &error))?,
+        };
         let replica = self.join(ticket).await?;
-        if let Some(folder) = &folder {
-            self.bind(folder, &replica, false)?;
+        self.bind(&path, &replica, None)?;
+        if let Some(shareable) = shareable {
             if self.is_daemon {
-                self.start_folder(folder).await?;
+                self.start_folder(&path, shareable.lock).await?;
             }
+            shareable.made.keep();
         }
-        Ok(json!({ "replica": replica.id().to_string(), "folder": folder }))
+        Ok(json!({ "replica": replica.id().to_string(), "folder": path }))
     }
 
     pub(super) async fn make_token(&self, replica: Option<&str>, expires: Option<Duration>) -> Result<Json> {
@@ -137,7 +182,9 @@ impl Node {
         let expires = expiry(expires).map(|expires| expires.0);
         let record = TokenRecord { replica: replica.map(|replica| *replica.as_bytes()), expires };
         let value = postcard::to_allocvec(&record).expect("a token's record can be encoded");
-        let record = NodeRecord { kind: NodeKind::Token, name: token_name(&secret), value: Some(value.into()) };
+        // The token of one replica has its id in front, and goes with it.
+        let name: Bytes = [record.replica.as_ref().map_or(&[][..], |id| &id[..]), &token_hash(&secret)].concat().into();
+        let record = NodeRecord { kind: NodeKind::Token, name, value: Some(value.into()) };
         self.store.save(vec![record]).await?;
         Ok(json!({
             "token": secret,

@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, process::Stdio};
 
-use common::{LOCAL, Machine, eventually, read_line, refused};
+use common::{LOCAL, Machine, eventually, http_get, read_line, refused};
 
 /// A machine that had a daemon, so that it has a replica.
 fn machine() -> Machine {
@@ -236,31 +236,16 @@ fn b59_tickets_give_what_they_say_and_strangers_get_nothing() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     refused(&late.run(["join", ticket.trim()]), 1, &["expired", "syncline ticket"]);
     // REST without a token gives nothing, with one everything.
-    let address = up_a.ready["addresses"].as_array().unwrap().iter().filter_map(|address| address.as_str());
-    let address =
-        address.into_iter().find(|address| address.starts_with("http")).unwrap().trim_end_matches('/').to_string();
+    let address = up_a.address("http");
     let replica = up_a.field("replica");
     let url = format!("{address}/v1/replicas/{replica}/values/secret");
-    assert!(http_get(&url, None).starts_with("HTTP/1.1 401"));
-    assert!(http_get(&url, Some("wrong")).starts_with("HTTP/1.1 401"));
+    assert_eq!(http_get(&url, None, None).status, 401);
+    assert_eq!(http_get(&url, Some("wrong"), None).status, 401);
     let token = a.done(["token"]);
-    let answer = http_get(&url, Some(token.trim()));
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("value"), "{answer}");
-    let status = http_get(&format!("{address}/v1/status"), Some(token.trim()));
-    assert!(status.contains(&replica), "{status}");
-}
-
-/// One request with nothing but sockets.
-fn http_get(url: &str, token: Option<&str>) -> String {
-    use std::io::{Read, Write};
-    let rest = url.strip_prefix("http://").unwrap();
-    let (host, path) = rest.split_once('/').unwrap();
-    let mut stream = std::net::TcpStream::connect(host).unwrap();
-    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{bearer}\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let answer = http_get(&url, Some(token.trim()), None);
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"value"[..]));
+    let status = http_get(&format!("{address}/v1/status"), Some(token.trim()), None);
+    assert_eq!(status.json()["replicas"][0]["id"], replica);
 }
 
 #[test]

@@ -45,7 +45,8 @@ impl Cable {
     }
 
     fn machine(&self, end: usize) -> Machine {
-        Machine { namespace: Some(self.names[end].clone()), ..Machine::new() }
+        let wrapper = ["ip", "netns", "exec", self.names[end].as_str()].map(String::from).into();
+        Machine { wrapper, ..Machine::new() }
     }
 
     fn set(&self, end: usize, what: &[&str]) {

@@ -52,6 +52,13 @@ impl Up {
         self.ready[name].as_str().unwrap_or_default().to_string()
     }
 
+    /// The address of a scheme, without a slash at the end.
+    pub fn address(&self, scheme: &str) -> String {
+        let addresses = self.ready["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mut found = addresses.filter(|address| address.starts_with(scheme));
+        found.next().unwrap_or_default().trim_end_matches('/').to_string()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -76,13 +83,15 @@ impl Up {
 /// A machine: a data directory and a folder.
 pub struct Machine {
     pub dir: tempfile::TempDir,
-    /// The network namespace that it is in, if not this process's.
-    pub namespace: Option<String>,
+    /// What runs the program: another user, another network, another clock. Mostly nothing.
+    pub wrapper: Vec<String>,
+    pub program: PathBuf,
 }
 
 impl Machine {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), namespace: None }
+        let program = env!("CARGO_BIN_EXE_syncline").into();
+        Self { dir: tempfile::tempdir().unwrap(), wrapper: Vec::new(), program }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -125,15 +134,15 @@ impl Machine {
 
     /// A command on this machine's data.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = match &self.namespace {
-            None => syncline(),
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_syncline")]);
-                command.stdin(Stdio::null()).env_remove("SYNCLINE_LOG");
+        let mut command = match self.wrapper.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
                 command
             }
+            None => Command::new(&self.program),
         };
+        command.stdin(Stdio::null()).env_remove("SYNCLINE_LOG");
         command.arg("--data").arg(self.data()).args(arguments);
         command
     }
@@ -273,3 +282,35 @@ pub const EACH: [&str; 3] = ["http://127.0.0.1:0", "quic://127.0.0.1:0", "iroh:/
 
 /// `--listen` for loopback over QUIC: what most tests need.
 pub const LOCAL: [&str; 2] = ["--listen", "quic://127.0.0.1:0"];
+
+/// An answer to [`http_get`].
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// One request with nothing but sockets. HTTP 1.0, so that the body comes as it is.
+pub fn http_get(url: &str, token: Option<&str>, range: Option<&str>) -> Answer {
+    use std::io::Write;
+    let rest = url.strip_prefix("http://").unwrap();
+    let (host, path) = rest.split_once('/').unwrap();
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let range = range.map(|range| format!("Range: {range}\r\n")).unwrap_or_default();
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n{bearer}{range}\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head, body: answer[end + 4..].to_vec() }
+}

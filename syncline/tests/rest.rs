@@ -1,0 +1,102 @@
+//! The REST surface over the real node.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod common;
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use common::{Machine, eventually, http_get};
+use sync_core::{
+    model::{AuthorId, EVERYBODY, Grant, HybridClock, Prefix, Right, SecretKey, Timestamp, sign_commit},
+    store::{Apply, NodeKind, Origin, ReplicaStore},
+};
+
+const HTTP: [&str; 2] = ["--listen", "http://127.0.0.1:0"];
+
+#[test]
+fn b44_a_token_gives_its_replica_for_its_time_and_no_more() {
+    let (a, b) = (Machine::new(), Machine::new());
+    let up_b = b.up(&HTTP);
+    let up_a = a.up(&HTTP);
+    a.done(["put", "k", "of a"]);
+    let (id_a, id_b) = (up_a.field("replica"), up_b.field("replica"));
+    a.done(["join", &up_b.field("ticket")]);
+    let base = format!("{}/v1", up_a.address("http"));
+    let get = |path: &str, token: &str| http_get(&format!("{base}/{path}"), Some(token), None);
+    let one = a.done(["token", "--replica", &id_a[..12]]);
+    let one = one.trim();
+    assert_eq!(get(&format!("replicas/{id_a}/values/k"), one).body, b"of a");
+    for path in [format!("replicas/{id_b}/keys"), format!("replicas/{id_b}/values/k"), format!("replicas/{id_b}")] {
+        assert_eq!(get(&path, one).status, 404, "{path}");
+    }
+    for path in ["replicas", "status"] {
+        let text = String::from_utf8(get(path, one).body).unwrap();
+        assert!(text.contains(&id_a) && !text.contains(&id_b), "{path}: {text}");
+    }
+    let all = a.done(["token"]);
+    assert!(String::from_utf8(get("replicas", all.trim()).body).unwrap().contains(&id_b));
+    let short = a.done(["token", "--expires", "2s"]);
+    assert_eq!(get("replicas", short.trim()).status, 200);
+    eventually("it expires", || get("replicas", short.trim()).status == 401, String::new);
+    // What everybody may read needs none; what is beside it does.
+    up_a.stop();
+    make_public(&a, &id_a);
+    let up_a = a.up(&[]);
+    let anybody = |id: &str| http_get(&format!("{}/v1/replicas/{id}/values/k", up_a.address("http")), None, None);
+    assert_eq!((anybody(&id_a).status, anybody(&id_b).status), (200, 401));
+}
+
+/// Grants everybody to read, as the owner: no verb does that yet.
+fn make_public(machine: &Machine, id: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = store_redb::open(machine.data().join("store.redb")).unwrap();
+        let keys = store.node_records(NodeKind::Key).await.unwrap();
+        let mut keys = keys.iter().filter_map(|record| <[u8; 32]>::try_from(&record.value.as_ref()?[..]).ok());
+        let owner = keys.by_ref().map(SecretKey::from_bytes).find(|key| key.public().to_string() == id).unwrap();
+        let replica = id.parse().unwrap();
+        let state = store.state(replica).await.unwrap();
+        let grant =
+            Grant { subject: EVERYBODY, right: Right::Read, prefix: Prefix::default(), expires: None, parent: None };
+        let op = grant.to_op(&AuthorId(owner.public()));
+        let bundle = sign_commit(replica, &owner, &HybridClock::new(state.newest), Timestamp(0), vec![op]).unwrap();
+        let now = Timestamp(u64::MAX);
+        let batch = Apply { replica, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
+        store.apply(batch).await.unwrap();
+        store.close().await;
+    });
+}
+
+#[test]
+fn b44_a_blob_is_read_in_parts_and_keys_are_paged_past_what_the_folder_keeps_for_itself() {
+    let a = Machine::new();
+    let bytes: Vec<u8> = (0..300_000u32).map(|at| (at.wrapping_mul(at) >> 9) as u8).collect();
+    a.save("large", &bytes);
+    for name in ["run 1", "run 2", "run 3"] {
+        a.save(name, "#!/bin/sh");
+        fs::set_permissions(a.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::os::unix::fs::symlink("large", a.path("link")).unwrap();
+    let up = a.share(&HTTP);
+    eventually("all are put", || a.done(["ls"]).lines().count() == 5, || a.done(["why"]));
+    let (token, id) = (a.done(["token"]), up.field("replica"));
+    let base = format!("{}/v1/replicas/{id}", up.address("http"));
+    let get = |path: &str, range: Option<&str>| http_get(&format!("{base}/{path}"), Some(token.trim()), range);
+    assert!(get("values/large", None).body == bytes);
+    let part = get("values/large", Some("bytes=16000-250999"));
+    assert_eq!(part.status, 206, "{}", part.head);
+    assert!(part.head.to_ascii_lowercase().contains("content-range: bytes 16000-250999/300000"), "{}", part.head);
+    assert!(part.body == bytes[16_000..251_000]);
+    assert_eq!(get("values/large", Some("bytes=300000-")).status, 416);
+    // One key a page: those of the folder itself are neither shown nor in the way.
+    let (mut keys, mut path) = (Vec::new(), "keys?limit=1".to_string());
+    loop {
+        let page = get(&path, None).json();
+        let Some(key) = page["keys"][0]["key"].as_str() else { break };
+        assert!(keys.len() < 10, "{keys:?}");
+        keys.push(key.to_string());
+        path = format!("keys?limit=1&after={}", page["next"].as_str().unwrap());
+    }
+    assert_eq!(keys, ["large", "link", "run 1", "run 2", "run 3"]);
+}

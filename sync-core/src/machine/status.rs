@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::io::Traffic;
+use super::{direction::Direction, io::Traffic};
 use crate::{
     address::PeerAddress,
     model::{Digest, PeerId, ReplicaId, Timestamp},
@@ -65,6 +65,8 @@ pub struct ReplicaStatus {
     /// The root.
     #[serde(with = "crate::text")]
     pub root: crate::model::Hash,
+    /// Which way entries go.
+    pub direction: Direction,
     /// How many contents are referred to and not here.
     pub blobs_missing: u64,
     /// The peers.
@@ -72,8 +74,8 @@ pub struct ReplicaStatus {
 }
 
 impl ReplicaStatus {
-    pub(super) fn new(id: ReplicaId, root: Digest, peers: Vec<PeerStatus>) -> Self {
-        Self { id, entries: root.count, root: root.hash, blobs_missing: 0, peers }
+    pub(super) fn new(id: ReplicaId, root: Digest, direction: Direction, peers: Vec<PeerStatus>) -> Self {
+        Self { id, entries: root.count, root: root.hash, direction, blobs_missing: 0, peers }
     }
 }
 

@@ -7,8 +7,8 @@ use super::common::*;
 #[test]
 fn b12_what_had_arrived_when_the_connection_was_cut_is_not_sent_again() {
     // Steps of the first sync after which the connection is cut; whoever has something to do may do it first.
-    for (seed, source_dials) in [(1, true), (2, true), (3, false), (4, false)] {
-        for cut_after in [40, 100, 160, 220] {
+    for (seed, source_dials) in [(1, true), (2, false)] {
+        for cut_after in [40, 110] {
             let mut pair = Pair::new();
             let values = 2600;
             let (source, sink) = if source_dials { (1, 2) } else { (2, 1) };

@@ -1,6 +1,6 @@
 //! A peer that may read a part of a replica.
 
-use sync_core::{machine::Input, model::ReplicaId};
+use sync_core::model::ReplicaId;
 
 use super::common::*;
 
@@ -35,5 +35,4 @@ fn b29_a_reader_of_a_part_is_synced_live_and_honestly() {
     pair.wait_until(pair.at + 300_000);
     assert!(!pair.status().synced && !pair.status_at_b().synced);
     assert!(pair.status_at_b().traffic.messages - sent < 60, "{:?}", pair.status_at_b().traffic);
-    pair.tell(Input::Tick);
 }

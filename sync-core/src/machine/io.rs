@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::wire::{Refusal, RefusalReason, StreamKind};
+use super::{
+    direction::Direction,
+    wire::{Refusal, RefusalReason, StreamKind},
+};
 use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, PublicKey, ReadScope, ReplicaId, Timestamp, VerifiedBundle},
@@ -88,7 +91,7 @@ pub enum Input {
         /// The name; empty removes it.
         name: String,
     },
-    /// The application forgets a peer: its addresses, jobs and links.
+    /// The application forgets a peer: its addresses, jobs and links. It is refused until it is added again.
     RemovePeer {
         /// The peer.
         peer: PeerId,
@@ -125,8 +128,17 @@ pub enum Input {
         /// How long to try.
         timeout: Duration,
     },
+    /// Which way the entries of a replica are to go.
+    SetDirection {
+        /// The replica.
+        replica: ReplicaId,
+        /// The direction.
+        direction: Direction,
+    },
     /// Parked jobs are to be tried again, and waiting ones now.
     RetryNow,
+    /// A transport was registered.
+    TransportAdded,
     /// How often idle sessions are to compare roots.
     CheckInterval {
         /// The interval.
@@ -298,7 +310,7 @@ pub enum DisconnectReason {
     Protocol,
     /// Another link to the same peer is enough.
     Duplicate,
-    /// The peer is blocked, or not who was expected.
+    /// The peer is blocked or removed, or not who was expected.
     Refused,
     /// Nothing was heard from it.
     Silent,
@@ -383,6 +395,13 @@ pub enum StoreRequest {
         /// The claims.
         claims: Vec<Claim>,
     },
+    /// The root of what the peer may see.
+    ScopeRoot {
+        /// The replica.
+        replica: ReplicaId,
+        /// What the peer may see.
+        scope: Scope,
+    },
     /// Read what the peer lacks.
     Missing {
         /// The replica.
@@ -466,6 +485,13 @@ pub enum StoreReply {
         reconciled: Reconciled,
         /// The replica before the comparison.
         state: ReplicaState,
+    },
+    /// To `ScopeRoot`.
+    ScopeRoot {
+        /// The head of the replica's log for which it holds; none when something was accepted meanwhile.
+        head: Option<Position>,
+        /// The root.
+        root: Digest,
     },
     /// To `Missing`.
     Missing {

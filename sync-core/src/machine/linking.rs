@@ -7,7 +7,7 @@ use super::{
     io::*,
     limits::*,
     link::{Link, LinkPhase},
-    peer::backoff,
+    peer::{Parked, backoff},
     synchronizer::{StreamUse, Synchronizer},
     wire::{Hello, Message, OLDEST_VERSION, Proof, StreamKind, VERSION},
 };
@@ -97,8 +97,7 @@ impl Synchronizer {
                 self.streams.insert((connection, stream), StreamUse::Control);
             }
             (LinkPhase::Established { .. }, StreamKind::Session) => {
-                let open = self.streams.keys().filter(|key| key.0 == connection).count();
-                if open > MAX_SESSIONS {
+                if self.streams_of(connection).len() > MAX_SESSIONS {
                     self.io.put(Output::CloseStream { connection, stream });
                     return;
                 }
@@ -140,16 +139,24 @@ impl Synchronizer {
         let link = self.links.get_mut(&connection).expect("the caller has looked it up");
         let control = link.control.expect("a control message came over it");
         match (message, &mut link.phase) {
-            (Message::Hello(hello), LinkPhase::Handshake { theirs, .. }) if theirs.is_none() => {
+            (Message::Hello(hello), LinkPhase::Handshake { ours, theirs, .. })
+                if theirs.is_none() && ours.is_some() == (link.role == Role::Dialer) =>
+            {
                 if hello.peer == self.me {
                     return self.link_failed(connection, "this address leads to this node itself");
                 }
                 if common_version((OLDEST_VERSION, VERSION), &hello).is_none() {
+                    if link.role == Role::Acceptor {
+                        // It learns from this node's hello what is wrong, and closes.
+                        return self.send_hello(connection);
+                    }
                     let error = format!(
                         "it speaks versions {} to {} of the protocol, this node {OLDEST_VERSION} to {VERSION}: update the older",
                         hello.oldest, hello.newest
                     );
-                    return self.link_failed(connection, &error);
+                    self.links_refused += 1;
+                    self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
+                    return self.link_ended(connection, error, Some(Parked::Version));
                 }
                 *theirs = Some((frame, hello));
                 if link.role == Role::Acceptor {
@@ -188,10 +195,14 @@ impl Synchronizer {
             return self
                 .link_failed(connection, &format!("another node ({}) than {} answers", id.short(), expected.short()));
         }
+        let asked = link.dial.is_some_and(|dial| self.asks.iter().any(|ask| ask.dial == Some(dial)));
         let peer = self.peers.entry(id).or_default();
-        if peer.record.blocked {
-            self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
-            return self.disconnected(connection, "the peer is blocked here".into());
+        if asked {
+            // The application wants whoever answers there.
+            peer.welcome();
+        }
+        if let Some(refused) = peer.refused() {
+            return self.link_failed(connection, refused);
         }
         if peer.links.len() >= MAX_LINKS {
             self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Duplicate });
@@ -234,7 +245,10 @@ impl Synchronizer {
         for replica in wanted {
             self.subscribe(replica, id);
         }
-        for (_, job) in self.jobs.iter_mut().filter(|(key, _)| key.1 == id) {
+        self.wake_peer(id);
+        let keys: Vec<_> = self.jobs.keys().filter(|key| key.1 == id).copied().collect();
+        for key in keys {
+            let job = self.jobs.get_mut(&key).expect("the job was just listed");
             // The dialer opens; the other side gives it a moment before it does so too.
             job.next_open = if role == Role::Dialer { now.elapsed } else { now.elapsed + PING_ACTIVE };
             job.attempts = 0;
@@ -255,12 +269,18 @@ impl Synchronizer {
     }
 
     pub(super) fn disconnected(&mut self, connection: ConnectionId, reason: String) {
+        self.link_ended(connection, reason, None);
+    }
+
+    fn link_ended(&mut self, connection: ConnectionId, reason: String, parked: Option<Parked>) {
         let Some(link) = self.links.remove(&connection) else { return };
-        self.streams.retain(|key, _| key.0 != connection);
+        for key in self.streams_of(connection) {
+            self.streams.remove(&key);
+        }
         match link.phase {
             LinkPhase::Handshake { .. } => {
                 if let Some(dial) = link.dial {
-                    self.dial_failed(dial, reason);
+                    self.dial_failed(dial, reason, parked);
                 }
             }
             LinkPhase::Established { peer: id, since } => {
@@ -301,19 +321,35 @@ impl Synchronizer {
         }
     }
 
+    fn streams_of(&self, connection: ConnectionId) -> Vec<(ConnectionId, StreamId)> {
+        let all = (connection, StreamId(0))..=(connection, StreamId(u64::MAX));
+        self.streams.range(all).map(|(key, _)| *key).collect()
+    }
+
+    /// Whether something is under way in a session on the link.
+    fn is_busy(&self, connection: ConnectionId) -> bool {
+        let all = (connection, StreamId(0))..=(connection, StreamId(u64::MAX));
+        self.streams.range(all).any(|(_, used)| match used {
+            StreamUse::Session(replica, peer, _) => {
+                self.sessions.get(&(*replica, *peer)).is_some_and(|session| session.is_busy())
+            }
+            StreamUse::Control | StreamUse::Fresh(_) => false,
+        })
+    }
+
     /// Pings, deadlines, and links that fell silent.
     pub(super) fn drive_links(&mut self) {
         let now = self.io.now.elapsed;
-        for session in self.sessions.values().filter(|session| session.is_busy()) {
-            if let Some(link) = self.links.get_mut(&session.connection) {
+        for connection in self.links.due(now) {
+            let busy = self.is_busy(connection);
+            let number = self.io.number();
+            let Some(link) = self.links.get_mut(&connection) else { continue };
+            if busy {
                 link.touch(now);
             }
-        }
-        let due: Vec<ConnectionId> =
-            self.links.iter().filter(|(_, link)| link.timeout(now) <= now).map(|(id, _)| *id).collect();
-        for connection in due {
-            let number = self.io.number();
-            let link = self.links.get_mut(&connection).expect("the link was just listed");
+            if link.timeout(now) > now {
+                continue;
+            }
             match link.phase {
                 LinkPhase::Handshake { .. } => self.link_failed(connection, "the handshake took too long"),
                 LinkPhase::Established { .. } if link.is_silent(now) => {

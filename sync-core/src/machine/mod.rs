@@ -11,6 +11,8 @@
 //! The same inputs give the same outputs, byte for byte.
 
 mod dialing;
+mod direction;
+mod draining;
 mod handshake;
 mod io;
 pub mod limits;
@@ -18,6 +20,7 @@ mod link;
 mod linking;
 mod opening;
 mod out;
+mod parking;
 mod peer;
 mod perform;
 mod random;
@@ -25,8 +28,10 @@ mod report;
 mod session;
 mod status;
 mod synchronizer;
+mod timed;
 pub mod wire;
 
+pub use direction::Direction;
 pub use handshake::{Role, Transcript, common_version};
 pub use io::*;
 pub(crate) use perform::credentials;

@@ -7,44 +7,33 @@ use super::{
     io::*,
     limits::*,
     out::OpFor,
-    peer::backoff,
+    peer::{Parked, backoff},
     session::{Applied, Effect, Facts, Phase, Session},
-    synchronizer::{StreamUse, Synchronizer},
+    synchronizer::{JobKey, StreamUse, Synchronizer},
     wire::{Message, Open, Refusal, StreamKind},
 };
 use crate::{
-    model::{Digest, PeerId, ReadScope, ReplicaId},
+    model::{Digest, ReadScope, ReplicaId, Right, Timestamp},
     store::{ReplicaState, Scope},
 };
-
-type Key = (ReplicaId, PeerId);
 
 impl Synchronizer {
     /// Opens what should be open, ends what waited too long, compares what was quiet.
     pub(super) fn drive_sessions(&mut self) {
         let now = self.io.now.elapsed;
         if !self.stopping {
-            let due: Vec<Key> = self
-                .jobs
-                .iter()
-                .filter(|(key, job)| {
-                    !job.record.parked
-                        && job.next_open <= now
-                        && !self.sessions.contains_key(key)
-                        && self.replicas.contains_key(&key.0)
-                        && self.peers.get(&key.1).is_some_and(|peer| !peer.links.is_empty())
-                })
-                .map(|(key, _)| *key)
-                .collect();
-            for key in due {
-                self.open_session(key);
+            for key in self.jobs.due(now) {
+                let Some(job) = self.jobs.get(&key) else { continue };
+                if job.record.parked.is_none() && job.next_open <= now && self.is_waiting(&key, job) {
+                    self.open_session(key);
+                }
             }
         }
-        let due: Vec<Key> =
-            self.sessions.iter().filter(|(_, session)| session.timeout() <= now).map(|(key, _)| *key).collect();
-        for key in due {
+        for key in self.sessions.due(now) {
             // The end of one can be the end of its link, and of all others on it.
-            let Some(session) = self.sessions.get_mut(&key) else { continue };
+            let Some(session) = self.sessions.get_mut(&key).filter(|session| session.timeout() <= now) else {
+                continue;
+            };
             if session.is_live() {
                 let rights = &self.replicas[&key.0].rights;
                 if Scope::of(&rights.readable(&key.1, self.io.now.wall)) != session.scope {
@@ -63,33 +52,38 @@ impl Synchronizer {
                 self.violation(connection, "it does not answer an Open");
             }
         }
-        let late: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, used)| matches!(used, StreamUse::Fresh(deadline) if *deadline <= now))
-            .map(|(key, _)| *key)
-            .collect();
-        for (connection, stream) in late {
-            self.streams.remove(&(connection, stream));
-            self.io.put(Output::CloseStream { connection, stream });
+        for (connection, stream) in self.streams.due(now) {
+            if let Some(StreamUse::Fresh(_)) = self.streams.get(&(connection, stream)) {
+                self.streams.remove(&(connection, stream));
+                self.io.put(Output::CloseStream { connection, stream });
+            }
         }
     }
 
-    fn open_session(&mut self, key: Key) {
+    fn open_session(&mut self, key: JobKey) {
         let connection = self.peers[&key.1].links[0];
         let serial = self.io.number();
         let session = Session::new(serial, key.0, key.1, Role::Dialer, connection, Phase::Preparing(None));
         self.sessions.insert(key, session);
-        let job = &self.jobs[&key];
-        let credentials_of = job.show_credentials.then_some(self.me.0);
+        self.prepare(key);
+    }
+
+    /// Reads what an `Open` must say, as soon as what the last session left is taken in: it may say that it is here.
+    pub(super) fn prepare(&mut self, key: JobKey) {
+        let Some(session) = self.sessions.get(&key).filter(|_| !self.draining.contains_key(&key)) else { return };
+        let Phase::Preparing(theirs) = &session.phase else { return };
+        let (admit, shows) = match theirs {
+            Some(open) => (open.credentials.clone(), !open.credentials.is_empty()),
+            None => (Vec::new(), self.jobs.get(&key).is_some_and(|job| job.show_credentials)),
+        };
         let request = StoreRequest::Prepare {
             replica: key.0,
             peer: key.1,
-            admit: Vec::new(),
-            credentials_of,
+            admit,
+            credentials_of: shows.then_some(self.me.0),
             now: self.io.now.wall,
         };
-        self.io.store((key.0, key.1, serial), request);
+        self.io.store((key.0, key.1, session.serial), request);
     }
 
     /// The first message on a stream that a peer opened.
@@ -115,22 +109,13 @@ impl Synchronizer {
             self.forget_session(key);
         }
         let serial = self.io.number();
-        let admit = open.credentials.clone();
-        let new = !admit.is_empty();
         let phase = Phase::Preparing(Some(Box::new(open)));
         let mut session = Session::new(serial, key.0, peer, Role::Acceptor, connection, phase);
         session.stream = Some(stream);
         session.count_received(len);
         self.streams.insert((connection, stream), StreamUse::Session(key.0, peer, serial));
         self.sessions.insert(key, session);
-        let request = StoreRequest::Prepare {
-            replica: key.0,
-            peer,
-            admit,
-            credentials_of: new.then_some(self.me.0),
-            now: self.io.now.wall,
-        };
-        self.io.store((key.0, peer, serial), request);
+        self.prepare(key);
     }
 
     fn refuse(&mut self, connection: ConnectionId, stream: StreamId, refusal: Refusal) {
@@ -140,7 +125,7 @@ impl Synchronizer {
     }
 
     /// A message on the stream of a session.
-    pub(super) fn session_message(&mut self, key: Key, serial: u64, message: Message, len: usize) {
+    pub(super) fn session_message(&mut self, key: JobKey, serial: u64, message: Message, len: usize) {
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
         session.count_received(len);
         let connection = session.connection;
@@ -183,7 +168,7 @@ impl Synchronizer {
         }
     }
 
-    fn session_refused(&mut self, key: Key, refusal: Refusal) {
+    fn session_refused(&mut self, key: JobKey, refusal: Refusal) {
         self.forget_session(key);
         let now = self.io.now.elapsed;
         let Some(job) = self.jobs.get_mut(&key) else { return };
@@ -198,25 +183,46 @@ impl Synchronizer {
             job.next_open = now;
             return;
         }
+        if refusal == Refusal::NotAvailable {
+            let reason = self.why_refused(&key.0);
+            self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
+            self.park(key, Parked::Refused, reason);
+            return self.answer_refused(key, refusal);
+        }
         job.next_open = now + backoff(&mut self.io.random, job.attempts);
         job.attempts = job.attempts.saturating_add(1);
-        let reason = match refusal {
-            Refusal::NotAvailable => "the peer does not have this replica, or not for this node",
-            Refusal::Busy | Refusal::Duplicate => "the peer is busy",
-        };
+        let reason = "the peer is busy";
         if job.record.last_error.as_deref() != Some(reason) {
             job.record.last_error = Some(reason.into());
             self.job_changed(key);
         }
         self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
-        if refusal == Refusal::NotAvailable {
-            self.answer_refused(key, refusal);
+    }
+
+    /// What this node knows itself of why nobody lets it read a replica.
+    fn why_refused(&self, replica: &ReplicaId) -> &'static str {
+        let (me, wall) = (&self.me.0, self.io.now.wall);
+        let rights = self.replicas.get(replica).map(|known| &known.rights);
+        let has = |at| rights.is_some_and(|rights| rights.best_grant(me, Right::Read, at).is_some());
+        match has(Timestamp(0)) && !has(wall) {
+            true => "this node's right to the replica has expired",
+            false => "the peer does not have this replica, or not for this node",
         }
     }
 
     /// Work on the store is done.
     pub(super) fn stored(&mut self, op: OpId, result: Result<StoreReply, WorkError>) {
-        let Some(OpFor::Session(replica, peer, serial)) = self.io.finish(op) else { return };
+        let (replica, peer, serial) = match self.io.finish(op) {
+            Some(OpFor::Session(replica, peer, serial)) => (replica, peer, serial),
+            Some(OpFor::Ride(replica, peer, serial)) => {
+                if !self.jobs.contains_key(&(replica, peer)) {
+                    // The job has ended meanwhile, and its record may have come after the end.
+                    self.forget_job((replica, peer));
+                }
+                (replica, peer, serial)
+            }
+            Some(OpFor::Save(_)) | None => return,
+        };
         let key = (replica, peer);
         // What was applied is learned even when the session is gone.
         if let Ok(StoreReply::Applied { state, inserted, .. }) = &result {
@@ -228,10 +234,13 @@ impl Synchronizer {
             }
             self.applied_state(key, serial, state.clone());
         }
-        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
+        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
+            return self.drained(key, serial, result);
+        };
         let reply = match result {
             Ok(reply) => reply,
             Err(WorkError::Invalid(what)) => {
+                session.abandon();
                 let connection = session.connection;
                 return self.violation(connection, &what);
             }
@@ -241,6 +250,7 @@ impl Synchronizer {
                     self.sessions.remove(&key);
                     return self.refuse(connection, stream, Refusal::NotAvailable);
                 }
+                session.abandon();
                 return self.end_session(key, &error.to_string());
             }
         };
@@ -254,6 +264,7 @@ impl Synchronizer {
                 session.missing_read(&mut self.io, known, payload, page);
                 Vec::new()
             }
+            StoreReply::ScopeRoot { head, root } => session.scope_root_read(&mut self.io, known, head, root),
             StoreReply::Verified { bundles } => session.entries_verified(&mut self.io, known, bundles),
             StoreReply::Applied { state, inserted, refused, refused_count, rights_changed: _ } => {
                 let applied = Applied { head: state.head, inserted, refused, refused_count };
@@ -273,7 +284,7 @@ impl Synchronizer {
     }
 
     /// Learns the state after a session's batch; the session itself must not send it back first.
-    fn applied_state(&mut self, key: Key, serial: u64, state: ReplicaState) {
+    fn applied_state(&mut self, key: JobKey, serial: u64, state: ReplicaState) {
         let held = self.sessions.get_mut(&key).filter(|session| session.serial == serial);
         if let Some(session) = held {
             session.hold = true;
@@ -286,7 +297,7 @@ impl Synchronizer {
 
     fn prepared(
         &mut self,
-        key: Key,
+        key: JobKey,
         state: ReplicaState,
         readable: ReadScope,
         root: Digest,
@@ -294,11 +305,12 @@ impl Synchronizer {
     ) {
         let head = state.head;
         self.learn(key.0, state);
+        let have = self.jobs.get(&key).and_then(|job| job.record.received);
+        let (store, direction, asks) = (self.config.store, self.direction(&key.0), self.asks(key));
+        let facts = Facts { store, head, root, have, direction, asks };
+        let open = Open { replica: key.0, store, head, root, have, direction, asks, credentials };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.scope = Scope::of(&readable);
-        let have = self.jobs.get(&key).and_then(|job| job.record.received);
-        let facts = Facts { store: self.config.store, head, root, have };
-        let open = Open { replica: key.0, store: facts.store, head, root, have, credentials };
         match std::mem::replace(&mut session.phase, Phase::Live) {
             Phase::Preparing(None) => {
                 let connection = session.connection;
@@ -329,11 +341,13 @@ impl Synchronizer {
                 self.begin(key, *mine, *theirs);
                 self.catch_up(key);
             }
-            Phase::Opening { .. } | Phase::Live => unreachable!("nothing is prepared in these phases"),
+            Phase::Opening { .. } | Phase::Live | Phase::Draining => {
+                unreachable!("nothing is prepared in these phases")
+            }
         }
     }
 
-    fn begin(&mut self, key: Key, mine: Facts, theirs: Open) {
+    fn begin(&mut self, key: JobKey, mine: Facts, theirs: Open) {
         let known = &self.replicas[&key.0];
         let session = self.sessions.get_mut(&key).expect("the session is opening");
         let counts = (mine.root.count, theirs.root.count);
@@ -341,6 +355,9 @@ impl Synchronizer {
             let left = Duration::from_micros(expiry.0.saturating_sub(self.io.now.wall.0));
             session.rights_end = self.io.now.elapsed.saturating_add(left);
         }
+        // A member of a part has the rest from elsewhere, or not at all.
+        session.is_partial =
+            !session.scope.is_all() || !Scope::of(&known.rights.readable(&self.me, self.io.now.wall)).is_all();
         self.io.event(Event::SyncStarted { replica: key.0, peer: key.1, counts });
         let effects = session.begin(&mut self.io, mine, &theirs, known);
         if let Some(job) = self.jobs.get_mut(&key) {
@@ -354,7 +371,7 @@ impl Synchronizer {
     }
 
     /// Hears what came while the peer's credentials were admitted.
-    fn catch_up(&mut self, key: Key) {
+    fn catch_up(&mut self, key: JobKey) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let serial = session.serial;
         for message in session.take_held_back() {
@@ -364,10 +381,8 @@ impl Synchronizer {
         }
     }
 
-    fn effects(&mut self, key: Key, effects: Vec<Effect>) {
+    pub(super) fn effects(&mut self, key: JobKey, effects: Vec<Effect>) {
         for effect in effects {
-            let Some(session) = self.sessions.get(&key) else { return };
-            let connection = session.connection;
             match effect {
                 Effect::Synced => {
                     self.io.event(Event::Synced { replica: key.0, peer: key.1 });
@@ -412,7 +427,10 @@ impl Synchronizer {
                         self.io.event(Event::Refused { replica: key.0, peer: key.1, entries, reason });
                     }
                 }
-                Effect::Violation(what) => return self.violation(connection, &what),
+                Effect::Violation(what) => {
+                    let Some(connection) = self.sessions.get(&key).map(|session| session.connection) else { return };
+                    return self.violation(connection, &what);
+                }
             }
         }
     }
@@ -437,7 +455,7 @@ impl Synchronizer {
     }
 
     /// Removes a session without a word about it.
-    fn forget_session(&mut self, key: Key) {
+    fn forget_session(&mut self, key: JobKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         let total = self.traffic.entry(key).or_default();
         total.add(&session.traffic);
@@ -446,10 +464,11 @@ impl Synchronizer {
         {
             self.io.put(Output::CloseStream { connection: session.connection, stream });
         }
+        self.drain(key, session);
     }
 
     /// A session ended through no decision of ours: its job goes on after a while.
-    pub(super) fn session_lost(&mut self, key: Key, reason: &str) {
+    pub(super) fn session_lost(&mut self, key: JobKey, reason: &str) {
         let Some(session) = self.sessions.get(&key) else { return };
         let unfinished = !session.synced;
         self.forget_session(key);
@@ -466,12 +485,12 @@ impl Synchronizer {
     }
 
     /// Ends a session because of something here.
-    pub(super) fn end_session(&mut self, key: Key, reason: &str) {
+    pub(super) fn end_session(&mut self, key: JobKey, reason: &str) {
         self.session_lost(key, reason);
     }
 
     /// Ends a session because the peer may see more or less than when it began. Told even when all was equal.
-    fn end_by_rights(&mut self, key: Key) {
+    fn end_by_rights(&mut self, key: JobKey) {
         let reason = "the peer's rights have changed";
         let told = self.sessions.get(&key).is_none_or(|session| !session.synced);
         self.end_session(key, reason);
@@ -484,7 +503,7 @@ impl Synchronizer {
     pub(super) fn rights_changed(&mut self, replica: ReplicaId) {
         let rights = self.replicas[&replica].rights.clone();
         let wall = self.io.now.wall;
-        let changed: Vec<Key> = self
+        let changed: Vec<JobKey> = self
             .sessions
             .iter()
             .filter(|(key, session)| {
@@ -501,7 +520,7 @@ impl Synchronizer {
     }
 
     /// What was ever moved for a job, in this run.
-    pub(super) fn traffic_of(&self, key: Key) -> Traffic {
+    pub(super) fn traffic_of(&self, key: JobKey) -> Traffic {
         let mut total = self.traffic.get(&key).copied().unwrap_or_default();
         if let Some(session) = self.sessions.get(&key) {
             total.add(&session.traffic);
@@ -510,7 +529,7 @@ impl Synchronizer {
     }
 
     /// Begins a session anew at once, so that the peer offers again what was ahead of our clock.
-    fn offer_again(&mut self, key: Key) {
+    fn offer_again(&mut self, key: JobKey) {
         self.end_session(key, "entries of the peer are ahead of this device's clock");
         if let Some(job) = self.jobs.get_mut(&key) {
             job.next_open = self.io.now.elapsed;
@@ -526,12 +545,16 @@ impl Synchronizer {
     }
 
     /// Makes an open session compare roots now. False when there is none to do so.
-    pub(super) fn compare_now(&mut self, key: Key) -> bool {
+    pub(super) fn compare_now(&mut self, key: JobKey) -> bool {
         let (Some(session), Some(known)) = (self.sessions.get_mut(&key), self.replicas.get(&key.0)) else {
             return false;
         };
         if session.is_live() && session.needs_another() {
             self.offer_again(key);
+            return true;
+        }
+        if session.is_live() && session.could_ask {
+            self.begin_anew(key, "the peer only sends what is asked for");
             return true;
         }
         if session.is_live() && !session.is_busy() {

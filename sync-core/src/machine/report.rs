@@ -1,6 +1,7 @@
 //! The machine's part about itself: status, and every obstacle with its cause and the way out.
 
 use super::{
+    peer::{Parked, Standing},
     status::{Obstacle, PeerInfo, PeerState, PeerStatus, ReplicaStatus},
     synchronizer::Synchronizer,
 };
@@ -13,7 +14,7 @@ impl Synchronizer {
             .iter()
             .map(|(id, known)| {
                 let peers = self.jobs.keys().filter(|key| key.0 == *id).map(|key| self.peer_status(*key)).collect();
-                ReplicaStatus::new(*id, known.root, peers)
+                ReplicaStatus::new(*id, known.root, self.direction(id), peers)
             })
             .collect()
     }
@@ -38,10 +39,12 @@ impl Synchronizer {
         let head = self.replicas[&key.0].head;
         let confirmed = session.map_or(job.record.confirmed, |session| session.confirmed().0.max(job.record.confirmed));
         let synced = session.is_some_and(|session| session.is_synced(head));
-        let pending = if synced { 0 } else { head.0.saturating_sub(confirmed) };
+        // Nothing is owed to a peer that does not want it, nor by a replica that only pulls.
+        let owes = self.direction(&key.0).sends() && session.is_none_or(|session| session.gives);
+        let pending = if synced || !owes { 0 } else { head.0.saturating_sub(confirmed) };
         let dialing = peer.is_some_and(|peer| peer.race.is_some()) || (session.is_some() && !live);
         let reachable = peer.is_some_and(|peer| !peer.record.addresses.is_empty());
-        let state = if job.record.parked || peer.is_some_and(|peer| peer.record.blocked) {
+        let state = if job.record.parked.is_some() || peer.is_some_and(|peer| peer.refused().is_some()) {
             PeerState::Parked
         } else if live {
             PeerState::Live
@@ -55,8 +58,10 @@ impl Synchronizer {
         let next_try = match state {
             PeerState::Backoff if linked => Some(job.next_open),
             PeerState::Backoff => peer.map(|peer| peer.next_try),
-            PeerState::Live | PeerState::Dialing | PeerState::Parked | PeerState::Idle => None,
+            PeerState::Parked => job.record.parked.map(|_| job.next_open),
+            PeerState::Live | PeerState::Dialing | PeerState::Idle => None,
         };
+        let parked = job.record.parked.and(job.record.last_error.clone());
         let unreachable = peer.filter(|_| !linked).and_then(|peer| peer.last_error.clone());
         PeerStatus {
             id: key.1,
@@ -67,7 +72,7 @@ impl Synchronizer {
             position: confirmed,
             pending,
             entries: session.filter(|session| session.is_live()).map(|session| session.their_count),
-            last_error: if live { None } else { unreachable.or_else(|| job.record.last_error.clone()) },
+            last_error: if live { None } else { parked.or(unreachable).or_else(|| job.record.last_error.clone()) },
             last_synced: job.record.last_synced,
             refused: job.refused,
             next_try_ms: next_try.map(|at| u64::try_from(at.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)),
@@ -79,10 +84,11 @@ impl Synchronizer {
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.peers
             .iter()
+            .filter(|(_, peer)| peer.record.standing != Standing::Removed)
             .map(|(id, peer)| PeerInfo {
                 id: *id,
                 name: peer.record.name.clone(),
-                blocked: peer.record.blocked,
+                blocked: peer.record.standing == Standing::Blocked,
                 addresses: peer.ranked().into(),
                 links: peer
                     .links
@@ -123,8 +129,17 @@ impl Synchronizer {
                     "check that the peer is running and reachable; it is tried again by itself",
                 ),
                 PeerState::Parked => add(
-                    status.last_error.clone().unwrap_or_else(|| "it is parked or blocked".into()),
-                    "unblock the peer, or join again with a new ticket",
+                    status.last_error.clone().unwrap_or_else(|| "it is blocked here".into()),
+                    match self.jobs[key].record.parked {
+                        Some(Parked::Refused) => {
+                            "join again with a new ticket; it is asked again when it connects, and now and then"
+                        }
+                        Some(Parked::Version) => "update the older of the two programs",
+                        Some(Parked::NoWay) => {
+                            "register a transport that dials one of its addresses, or give another address with a new ticket"
+                        }
+                        None => "unblock the peer",
+                    },
                 ),
                 PeerState::Idle => add(
                     status.last_error.clone().unwrap_or_else(|| "no address of it is known".into()),
@@ -142,6 +157,19 @@ impl Synchronizer {
                 add(
                     format!("{early} entries of it are more than ten minutes ahead of this device's clock"),
                     "set this device's clock, or that of their author; they are taken when their time has come",
+                );
+            }
+            let session = self.sessions.get(key).filter(|session| session.is_live() && !status.synced);
+            if session.is_some_and(|session| !session.gives) {
+                add(
+                    "entries do not go from here to it: this replica only pulls, or the peer only pushes".into(),
+                    "nothing, if that is meant; otherwise set the direction of the replica",
+                );
+            }
+            if session.is_some_and(|session| !session.takes) {
+                add(
+                    "entries do not come from it: this replica only pushes, or the peer only pulls".into(),
+                    "nothing, if that is meant; otherwise set the direction of the replica, or sync with the peer by hand",
                 );
             }
             if self.sessions.get(key).is_some_and(|session| session.diverged) {

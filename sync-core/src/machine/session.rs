@@ -7,6 +7,7 @@
 //! applied in order, what waits together.
 
 mod coded;
+mod incoming;
 mod outgoing;
 mod repair;
 
@@ -15,6 +16,7 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 
 use super::{
+    direction::Direction,
     handshake::Role,
     io::*,
     limits::*,
@@ -48,6 +50,8 @@ pub(super) enum Phase {
     Admitting { mine: Box<Facts>, theirs: Box<Open> },
     /// Both know where the other stands.
     Live,
+    /// The session is over; what has come in it is taken in all the same.
+    Draining,
 }
 
 /// What we said in our `Open`.
@@ -57,11 +61,19 @@ pub(super) struct Facts {
     pub head: Position,
     pub root: Digest,
     pub have: Option<(StoreId, Position)>,
+    pub direction: Direction,
+    pub asks: bool,
 }
 
 impl Facts {
     fn of(open: &Open) -> Self {
-        Self { store: open.store, head: open.head, root: open.root, have: open.have }
+        let Open { store, head, root, have, direction, asks, .. } = *open;
+        Self { store, head, root, have, direction, asks }
+    }
+
+    /// Whether entries go from this side to the other.
+    fn gives_to(&self, other: &Self) -> bool {
+        other.direction.takes() && (self.direction.sends() || other.asks)
     }
 }
 
@@ -157,6 +169,20 @@ pub(super) struct Session {
     pub rights_end: Duration,
     pub scope: Scope,
     pub their_count: u64,
+    /// One side may read a part only: roots that differ are then no reason to repair anything.
+    pub is_partial: bool,
+    /// The root of what the peer may see, when that is a part, at this head.
+    scope_root: Option<(Position, Digest)>,
+    asking_root: bool,
+    /// A mark that waits for it.
+    uncompared: Option<Mark>,
+    /// Whether entries go to the peer, and whether they come from it.
+    pub gives: bool,
+    pub takes: bool,
+    /// The peer only pulls, and sends because an application here waits for it.
+    pub takes_by_asking: bool,
+    /// The peer only pulls, and is not asked.
+    pub could_ask: bool,
     their_store: Option<StoreId>,
     sent_last: bool,
     // Outgoing.
@@ -167,6 +193,11 @@ pub(super) struct Session {
     frames_acked: u64,
     in_flight: VecDeque<Frame>,
     in_flight_len: usize,
+    /// How many frames the peer has received, durable or not.
+    frames_arrived: u64,
+    /// The bytes of the others, and of these.
+    flying_len: usize,
+    landed_len: usize,
     reading: bool,
     missing: Vec<Missing>,
     // Incoming.
@@ -175,6 +206,9 @@ pub(super) struct Session {
     verifying: Option<Batch>,
     verified: VecDeque<Batch>,
     applying: Option<(u64, usize, Option<Mark>, Position)>,
+    received: u64,
+    /// The bytes of received frames that no mark of ours has told of yet.
+    untold_len: usize,
     durable: u64,
     // Repair.
     reconcile: Option<Reconcile>,
@@ -218,6 +252,14 @@ impl Session {
             rights_end: Duration::MAX,
             scope: Scope::nothing(),
             their_count: 0,
+            is_partial: false,
+            scope_root: None,
+            asking_root: false,
+            uncompared: None,
+            gives: true,
+            takes: true,
+            takes_by_asking: false,
+            could_ask: false,
             their_store: None,
             sent_last: false,
             tail: None,
@@ -227,6 +269,9 @@ impl Session {
             frames_acked: 0,
             in_flight: VecDeque::new(),
             in_flight_len: 0,
+            frames_arrived: 0,
+            flying_len: 0,
+            landed_len: 0,
             reading: false,
             missing: Vec::new(),
             arrived: VecDeque::new(),
@@ -234,6 +279,8 @@ impl Session {
             verifying: None,
             verified: VecDeque::new(),
             applying: None,
+            received: 0,
+            untold_len: 0,
             durable: 0,
             reconcile: None,
             coded: false,
@@ -258,7 +305,7 @@ impl Session {
     pub fn timeout(&self) -> Duration {
         match &self.phase {
             Phase::Opening { deadline, .. } => *deadline,
-            Phase::Preparing(_) | Phase::Admitting { .. } => Duration::MAX,
+            Phase::Preparing(_) | Phase::Admitting { .. } | Phase::Draining => Duration::MAX,
             Phase::Live => self.next_check.min(self.rights_end),
         }
     }
@@ -304,6 +351,9 @@ impl Session {
         self.their_store = Some(theirs.store);
         self.their_count = theirs.root.count;
         self.next_check = io.now.elapsed + io.check_interval;
+        (self.gives, self.takes) = (mine.gives_to(&theirs), theirs.gives_to(&mine));
+        self.takes_by_asking = self.takes && !theirs.direction.sends();
+        self.could_ask = !self.takes && mine.direction.takes();
         if self.scope.is_nothing() {
             // The peer may read nothing here; what it sends is welcome.
             return Vec::new();
@@ -318,9 +368,11 @@ impl Session {
         }
         let ours = log_start(&mine, &theirs);
         let from_peer = log_start(&theirs, &mine);
-        if let (Some(start), Some(_)) = (ours, from_peer) {
-            self.tail = Some(start);
-            self.confirmed = start;
+        if (ours.is_some() || !self.gives) && (from_peer.is_some() || !self.takes) {
+            if let Some(start) = ours.filter(|_| self.gives) {
+                self.tail = Some(start);
+                self.confirmed = start;
+            }
             // A peer that has lost everything needs back what it once gave.
             self.echo_until = if is_nearly_empty(&theirs) { mine.head } else { Position(0) };
             let reading = self.pump_out(io, known);
@@ -344,164 +396,16 @@ impl Session {
     }
 
     /// Our position for the peer.
-    fn mark(&self, known: &Known) -> Mark {
-        let all_sent = self.tail == Some(known.head) && self.reconcile.is_none() && self.missing.is_empty();
+    fn mark(&mut self, known: &Known) -> Mark {
+        self.untold_len = 0;
+        let all_sent = self.has_sent_all(known) && self.missing.is_empty();
         Mark {
             durable: self.durable,
+            received: self.received,
             through: self.tail,
-            root: (all_sent && self.scope.is_all()).then_some(known.root),
+            root: self.root(known).filter(|_| all_sent),
             synced: self.synced,
         }
-    }
-
-    /// A message of a live session.
-    pub fn receive(&mut self, io: &mut Io, known: &Known, message: Message) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        match message {
-            Message::Entries(mark, payload) => {
-                self.acknowledge(&mark, &mut effects);
-                self.arrived_len += payload.len();
-                if self.arrived_len > WINDOW_LEN + MAX_FRAME_LEN {
-                    effects.push(Effect::Violation("it sends more than the window allows".into()));
-                    return effects;
-                }
-                self.synced = false;
-                self.arrived.push_back(Arrived::Entries(mark, payload));
-            }
-            Message::Mark(mark) => {
-                self.acknowledge(&mark, &mut effects);
-                self.arrived.push_back(Arrived::Mark(mark));
-            }
-            Message::Ranges(ranges) => self.arrived.push_back(Arrived::Ranges(ranges)),
-            Message::Symbols(symbols) => self.arrived.push_back(Arrived::Symbols(symbols)),
-            Message::Solved(solved) => self.arrived.push_back(Arrived::Solved(solved)),
-            Message::Refused(refused) => {
-                self.refused_since += refused.count;
-                effects.push(Effect::Refused(refused));
-            }
-            other => effects.push(Effect::Violation(format!("an unexpected message in a session: {}", other.name()))),
-        }
-        if self.arrived.len() as u64 > WINDOW_FRAMES * 4 {
-            effects.push(Effect::Violation("it sends more messages than the window allows".into()));
-            return effects;
-        }
-        self.pump_in(io, known, &mut effects);
-        self.pump_out(io, known);
-        effects
-    }
-
-    /// Moves what has arrived on: to verification, to the store, to the comparison of roots.
-    fn pump_in(&mut self, io: &mut Io, known: &Known, effects: &mut Vec<Effect>) {
-        if self.verifying.is_none() {
-            let mut batch = Batch::default();
-            let mut payloads = Vec::new();
-            while batch.len < APPLY_LEN
-                && let Some(Arrived::Entries(..)) = self.arrived.front()
-            {
-                let Some(Arrived::Entries(mark, payload)) = self.arrived.pop_front() else { unreachable!() };
-                batch.frames += 1;
-                batch.len += payload.len();
-                batch.mark = Some(mark);
-                payloads.push(payload);
-            }
-            if !payloads.is_empty() {
-                self.verifying = Some(batch);
-                io.store(self.key(), StoreRequest::Verify { replica: self.replica, payloads });
-            }
-        }
-        if self.applying.is_none() && !self.verified.is_empty() {
-            let mut batch = Batch::default();
-            while let Some(next) = self.verified.pop_front() {
-                batch.frames += next.frames;
-                batch.len += next.len;
-                batch.mark = next.mark;
-                batch.bundles.extend(next.bundles);
-            }
-            self.applying = Some((batch.frames, batch.len, batch.mark, known.head));
-            let records = io.take_dirty_job(self.replica, self.peer);
-            let request = StoreRequest::Apply {
-                replica: self.replica,
-                bundles: batch.bundles,
-                peer: self.peer,
-                now: io.now.wall,
-                records,
-            };
-            io.store(self.key(), request);
-        }
-        if self.verifying.is_none() && self.verified.is_empty() && self.applying.is_none() {
-            match self.arrived.front() {
-                Some(Arrived::Mark(_)) => {
-                    let Some(Arrived::Mark(mark)) = self.arrived.pop_front() else { unreachable!() };
-                    self.compare(io, known, &mark, false, effects);
-                    self.pump_in(io, known, effects);
-                }
-                Some(Arrived::Ranges(_)) => {
-                    let Some(Arrived::Ranges(ranges)) = self.arrived.pop_front() else { unreachable!() };
-                    self.receive_ranges(io, known, ranges, effects);
-                    self.pump_in(io, known, effects);
-                }
-                Some(Arrived::Symbols(_)) => {
-                    let Some(Arrived::Symbols(symbols)) = self.arrived.pop_front() else { unreachable!() };
-                    self.receive_symbols(io, known, symbols, effects);
-                    self.pump_in(io, known, effects);
-                }
-                Some(Arrived::Solved(_)) => {
-                    let Some(Arrived::Solved(solved)) = self.arrived.pop_front() else { unreachable!() };
-                    self.receive_solved(io, solved, effects);
-                    self.pump_in(io, known, effects);
-                }
-                Some(Arrived::Entries(..)) | None => {}
-            }
-        }
-    }
-
-    /// Signatures were checked.
-    pub fn entries_verified(&mut self, io: &mut Io, known: &Known, bundles: Vec<VerifiedBundle>) -> Vec<Effect> {
-        let mut batch = self.verifying.take().expect("a batch is being verified");
-        batch.bundles = bundles;
-        self.verified.push_back(batch);
-        let mut effects = Vec::new();
-        self.pump_in(io, known, &mut effects);
-        self.pump_out(io, known);
-        effects
-    }
-
-    /// Entries are durable. `known` is the replica after it.
-    pub fn entries_applied(&mut self, io: &mut Io, known: &Known, applied: &Applied) -> Vec<Effect> {
-        let (frames, len, mark, head_before) = self.applying.take().expect("a batch is being applied");
-        self.durable += frames;
-        self.arrived_len -= len;
-        self.traffic.received += applied.inserted;
-        self.inserted_since += applied.inserted;
-        let mut effects = Vec::new();
-        // What this peer sent need not be sent back: when nothing else was accepted meanwhile, the
-        // log is as good as sent.
-        if self.tail == Some(head_before) && applied.head.0 == head_before.0 + applied.inserted {
-            self.tail = Some(applied.head);
-            if self.in_flight.is_empty() && self.confirmed == head_before {
-                self.confirmed = applied.head;
-                effects.push(Effect::Confirmed(applied.head));
-            }
-        }
-        self.refused_since += applied.refused_count;
-        if !applied.refused.is_empty() {
-            let early = applied.refused.iter().filter(|(_, reason)| *reason == RefusalReason::Future).count();
-            if early > 0 {
-                self.early = true;
-                effects.push(Effect::Early(early as u64));
-            }
-            let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };
-            self.send(io, Message::Refused(refused));
-        }
-        if let Some(mark) = mark {
-            self.compare(io, known, &mark, true, &mut effects);
-        }
-        self.pump_out(io, known);
-        let ours = self.mark(known);
-        self.send(io, Message::Mark(ours));
-        self.pump_in(io, known, &mut effects);
-        self.pump_out(io, known);
-        effects
     }
 
     /// Whether roots are equal at a confirmed position, and nothing was accepted here since that is not
@@ -510,24 +414,29 @@ impl Session {
         self.synced && self.tail == Some(head)
     }
 
-    /// Keeps a message until the session is live: what the peer sends may come before its credentials
-    /// are admitted. False when it is more than the window allows.
-    pub fn hold_back(&mut self, message: Message, len: usize) -> bool {
-        self.held_back_len += len;
-        self.held_back.push(message);
-        self.held_back_len <= WINDOW_LEN + MAX_FRAME_LEN && self.held_back.len() as u64 <= WINDOW_FRAMES * 4
-    }
-
-    /// What was held back.
-    pub fn take_held_back(&mut self) -> Vec<Message> {
-        self.held_back_len = 0;
-        std::mem::take(&mut self.held_back)
-    }
-
     /// Whether only another session can bring what was ahead of our clock: the peer may read nothing
     /// here, as far as we know, so roots are not compared.
     pub fn needs_another(&self) -> bool {
-        self.early && self.scope.is_nothing()
+        self.early && (self.scope.is_nothing() || self.is_one_way())
+    }
+
+    /// Whether entries go one way at most: roots that differ are then no reason to repair anything.
+    pub fn is_one_way(&self) -> bool {
+        !(self.gives && self.takes)
+    }
+
+    /// Whether everything that is to go to the peer by the change log has been sent.
+    fn has_sent_all(&self, known: &Known) -> bool {
+        self.reconcile.is_none() && (self.tail == Some(known.head) || !self.gives)
+    }
+
+    /// The root of what the peer may see, when it is known.
+    fn root(&self, known: &Known) -> Option<Digest> {
+        match self.scope_root {
+            _ if self.scope.is_all() => Some(known.root),
+            Some((head, root)) if head == known.head => Some(root),
+            _ => None,
+        }
     }
 
     /// Compares roots at this time at the latest.

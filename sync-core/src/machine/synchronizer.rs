@@ -6,12 +6,14 @@ use std::{
 };
 
 use super::{
+    direction::Direction,
     io::*,
     link::Link,
     out::Io,
-    peer::{Job, Peer},
+    peer::{Job, Parked, Peer},
     random::Random,
     session::{Known, Session},
+    timed::Timed,
 };
 use crate::{
     address::PeerAddress,
@@ -31,6 +33,9 @@ pub struct Config {
     /// Where all of the machine's randomness comes from.
     pub seed: [u8; 32],
 }
+
+/// A replica and a peer: what a job and a session are about.
+pub(super) type JobKey = (ReplicaId, PeerId);
 
 /// An attempt to dial.
 #[derive(Debug)]
@@ -59,12 +64,16 @@ pub struct Synchronizer {
     pub(super) io: Io,
     pub(super) addresses: Vec<PeerAddress>,
     pub(super) replicas: BTreeMap<ReplicaId, Known>,
-    pub(super) peers: BTreeMap<PeerId, Peer>,
+    /// What is not here goes both ways.
+    pub(super) directions: BTreeMap<ReplicaId, Direction>,
+    pub(super) peers: Timed<PeerId, Peer>,
     pub(super) dials: BTreeMap<DialId, Dial>,
-    pub(super) links: BTreeMap<ConnectionId, Link>,
-    pub(super) streams: BTreeMap<(ConnectionId, StreamId), StreamUse>,
-    pub(super) jobs: BTreeMap<(ReplicaId, PeerId), Job>,
-    pub(super) sessions: BTreeMap<(ReplicaId, PeerId), Session>,
+    pub(super) links: Timed<ConnectionId, Link>,
+    pub(super) streams: Timed<(ConnectionId, StreamId), StreamUse>,
+    pub(super) jobs: Timed<JobKey, Job>,
+    pub(super) sessions: Timed<JobKey, Session>,
+    /// Sessions that are over, whose entries are still being taken in.
+    pub(super) draining: BTreeMap<JobKey, Session>,
     pub(super) traffic: BTreeMap<(ReplicaId, PeerId), Traffic>,
     pub(super) asks: Vec<Ask>,
     pub(super) save_at: Option<Duration>,
@@ -95,12 +104,14 @@ impl Synchronizer {
             io: Io::new(now, random),
             addresses: Vec::new(),
             replicas: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            directions: BTreeMap::new(),
+            peers: Timed::default(),
             dials: BTreeMap::new(),
-            links: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            links: Timed::default(),
+            streams: Timed::default(),
+            jobs: Timed::default(),
+            sessions: Timed::default(),
+            draining: BTreeMap::new(),
             traffic: BTreeMap::new(),
             asks: Vec::new(),
             save_at: None,
@@ -131,12 +142,16 @@ impl Synchronizer {
             Input::Subscribe { replica, peer } => self.subscribe(replica, peer),
             Input::Unsubscribe { replica, peer } => self.unsubscribe(replica, peer),
             Input::Sync { ask, replica, target, timeout } => self.ask(ask, replica, target, timeout),
+            Input::SetDirection { replica, direction } => self.set_direction(replica, direction),
             Input::RetryNow => self.retry_now(),
+            Input::TransportAdded => self.transport_added(),
             Input::CheckInterval { interval } => self.check_every(interval),
             Input::Connected { connection, dial, transport, binding } => {
                 self.connected(connection, dial, transport, binding);
             }
-            Input::DialFailed { dial, error, temporary: _ } => self.dial_failed(dial, error),
+            Input::DialFailed { dial, error, temporary } => {
+                self.dial_failed(dial, error, (!temporary).then_some(Parked::NoWay));
+            }
             Input::Disconnected { connection, reason } => self.disconnected(connection, reason),
             Input::StreamAccepted { connection, stream, kind } => self.stream_accepted(connection, stream, kind),
             Input::Frame { connection, stream, frame } => self.frame(connection, stream, frame),
@@ -154,28 +169,62 @@ impl Synchronizer {
 
     /// When the machine wants to be told the time, at the latest; `elapsed` of [`Now`].
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let now = self.io.now.elapsed;
-        let links = self.links.values().map(|link| link.timeout(now));
-        let sessions = self.sessions.values().map(Session::timeout);
-        let asks = self.asks.iter().map(|ask| ask.deadline);
-        let fresh = self.streams.values().filter_map(|used| match used {
-            StreamUse::Fresh(deadline) => Some(*deadline),
-            StreamUse::Control | StreamUse::Session(..) => None,
-        });
-        let soonest = links.chain(sessions).chain(asks).chain(fresh).chain(self.save_at);
-        let soonest = soonest.chain(self.dial_timeouts()).min()?;
-        (soonest < Duration::MAX).then_some(soonest)
+        let timed = [
+            self.links.soonest(),
+            self.sessions.soonest(),
+            self.streams.soonest(),
+            self.jobs.soonest(),
+            self.peers.soonest(),
+            self.save_at,
+        ];
+        timed.into_iter().flatten().chain(self.asks.iter().map(|ask| ask.deadline)).min()
     }
 
     /// Everything that is due.
     fn drive(&mut self) {
+        self.settle();
         self.drive_links();
+        self.drive_parked();
+        self.settle();
         self.drive_sessions();
+        self.settle();
         self.drive_peers();
         self.drive_asks();
         if self.save_at.is_some_and(|at| at <= self.io.now.elapsed) {
             self.save_jobs();
         }
+        self.settle();
+    }
+
+    /// Computes the deadlines of whatever may have changed.
+    fn settle(&mut self) {
+        let now = self.io.now.elapsed;
+        // While something is under way in a session, its link must show life.
+        for session in self.sessions.touched().map(|(_, session)| session).filter(|session| session.is_busy()) {
+            if let Some(link) = self.links.get_mut(&session.connection) {
+                link.touch(now);
+            }
+        }
+        if self.wanted.is_none() {
+            self.gather_wanted();
+            self.peers.touch_all();
+            self.jobs.touch_all();
+        }
+        self.links.settle(|_, link| link.timeout(now));
+        self.streams.settle(|_, used| match used {
+            StreamUse::Fresh(deadline) => *deadline,
+            StreamUse::Control | StreamUse::Session(..) => Duration::MAX,
+        });
+        for key in self.sessions.touched_keys() {
+            self.jobs.touch(key);
+        }
+        self.sessions.settle(|_, session| session.timeout());
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.settle(|key, job| if self.is_waiting(key, job) { job.next_open } else { Duration::MAX });
+        self.jobs = jobs;
+        let mut peers = std::mem::take(&mut self.peers);
+        peers.settle(|id, peer| peer.deadline(self.is_wanted(*id)));
+        self.peers = peers;
     }
 
     fn changed(&mut self, replica: ReplicaId, state: ReplicaState) {
@@ -198,6 +247,7 @@ impl Synchronizer {
                 self.replicas.insert(replica, known);
                 if rights_changed {
                     self.rights_changed(replica);
+                    self.wake_replica(replica);
                 }
             }
             None => {
@@ -214,6 +264,8 @@ impl Synchronizer {
 
     fn dropped(&mut self, replica: ReplicaId) {
         self.replicas.remove(&replica);
+        self.draining.retain(|key, _| key.0 != replica);
+        self.directions.remove(&replica);
         self.wanted = None;
         let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
         for key in keys {

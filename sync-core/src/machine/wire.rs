@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::limits::*;
+use super::{direction::Direction, limits::*};
 use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, ReplicaId, Signature},
@@ -89,6 +89,10 @@ pub struct Open {
     pub root: Digest,
     /// In whose change log, and up to where, the sender has everything.
     pub have: Option<(StoreId, Position)>,
+    /// Which way the sender wants entries to go.
+    pub direction: Direction,
+    /// Whether an application at the sender waits for what the receiver has.
+    pub asks: bool,
     /// System entries that show that the sender may read.
     #[serde(deserialize_with = "at_most::<_, _, MAX_CREDENTIALS>")]
     pub credentials: Vec<Bundle>,
@@ -110,8 +114,10 @@ pub enum Refusal {
 pub struct Mark {
     /// How many `Entries` of this session the sender has received and made durable.
     pub durable: u64,
+    /// How many it has received, durable or not: what they hold need not be sent again.
+    pub received: u64,
     /// The sender's change log has been sent up to here, this message's entries included; none
-    /// while a reconciliation goes on.
+    /// before the first valid position, while a first reconciliation goes on.
     pub through: Option<Position>,
     /// The sender's root, when all of its change log has been sent.
     pub root: Option<Digest>,
@@ -327,7 +333,8 @@ mod tests {
 
     #[test]
     fn every_message_comes_back_as_it_went() {
-        let mark = Mark { durable: 3, through: Some(Position(9)), root: Some(Digest::EMPTY), synced: true };
+        let mark =
+            Mark { durable: 3, received: 4, through: Some(Position(9)), root: Some(Digest::EMPTY), synced: true };
         let claim = Claim { range: SlotRange::ALL, have: Have::Ids(vec![ShortId([1; 16])]) };
         for message in [
             Message::Ping(7),

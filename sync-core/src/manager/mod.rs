@@ -121,6 +121,9 @@ impl ManagerBuilder {
         let mut records = self.store.node_records(NodeKind::Peer).await?;
         records.extend(self.store.node_records(NodeKind::Job).await?);
         machine.handle(now, Input::Restored { records });
+        for (replica, direction) in settings::directions(&*self.store).await? {
+            machine.handle(now, Input::SetDirection { replica, direction });
+        }
         machine.handle(now, Input::CheckInterval { interval: settings::sync_interval(&*self.store).await? });
 
         let (sender, messages) = mpsc::channel(driver::QUEUE_LEN);
@@ -376,9 +379,11 @@ impl SyncManager {
     /// id in front. Others keep theirs. A marker stays. Answers the bytes freed.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
-        self.tell(Input::Dropped { replica: id }).await?;
+        // What was to be saved about it comes before its end.
+        self.tell_durably(Input::Dropped { replica: id }).await?;
         let mut records = vec![
             NodeRecord { kind: NodeKind::Key, name: replica_key_name(&id.0), value: None },
+            NodeRecord { kind: NodeKind::Setting, name: settings::direction_name(&id), value: None },
             NodeRecord {
                 kind: NodeKind::Removed,
                 name: Bytes::copy_from_slice(id.as_bytes()),
@@ -474,7 +479,8 @@ impl SyncManager {
         self.tell_durably(Input::RenamePeer { peer, name: name.into() }).await
     }
 
-    /// Forgets a peer, its addresses and jobs. It can be added again.
+    /// Forgets a peer, its addresses and jobs. Its links are refused until it is added again: by
+    /// [`Self::add_peer`], a ticket of its, a subscription, or a name.
     pub async fn remove_peer(&self, peer: PeerId) -> Result<(), ManagerError> {
         self.tell_durably(Input::RemovePeer { peer }).await
     }

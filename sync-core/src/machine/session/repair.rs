@@ -12,7 +12,8 @@ use crate::{
         out::Io,
         wire::{Mark, Message, Ranges},
     },
-    store::{Claim, Have, Reconciled, coded::MAX_SYMBOLS},
+    model::Digest,
+    store::{Claim, Have, Position, Reconciled, coded::MAX_SYMBOLS},
 };
 
 impl Session {
@@ -29,16 +30,18 @@ impl Session {
         if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
             effects.push(Effect::Received(store, through));
         }
-        let Some(root) = mark.root else { return };
+        let Some(root) = mark.root.filter(|_| self.is_live()) else { return };
         self.their_count = root.count;
-        let comparable = self.scope.is_all()
-            && self.tail == Some(known.head)
-            && mark.durable == self.frames_sent
-            && self.reconcile.is_none();
-        if !comparable {
+        if !self.has_sent_all(known) || mark.durable != self.frames_sent {
             return;
         }
-        if root == known.root {
+        let Some(ours) = self.root(known) else {
+            // It is compared when the store has said.
+            self.uncompared = Some(*mark).filter(|_| !self.scope.is_nothing());
+            return;
+        };
+        if root == ours {
+            self.tail = Some(known.head);
             if self.confirmed < known.head {
                 self.confirmed = known.head;
                 effects.push(Effect::Confirmed(known.head));
@@ -52,8 +55,28 @@ impl Session {
             }
         } else {
             self.synced = false;
-            self.mismatch(io, known);
+            if !self.is_one_way() && !self.is_partial {
+                self.mismatch(io, known);
+            }
         }
+    }
+
+    /// The store has said what the root of the peer's part is.
+    pub fn scope_root_read(&mut self, io: &mut Io, known: &Known, head: Option<Position>, root: Digest) -> Vec<Effect> {
+        self.asking_root = false;
+        self.scope_root = head.map(|head| (head, root));
+        let mut effects = Vec::new();
+        if self.root(known).is_some() && !self.synced {
+            match self.uncompared.take() {
+                Some(mark) => self.compare(io, known, &mark, false, &mut effects),
+                None => {
+                    let mark = self.mark(known);
+                    self.send(io, Message::Mark(mark));
+                }
+            }
+        }
+        self.pump_out(io, known);
+        effects
     }
 
     pub(super) fn mismatch(&mut self, io: &mut Io, known: &Known) {
@@ -91,7 +114,7 @@ impl Session {
         if !self.is_live() || self.scope.is_nothing() || self.is_busy() {
             return;
         }
-        if self.tail == Some(known.head) {
+        if self.has_sent_all(known) {
             let mark = self.mark(known);
             self.send(io, Message::Mark(mark));
         }
@@ -207,7 +230,9 @@ impl Session {
 
     /// Claims were compared.
     pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
-        self.missing.extend(reconciled.missing);
+        if self.gives {
+            self.missing.extend(reconciled.missing);
+        }
         if let Some(reconcile) = self.reconcile.as_mut() {
             reconcile.comparing = false;
             reconcile.answer.extend(reconciled.claims);
@@ -219,7 +244,9 @@ impl Session {
     /// Both directions are done: the position is valid now.
     pub(super) fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
         let reconcile = self.reconcile.take().expect("a reconciliation is over");
-        self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
+        if self.gives {
+            self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
+        }
         self.judging = !canary::is_out(Canary::ResendRefused);
         let mark = self.mark(known);
         self.send(io, Message::Mark(mark));

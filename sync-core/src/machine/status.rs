@@ -65,7 +65,7 @@ pub struct ReplicaStatus {
     /// The root.
     #[serde(with = "crate::text")]
     pub root: crate::model::Hash,
-    /// How many contents are referred to and not here.
+    /// How many contents it refers to and was not given yet in full.
     pub blobs_missing: u64,
     /// The peers.
     pub peers: Vec<PeerStatus>,

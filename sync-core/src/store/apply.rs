@@ -209,6 +209,13 @@ impl Writer<'_> {
             return Ok(Outcome::Dominated);
         }
         let mut replaced = 0;
+        // Before the old version's reference goes: the new one may be made from it.
+        let base = match (&old, candidate.entry.op) {
+            (Some((_, Some((hash, _)))), Op::Put { value: Value::Blob { .. }, .. }) => {
+                content::base(self.rows, self.replica, hash)?
+            }
+            _ => None,
+        };
         if let Some((row, blob)) = old {
             self.remove(&slot, &candidate.place, &row, blob)?;
             replaced += 1;
@@ -229,7 +236,7 @@ impl Writer<'_> {
                 }
             }
         }
-        self.insert(candidate, slot, author)?;
+        self.insert(candidate, slot, author, base)?;
         Ok(Outcome::Inserted { replaced })
     }
 
@@ -323,7 +330,13 @@ impl Writer<'_> {
         self.bound_deltas()
     }
 
-    fn insert(&mut self, candidate: &Candidate<'_>, slot: Vec<u8>, author: KeyNo) -> Result<(), StoreError> {
+    fn insert(
+        &mut self,
+        candidate: &Candidate<'_>,
+        slot: Vec<u8>,
+        author: KeyNo,
+        base: Option<Hash>,
+    ) -> Result<(), StoreError> {
         let VerifiedEntry { index, order, op } = candidate.entry;
         let bundle = candidate.bundle;
         let origin = match candidate.origin {
@@ -339,7 +352,7 @@ impl Writer<'_> {
         self.rows.put(&slot, &row.encode(op))?;
         if let Op::Put { value: Value::Blob { hash, len }, .. } = op {
             let reference = Reference { hash: *hash, len: *len, entry: &slot };
-            content::refer(self.rows, &reference, candidate.origin)?;
+            content::refer(self.rows, &reference, candidate.origin, base)?;
         }
         self.commits.inserted(&proof);
         self.log.push((position, origin, slot));

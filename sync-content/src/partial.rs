@@ -36,12 +36,17 @@ use crate::{
     dir::{has_row_outboard, outboard_path},
     disk::{DiskFile, Open},
     groups::{self, GROUP_LEN},
+    reuse::Base,
     stage::WhenDropped,
     tree::{Item, OutboardStore, PAIR_LEN, Tree, Walk},
 };
 
 /// A checkpoint is due after this many new bytes: a crash costs at most that much of the transfer.
 pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// So many new bytes are written out at once, while more come: at a checkpoint, and at the end, little
+/// is left to wait for.
+pub const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A checkpoint is due after this time, if anything is new.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
@@ -96,17 +101,20 @@ impl fmt::Debug for Checkpoint {
 /// A download. There is one per hash at a time: its owner sees to that.
 pub struct Partial {
     dir: ContentDir,
-    tree: Tree,
+    pub(crate) tree: Tree,
     path: PathBuf,
     data: Arc<dyn DiskFile>,
     outboard: OutboardStore,
     state: Mutex<State>,
 }
 
-struct State {
-    verified: GroupRanges,
-    claimed: GroupRanges,
+pub(crate) struct State {
+    pub verified: GroupRanges,
+    pub claimed: GroupRanges,
+    /// Another content that may have some of it.
+    pub base: Option<Base>,
     unsynced_bytes: u64,
+    unflushed_bytes: u64,
     names_synced: bool,
     /// Finished, or failed: after a failed sync the system may call pages clean that it has
     /// lost, so nothing is synced again until the files are opened at the last checkpoint.
@@ -128,7 +136,9 @@ impl ContentDir {
         let state = State {
             verified: from.verified,
             claimed: GroupRanges::empty(),
+            base: None,
             unsynced_bytes: 0,
+            unflushed_bytes: 0,
             names_synced: false,
             ended: false,
         };
@@ -226,7 +236,10 @@ impl Partial {
     pub fn claim_of(self: &Arc<Self>, available: &GroupRanges, max_groups: u64) -> Option<Claim> {
         let mut state = self.lock();
         let all = GroupRanges::all(self.tree.len);
-        let free = all.intersection(available).difference(&state.verified).difference(&state.claimed);
+        let mut free = all.intersection(available).difference(&state.verified).difference(&state.claimed);
+        if let Some(base) = &state.base {
+            free = free.difference(base.left());
+        }
         let run = free.iter().next()?;
         let max_groups = max_groups.max(1);
         // Ends at a multiple of the size asked for, so that claims share few pairs.
@@ -252,6 +265,21 @@ impl Partial {
     pub fn checkpoint_due(&self, elapsed: Duration) -> bool {
         let unsynced = self.unsynced_bytes();
         unsynced >= CHECKPOINT_BYTES || (unsynced > 0 && elapsed >= CHECKPOINT_INTERVAL)
+    }
+
+    /// Whether it is time to [`Partial::flush`].
+    pub fn flush_due(&self) -> bool {
+        self.lock().unflushed_bytes >= FLUSH_BYTES
+    }
+
+    /// Has the disk write what is here. That is no checkpoint: until one is made, nothing counts.
+    pub fn flush(&self) -> Result<(), ContentError> {
+        self.trusted()?.unflushed_bytes = 0;
+        let synced = self.data.sync().map_err(ContentError::io("sync", &self.path));
+        if synced.is_err() {
+            self.lock().ended = true;
+        }
+        synced
     }
 
     /// Makes durable what is here and gives the record to be kept. After an error the download
@@ -321,7 +349,7 @@ impl Partial {
         if state.ended { Err(ContentError::Ended(self.tree.hash)) } else { Ok(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it changes the sets of groups")
     }
 }
@@ -417,7 +445,7 @@ impl Claim {
 
 impl Partial {
     /// Writes an item that was proved.
-    fn write(&self, item: Item, bytes: &[u8]) -> Result<u64, ContentError> {
+    pub(crate) fn write(&self, item: Item, bytes: &[u8]) -> Result<u64, ContentError> {
         match item {
             Item::Pair { at } => {
                 let pair: &[u8; PAIR_LEN] = bytes.try_into().expect("a pair has its length");
@@ -429,6 +457,7 @@ impl Partial {
                 let mut state = self.lock();
                 state.verified.insert(group..group + 1);
                 state.unsynced_bytes += len as u64;
+                state.unflushed_bytes += len as u64;
                 Ok(len as u64)
             }
         }

@@ -170,7 +170,7 @@ def groups(quick):
             Series(f"Syncline, {peers:,} peers", bench("hub", peers)) for peers in
             ((1, 10) if quick else (1, 10, 100, 1000))],
             "QUIC, a connection a peer. The hub on redb; the peers in one other process with stores in memory, so "
-            "that they and the hub share two cores. `kb_per_peer` is what the hub's memory grew by at its peak.", few,
+            "that they and the hub share two cores. `KB a peer` is what the hub's resident memory grew by.", few,
             ("seconds", "kb_per_peer", "joined_s", "cpu_s")),
     ]
 

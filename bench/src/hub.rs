@@ -79,7 +79,7 @@ pub async fn hub(peers: u64) -> Result<()> {
         board.put(format!("round/{round}"), vec![7; 32]).await?;
         others.figures().await?;
         let seconds = started.elapsed().as_secs_f64();
-        let kilobytes = (contest::memory_mb("VmHWM") - alone) * 1000.0 / peers as f64;
+        let kilobytes = (contest::memory_mb("VmRSS") - alone) * 1000.0 / peers as f64;
         contest::report(&[("seconds", seconds), ("kb_per_peer", kilobytes), ("joined_s", joined)]);
     }
     others.end().await

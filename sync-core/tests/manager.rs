@@ -384,7 +384,7 @@ async fn b73_exports_into_one_directory_do_not_meet_and_tell_how_far_they_are() 
 }
 
 #[tokio::test]
-async fn b81_an_obstacle_tells_when_it_began_not_when_all_was_well_the_last_time() {
+async fn b43_an_obstacle_tells_when_it_began_not_when_all_was_well_the_last_time() {
     let network = MemoryNetwork::new();
     let ahead = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let clock = {

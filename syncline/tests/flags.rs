@@ -109,7 +109,7 @@ fn put_from_input(machine: &Machine, key: &str, bytes: &[u8]) -> Output {
 }
 
 #[test]
-fn b48_every_command_prints_one_document_with_json() {
+fn every_command_prints_one_document_with_json() {
     let a = Machine::new();
     let mut child = a
         .command(["up", "--json", "--listen", "quic://127.0.0.1:0", "--listen", "http://127.0.0.1:0"])

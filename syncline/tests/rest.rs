@@ -15,7 +15,7 @@ use sync_core::{
 const HTTP: [&str; 2] = ["--listen", "http://127.0.0.1:0"];
 
 #[test]
-fn b44_a_token_gives_its_replica_for_its_time_and_no_more() {
+fn a_token_gives_its_replica_for_its_time_and_no_more() {
     let (a, b) = (Machine::new(), Machine::new());
     let up_b = b.up(&HTTP);
     let up_a = a.up(&HTTP);
@@ -69,7 +69,7 @@ fn make_public(machine: &Machine, id: &str) {
 }
 
 #[test]
-fn b44_a_blob_is_read_in_parts_and_keys_are_paged_past_what_the_folder_keeps_for_itself() {
+fn a_blob_is_read_in_parts_and_keys_are_paged_past_what_the_folder_keeps_for_itself() {
     let a = Machine::new();
     let bytes: Vec<u8> = (0..300_000u32).map(|at| (at.wrapping_mul(at) >> 9) as u8).collect();
     a.save("large", &bytes);

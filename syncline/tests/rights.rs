@@ -72,7 +72,7 @@ fn when_the_right_to_write_ends_the_folder_goes_on_receiving_and_a_new_ticket_br
 }
 
 #[test]
-fn b22_sync_moves_contents_too_and_then_a_command_has_them() {
+fn sync_moves_contents_too_and_then_a_command_has_them() {
     let (a, b) = (Machine::new(), Machine::new());
     let photo = |machine: &Machine| machine.dir.path().join("photo");
     let bytes: Vec<u8> = (0..6_000_000u32).map(|at| (at.wrapping_mul(at) >> 9) as u8).collect();

@@ -12,7 +12,7 @@ use std::{
 use common::{LOCAL, Machine, equal};
 
 #[test]
-fn b79_a_terminal_shows_progress_to_a_hundred_percent() {
+fn a_terminal_shows_progress_to_a_hundred_percent() {
     let (a, b) = (Machine::new(), Machine::new());
     for n in 0..1500 {
         a.save(&format!("{}/{n}", n % 20), format!("{n}").repeat(20));

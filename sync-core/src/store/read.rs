@@ -219,7 +219,7 @@ impl Reader<'_> {
                     return Ok(false);
                 }
                 // What was skipped after the run's last entry and before this one is read too.
-                through = position - 1;
+                through = position.saturating_sub(1);
                 run.count = page.count_of(self.rows, self.replica, &entry.row)?;
             }
             run.push(position, entry);

@@ -139,7 +139,7 @@ pub(super) fn index_key(replica: ReplicaNo, level: u8, place: &[u8]) -> Vec<u8> 
 
 /// The place in the key of an index row.
 pub(super) fn place_of_index_key(key: &[u8]) -> &[u8] {
-    &key[6..]
+    key.get(6..).unwrap_or_default()
 }
 
 pub(super) fn node_key(kind: NodeKind, name: &[u8]) -> Vec<u8> {
@@ -220,9 +220,9 @@ pub(super) mod entry_key {
         (from(replica, range.start.as_bytes()), end)
     }
 
-    /// The part of the key that all rows of one place share.
+    /// The part of the key that all rows of one place share; nothing in a damaged key that is too short.
     pub fn escaped_place(key: &[u8]) -> &[u8] {
-        &key[5..key.len() - 6]
+        key.get(5..key.len().saturating_sub(6)).unwrap_or_default()
     }
 
     /// The place in an entry's key.

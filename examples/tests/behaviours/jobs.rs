@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sync_core::{
     PeerAddress,
-    machine::{Event, PeerState, SyncOutcome},
+    machine::{Event, PeerState, PeerStatus, SyncOutcome},
     manager::{Access, ManagerError, SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN, SyncManager},
     model::{PeerId, SecretKey},
     store::NodeKind,
@@ -21,6 +21,7 @@ everywhere! {
 on_every_wire! {
     b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer
     b9_what_is_no_address_or_nobodys_is_an_error_within_the_deadline
+    b39_a_peer_that_does_not_have_the_replica_is_parked_and_served_when_it_has_it
     b40_flush_is_ok_only_when_everything_was_confirmed
     b42_peers_are_added_named_blocked_removed_and_remembered
     b43_status_tells_the_truth
@@ -92,6 +93,28 @@ async fn b39_retries_go_on_by_schedule_and_at_once_when_told() {
     assert!(obstacle.next_try.is_some() && !obstacle.advice.is_empty(), "{obstacle:?}");
     a.retry_now().await.unwrap();
     peer_is(&a, left.id(), nobody, "it is tried again", |peer| peer.state != PeerState::Parked).await;
+}
+
+async fn b39_a_peer_that_does_not_have_the_replica_is_parked_and_served_when_it_has_it(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let left = a.create_replica().await.unwrap();
+    left.put("k", "v").await.unwrap();
+    let (id, peer) = (left.id(), b.node_id());
+    a.add_peer(peer, b.addresses().await.unwrap()).await.unwrap();
+    a.subscribe(id, peer).await.unwrap();
+    let is_parked = |status: &PeerStatus| status.state == PeerState::Parked;
+    let parked = peer_is(&a, id, peer, "it is parked", is_parked).await;
+    assert!(parked.last_error.unwrap().contains("does not have this replica"));
+    let why = a.why().await.unwrap();
+    assert!(why.iter().any(|obstacle| obstacle.subject.contains(&peer.short()) && obstacle.advice.contains("ticket")));
+    a.shutdown(LONG).await.unwrap();
+    drop((a, left));
+    let a = world.node("a").await;
+    peer_is(&a, id, peer, "it is parked after a restart", is_parked).await;
+    let left = a.open_replica(id).await.unwrap();
+    let right = join(&left, &b, Access::WRITE).await;
+    assert_eq!(value(&right, "k").await.unwrap(), b"v");
+    peer_is(&a, id, peer, "it is live", |status| status.state == PeerState::Live && status.synced).await;
 }
 
 async fn b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer(world: World) {
@@ -202,21 +225,27 @@ async fn b42_peers_are_added_named_blocked_removed_and_remembered(world: World) 
     assert_eq!((info.name.as_str(), info.blocked), ("laptop", true), "remembered");
     a.unblock_peer(peer).await.unwrap();
     reads(&right, "secret", "x").await;
-    // Removed: nothing of it is left; it can be added again.
+    // Removed: it is cut, and refused when it comes, though it has its grant.
+    let mut events = b.events();
     a.remove_peer(peer).await.unwrap();
-    a.remove_peer(peer).await.unwrap();
-    b.stop_accepting().await.unwrap();
-    b.remove_transport(world.wire.name()).await.unwrap();
     a.remove_peer(peer).await.unwrap();
     assert!(known(&a).await.is_none());
-    soon("its jobs are gone from the store", async {
-        while !a.store().node_records(NodeKind::Job).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    world.register(&b, "again", world.wire, "b again").await;
-    b.accept_connections().await.unwrap();
+    assert!(a.store().node_records(NodeKind::Job).await.unwrap().is_empty());
+    event(&mut events, "b is cut", |event| matches!(event, Event::PeerDown { .. })).await;
+    let left = a.open_replica(id).await.unwrap();
+    left.put("after", "x").await.unwrap();
+    let refused = async |a: &SyncManager| {
+        let report = b.sync_with(a.node_id(), id, Duration::from_millis(700)).await.unwrap();
+        assert!(report.outcome != SyncOutcome::Synced, "{report:?}");
+        assert!(known(a).await.is_none() && a.live_peers(id).await.unwrap().is_empty());
+    };
+    refused(&a).await;
+    a.shutdown(LONG).await.unwrap();
+    drop((a, left));
+    let a = world.node("a").await;
+    refused(&a).await;
+    assert_eq!(value(&right, "after").await, None);
+    // It can be added again.
     a.add_peer(peer, b.addresses().await.unwrap()).await.unwrap();
     a.subscribe(id, peer).await.unwrap();
     a.wait_synced(id, peer, LONG).await.unwrap();

@@ -8,8 +8,8 @@ use super::{
     io::*,
     limits::*,
     link::LinkPhase,
-    peer::{Job, JobRecord, Peer, PeerRecord, Race, backoff},
-    synchronizer::{Ask, Dial, Synchronizer},
+    peer::{Job, JobRecord, Parked, Peer, PeerRecord, Race, Standing, backoff},
+    synchronizer::{Ask, Dial, JobKey, Synchronizer},
 };
 use crate::{
     address::PeerAddress,
@@ -58,7 +58,10 @@ impl Synchronizer {
                     else {
                         continue;
                     };
-                    let job = Job { record: saved, trouble: Some(self.io.now.wall), ..Job::default() };
+                    let mut job = Job { record: saved, trouble: Some(self.io.now.wall), ..Job::default() };
+                    if job.record.parked.is_some() {
+                        job.next_open = self.io.now.elapsed + self.io.check_interval;
+                    }
                     self.jobs.insert((ReplicaId::from(replica), PeerId::from(peer)), job);
                 }
                 _ => {}
@@ -80,31 +83,37 @@ impl Synchronizer {
     }
 
     pub(super) fn save_jobs(&mut self) {
-        self.save_at = None;
-        let records: Vec<_> = std::mem::take(&mut self.io.dirty_jobs).into_values().collect();
-        if !records.is_empty() {
-            self.io.save(records);
+        let jobs = self.io.take_dirty_jobs();
+        if !jobs.is_empty() {
+            self.io.save_jobs(jobs, Vec::new());
         }
+        // Some wait until what is under way is saved.
+        self.save_at = (!self.io.dirty_jobs.is_empty()).then(|| self.io.now.elapsed + SAVE_DELAY);
     }
 
     pub(super) fn add_peer(&mut self, peer: PeerId, addresses: Vec<PeerAddress>) {
         if peer == self.me {
             return;
         }
+        let now = self.io.now.elapsed;
         let known = self.peers.entry(peer).or_default();
-        let changed = known.give(addresses, true);
+        let changed = known.give(addresses, true) | known.welcome();
         known.attempts = 0;
-        known.next_try = Duration::ZERO;
+        known.next_try = now;
         if let Some(race) = &mut known.race {
             race.queue = known.record.addresses.iter().map(|known| known.address.clone()).collect();
+            race.next_at = now;
         }
         if changed || known.record == PeerRecord::default() {
             self.save_peer(peer);
         }
+        self.wake_peer(peer);
     }
 
     pub(super) fn rename_peer(&mut self, peer: PeerId, name: String) {
-        self.peers.entry(peer).or_default().record.name = name;
+        let known = self.peers.entry(peer).or_default();
+        known.record.name = name;
+        known.welcome();
         self.save_peer(peer);
     }
 
@@ -114,14 +123,26 @@ impl Synchronizer {
             self.unsubscribe(key.0, key.1);
         }
         self.cut(peer, "the peer was removed here");
-        if self.peers.remove(&peer).is_some() {
-            let name = Bytes::copy_from_slice(peer.as_bytes());
-            self.io.save(vec![NodeRecord { kind: NodeKind::Peer, name, value: None }]);
+        // What is left says that it is not to come back by itself.
+        let left = PeerRecord { standing: Standing::Removed, ..PeerRecord::default() };
+        let known = self.peers.entry(peer).or_default();
+        if known.record != left {
+            *known = Peer { record: left, ..Peer::default() };
+            self.save_peer(peer);
         }
     }
 
     pub(super) fn block_peer(&mut self, peer: PeerId, blocked: bool) {
-        self.peers.entry(peer).or_default().record.blocked = blocked;
+        let now = self.io.now.elapsed;
+        let known = self.peers.entry(peer).or_default();
+        match (known.record.standing, blocked) {
+            (_, true) => known.record.standing = Standing::Blocked,
+            (Standing::Blocked, false) => {
+                known.record.standing = Standing::Welcome;
+                known.try_now(now);
+            }
+            (Standing::Welcome | Standing::Removed, false) => {}
+        }
         self.save_peer(peer);
         if blocked {
             self.cut(peer, "the peer is blocked here");
@@ -142,7 +163,7 @@ impl Synchronizer {
         if peer == self.me {
             return;
         }
-        self.peers.entry(peer).or_default();
+        self.peers.entry(peer).or_default().welcome();
         self.wanted = None;
         let key = (replica, peer);
         match self.jobs.entry(key) {
@@ -150,13 +171,15 @@ impl Synchronizer {
                 let trouble = Some(self.io.now.wall);
                 let job = entry.insert(Job { show_credentials: true, trouble, ..Job::default() });
                 let job = job_record(&replica, &peer, &job.record);
-                let peer = peer_record(&peer, &self.peers[&peer].record);
-                self.io.save(vec![job, peer]);
+                self.io.save_jobs(vec![(key, job)], vec![peer_record(&peer, &self.peers[&peer].record)]);
+                if self.io.rides(&key) {
+                    // The record of a job that had ended is still on its way, and may come last.
+                    self.job_changed(key);
+                }
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
-                let job = entry.get_mut();
-                job.record.parked = false;
-                job.next_open = Duration::ZERO;
+                entry.get_mut().next_open = self.io.now.elapsed;
+                self.wake(key);
             }
         }
     }
@@ -167,20 +190,13 @@ impl Synchronizer {
         self.end_session(key, "the subscription has ended");
         self.io.dirty_jobs.remove(&key);
         if self.jobs.remove(&key).is_some() {
-            self.io.save(vec![NodeRecord { kind: NodeKind::Job, name: job_name(&replica, &peer), value: None }]);
+            self.forget_job(key);
         }
     }
 
-    pub(super) fn retry_now(&mut self) {
-        self.wanted = None;
-        for peer in self.peers.values_mut() {
-            peer.next_try = Duration::ZERO;
-            peer.attempts = 0;
-        }
-        for job in self.jobs.values_mut() {
-            job.next_open = Duration::ZERO;
-            job.record.parked = false;
-        }
+    /// Removes the saved record of a job.
+    pub(super) fn forget_job(&mut self, key: JobKey) {
+        self.io.save(vec![NodeRecord { kind: NodeKind::Job, name: job_name(&key.0, &key.1), value: None }]);
     }
 
     pub(super) fn ask(&mut self, id: AskId, replica: ReplicaId, target: Target, timeout: Duration) {
@@ -195,7 +211,7 @@ impl Synchronizer {
         if let Target::Peer(peer) = ask.target {
             self.subscribe(replica, peer);
             if let Some(known) = self.peers.get_mut(&peer) {
-                known.next_try = Duration::ZERO;
+                known.next_try = self.io.now.elapsed;
             }
             ask.before = self.traffic_of((replica, peer));
             self.compare_now((replica, peer));
@@ -280,7 +296,7 @@ impl Synchronizer {
     pub(super) fn dial_timeouts(&self) -> Option<Duration> {
         self.peers
             .iter()
-            .filter(|(_, peer)| peer.links.is_empty() && !peer.record.blocked)
+            .filter(|(_, peer)| peer.links.is_empty() && peer.refused().is_none())
             .filter_map(|(id, peer)| match &peer.race {
                 Some(race) if race.queue.is_empty() => None,
                 Some(race) => Some(race.next_at),
@@ -288,6 +304,15 @@ impl Synchronizer {
                 None => Some(peer.next_try),
             })
             .min()
+    }
+
+    /// Whether a job wants to be looked at when it may next be opened.
+    pub(super) fn is_waiting(&self, key: &JobKey, job: &Job) -> bool {
+        !self.stopping
+            && (job.record.parked.is_some()
+                || !self.sessions.contains_key(key)
+                    && self.replicas.contains_key(&key.0)
+                    && self.peers.get(&key.1).is_some_and(|peer| !peer.links.is_empty()))
     }
 
     /// Whether some job needs a link to the peer.
@@ -299,7 +324,7 @@ impl Synchronizer {
     pub(super) fn is_kept(&self, peer: PeerId) -> bool {
         let known = self.peers.get(&peer).is_some_and(|known| {
             let record = &known.record;
-            record.blocked || !record.name.is_empty() || record.addresses.iter().any(|address| address.given)
+            record.standing != Standing::Welcome || !record.name.is_empty() || record.addresses.iter().any(|address| address.given)
         });
         known || self.is_wanted(peer) || self.jobs.keys().any(|key| key.1 == peer)
     }
@@ -316,7 +341,7 @@ impl Synchronizer {
         let jobs = self
             .jobs
             .iter()
-            .filter(|(key, job)| !self.stopping && !job.record.parked && self.replicas.contains_key(&key.0));
+            .filter(|(key, job)| !self.stopping && job.record.parked.is_none() && self.replicas.contains_key(&key.0));
         self.wanted = Some(jobs.map(|(key, _)| key.1).collect());
     }
 
@@ -328,7 +353,7 @@ impl Synchronizer {
         let idle: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.links.is_empty() && !peer.record.blocked)
+            .filter(|(_, peer)| peer.links.is_empty() && peer.refused().is_none())
             .filter(|(id, peer)| match &peer.race {
                 Some(race) => race.next_at <= now || race.dialing.is_empty(),
                 None => peer.next_try <= now && !peer.record.addresses.is_empty() && self.is_wanted(**id),
@@ -345,7 +370,8 @@ impl Synchronizer {
         let peer = self.peers.get_mut(&id).expect("the peer was just listed");
         if peer.race.is_none() {
             let queue = peer.ranked();
-            peer.race = Some(Race { queue, dialing: Default::default(), next_at: now, errors: Vec::new() });
+            let dialing = Default::default();
+            peer.race = Some(Race { queue, dialing, next_at: now, errors: Vec::new(), again: false });
         }
         let race = peer.race.as_mut().expect("the race was just made");
         while race.next_at <= now || race.dialing.is_empty() {
@@ -360,15 +386,27 @@ impl Synchronizer {
             race.next_at = Duration::MAX;
         }
         if race.dialing.is_empty() && race.queue.is_empty() {
-            let errors = std::mem::take(&mut race.errors);
-            peer.race = None;
+            let race = peer.race.take().expect("it has just ended");
+            let again = race.again;
+            let (error, parked) = race.verdict();
+            peer.last_error = Some(error.clone());
+            if again {
+                peer.next_try = now;
+                return;
+            }
             peer.attempts = peer.attempts.saturating_add(1);
             peer.next_try = now + backoff(&mut self.io.random, peer.attempts - 1);
-            peer.last_error = Some(errors.into_iter().next().unwrap_or_else(|| "no address is known".into()));
+            if let Some(parked) = parked {
+                let keys: Vec<_> = self.jobs.keys().filter(|key| key.1 == id).copied().collect();
+                for key in keys {
+                    self.park(key, parked, &error);
+                }
+            }
         }
     }
 
-    pub(super) fn dial_failed(&mut self, dial: DialId, error: String) {
+    /// An attempt came to nothing: `parked` when that stays so however often it is tried.
+    pub(super) fn dial_failed(&mut self, dial: DialId, error: String, parked: Option<Parked>) {
         let Some(Dial { address, peer }) = self.dials.remove(&dial) else { return };
         for ask in &mut self.asks {
             if ask.dial == Some(dial) {
@@ -381,7 +419,7 @@ impl Synchronizer {
         peer.failed(&address, &error);
         if let Some(race) = &mut peer.race {
             race.dialing.remove(&dial);
-            race.errors.push(format!("{address}: {error}"));
+            race.errors.push((format!("{address}: {error}"), parked));
             if race.dialing.is_empty() {
                 self.drive_race(id);
             }

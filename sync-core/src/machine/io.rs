@@ -88,7 +88,7 @@ pub enum Input {
         /// The name; empty removes it.
         name: String,
     },
-    /// The application forgets a peer: its addresses, jobs and links.
+    /// The application forgets a peer: its addresses, jobs and links. It is refused until it is added again.
     RemovePeer {
         /// The peer.
         peer: PeerId,
@@ -127,6 +127,8 @@ pub enum Input {
     },
     /// Parked jobs are to be tried again, and waiting ones now.
     RetryNow,
+    /// A transport was registered.
+    TransportAdded,
     /// How often idle sessions are to compare roots.
     CheckInterval {
         /// The interval.
@@ -298,7 +300,7 @@ pub enum DisconnectReason {
     Protocol,
     /// Another link to the same peer is enough.
     Duplicate,
-    /// The peer is blocked, or not who was expected.
+    /// The peer is blocked or removed, or not who was expected.
     Refused,
     /// Nothing was heard from it.
     Silent,

@@ -7,7 +7,7 @@ use super::{
     io::*,
     limits::*,
     link::{Link, LinkPhase},
-    peer::backoff,
+    peer::{Parked, backoff},
     synchronizer::{StreamUse, Synchronizer},
     wire::{Hello, Message, OLDEST_VERSION, Proof, StreamKind, VERSION},
 };
@@ -140,16 +140,23 @@ impl Synchronizer {
         let link = self.links.get_mut(&connection).expect("the caller has looked it up");
         let control = link.control.expect("a control message came over it");
         match (message, &mut link.phase) {
-            (Message::Hello(hello), LinkPhase::Handshake { theirs, .. }) if theirs.is_none() => {
+            (Message::Hello(hello), LinkPhase::Handshake { ours, theirs, .. })
+                if theirs.is_none() && ours.is_some() == (link.role == Role::Dialer) =>
+            {
                 if hello.peer == self.me {
                     return self.link_failed(connection, "this address leads to this node itself");
                 }
                 if common_version((OLDEST_VERSION, VERSION), &hello).is_none() {
+                    if link.role == Role::Acceptor {
+                        // It learns from this node's hello what is wrong, and closes.
+                        return self.send_hello(connection);
+                    }
                     let error = format!(
                         "it speaks versions {} to {} of the protocol, this node {OLDEST_VERSION} to {VERSION}: update the older",
                         hello.oldest, hello.newest
                     );
-                    return self.link_failed(connection, &error);
+                    self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
+                    return self.link_ended(connection, error, Some(Parked::Version));
                 }
                 *theirs = Some((frame, hello));
                 if link.role == Role::Acceptor {
@@ -188,10 +195,14 @@ impl Synchronizer {
             return self
                 .link_failed(connection, &format!("another node ({}) than {} answers", id.short(), expected.short()));
         }
+        let asked = link.dial.is_some_and(|dial| self.asks.iter().any(|ask| ask.dial == Some(dial)));
         let peer = self.peers.entry(id).or_default();
-        if peer.record.blocked {
-            self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
-            return self.disconnected(connection, "the peer is blocked here".into());
+        if asked {
+            // The application wants whoever answers there.
+            peer.welcome();
+        }
+        if let Some(refused) = peer.refused() {
+            return self.link_failed(connection, refused);
         }
         if peer.links.len() >= MAX_LINKS {
             self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Duplicate });
@@ -234,6 +245,7 @@ impl Synchronizer {
         for replica in wanted {
             self.subscribe(replica, id);
         }
+        self.wake_peer(id);
         for (_, job) in self.jobs.iter_mut().filter(|(key, _)| key.1 == id) {
             // The dialer opens; the other side gives it a moment before it does so too.
             job.next_open = if role == Role::Dialer { now.elapsed } else { now.elapsed + PING_ACTIVE };
@@ -255,12 +267,16 @@ impl Synchronizer {
     }
 
     pub(super) fn disconnected(&mut self, connection: ConnectionId, reason: String) {
+        self.link_ended(connection, reason, None);
+    }
+
+    fn link_ended(&mut self, connection: ConnectionId, reason: String, parked: Option<Parked>) {
         let Some(link) = self.links.remove(&connection) else { return };
         self.streams.retain(|key, _| key.0 != connection);
         match link.phase {
             LinkPhase::Handshake { .. } => {
                 if let Some(dial) = link.dial {
-                    self.dial_failed(dial, reason);
+                    self.dial_failed(dial, reason, parked);
                 }
             }
             LinkPhase::Established { peer: id, since } => {

@@ -18,6 +18,7 @@ mod link;
 mod linking;
 mod opening;
 mod out;
+mod parking;
 mod peer;
 mod perform;
 mod random;

@@ -7,13 +7,13 @@ use super::{
     io::*,
     limits::*,
     out::OpFor,
-    peer::backoff,
+    peer::{Parked, backoff},
     session::{Applied, Effect, Facts, Phase, Session},
     synchronizer::{StreamUse, Synchronizer},
     wire::{Message, Open, Refusal, StreamKind},
 };
 use crate::{
-    model::{Digest, PeerId, ReadScope, ReplicaId},
+    model::{Digest, PeerId, ReadScope, ReplicaId, Right, Timestamp},
     store::{ReplicaState, Scope},
 };
 
@@ -28,7 +28,7 @@ impl Synchronizer {
                 .jobs
                 .iter()
                 .filter(|(key, job)| {
-                    !job.record.parked
+                    job.record.parked.is_none()
                         && job.next_open <= now
                         && !self.sessions.contains_key(key)
                         && self.replicas.contains_key(&key.0)
@@ -198,25 +198,46 @@ impl Synchronizer {
             job.next_open = now;
             return;
         }
+        if refusal == Refusal::NotAvailable {
+            let reason = self.why_refused(&key.0);
+            self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
+            self.park(key, Parked::Refused, reason);
+            return self.answer_refused(key, refusal);
+        }
         job.next_open = now + backoff(&mut self.io.random, job.attempts);
         job.attempts = job.attempts.saturating_add(1);
-        let reason = match refusal {
-            Refusal::NotAvailable => "the peer does not have this replica, or not for this node",
-            Refusal::Busy | Refusal::Duplicate => "the peer is busy",
-        };
+        let reason = "the peer is busy";
         if job.record.last_error.as_deref() != Some(reason) {
             job.record.last_error = Some(reason.into());
             self.job_changed(key);
         }
         self.io.event(Event::SyncFailed { replica: key.0, peer: key.1, reason: reason.into() });
-        if refusal == Refusal::NotAvailable {
-            self.answer_refused(key, refusal);
+    }
+
+    /// What this node knows itself of why nobody lets it read a replica.
+    fn why_refused(&self, replica: &ReplicaId) -> &'static str {
+        let (me, wall) = (&self.me.0, self.io.now.wall);
+        let rights = self.replicas.get(replica).map(|known| &known.rights);
+        let has = |at| rights.is_some_and(|rights| rights.best_grant(me, Right::Read, at).is_some());
+        match has(Timestamp(0)) && !has(wall) {
+            true => "this node's right to the replica has expired",
+            false => "the peer does not have this replica, or not for this node",
         }
     }
 
     /// Work on the store is done.
     pub(super) fn stored(&mut self, op: OpId, result: Result<StoreReply, WorkError>) {
-        let Some(OpFor::Session(replica, peer, serial)) = self.io.finish(op) else { return };
+        let (replica, peer, serial) = match self.io.finish(op) {
+            Some(OpFor::Session(replica, peer, serial)) => (replica, peer, serial),
+            Some(OpFor::Ride(replica, peer, serial)) => {
+                if !self.jobs.contains_key(&(replica, peer)) {
+                    // The job has ended meanwhile, and its record may have come after the end.
+                    self.forget_job((replica, peer));
+                }
+                (replica, peer, serial)
+            }
+            Some(OpFor::Save(_)) | None => return,
+        };
         let key = (replica, peer);
         // What was applied is learned even when the session is gone.
         if let Ok(StoreReply::Applied { state, inserted, .. }) = &result {

@@ -1,25 +1,27 @@
 //! Where the machine's parts put what is to be done.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use bytes::Bytes;
 
-use super::{io::*, limits::CHECK_INTERVAL, random::Random};
+use super::{io::*, limits::CHECK_INTERVAL, random::Random, synchronizer::JobKey};
 use crate::{
-    model::{PeerId, ReplicaId},
+    model::{PeerId, ReplicaId, VerifiedBundle},
     store::NodeRecord,
 };
 
 /// What an operation was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum OpFor {
     /// A session: replica, peer, serial.
     Session(ReplicaId, PeerId, u64),
-    /// Records were saved.
-    Save,
+    /// The same, and the record of its job rides with it.
+    Ride(ReplicaId, PeerId, u64),
+    /// Records are saved, these jobs' among them.
+    Save(Vec<JobKey>),
 }
 
 /// Outputs, the time and the machine's randomness.
@@ -32,8 +34,13 @@ pub(super) struct Io {
     outputs: VecDeque<Output>,
     ops: BTreeMap<OpId, OpFor>,
     next: u64,
-    /// Job records that changed and are not saved yet.
-    pub dirty_jobs: BTreeMap<(ReplicaId, PeerId), NodeRecord>,
+    /// Job records that changed and are not on their way to the store yet.
+    pub dirty_jobs: BTreeMap<JobKey, NodeRecord>,
+    /// Jobs whose records ride with a batch, and those that are being saved, with the number of saves. Saves are in
+    /// order among themselves, but not with batches: so a record does not set out one way while it is
+    /// under way the other, or an older one could win.
+    riding: BTreeSet<JobKey>,
+    saving: BTreeMap<JobKey, u32>,
 }
 
 impl Io {
@@ -46,6 +53,8 @@ impl Io {
             ops: BTreeMap::new(),
             next: 0,
             dirty_jobs: BTreeMap::new(),
+            riding: BTreeSet::new(),
+            saving: BTreeMap::new(),
         }
     }
 
@@ -74,19 +83,71 @@ impl Io {
         self.put(Output::Store { op, request });
     }
 
-    pub fn save(&mut self, records: Vec<NodeRecord>) {
+    /// Applies a batch of a session; the unsaved record of its job goes with it.
+    pub fn apply(&mut self, session: (ReplicaId, PeerId, u64), bundles: Vec<VerifiedBundle>) {
+        let (replica, peer, serial) = session;
+        let job = (replica, peer);
+        let free = !self.riding.contains(&job) && !self.saving.contains_key(&job);
+        let records: Vec<_> = free.then(|| self.dirty_jobs.remove(&job)).flatten().into_iter().collect();
         let op = OpId(self.number());
-        self.ops.insert(op, OpFor::Save);
+        let rides = !records.is_empty();
+        if rides {
+            self.riding.insert(job);
+        }
+        let for_whom =
+            if rides { OpFor::Ride(replica, peer, serial) } else { OpFor::Session(replica, peer, serial) };
+        self.ops.insert(op, for_whom);
+        let request = StoreRequest::Apply { replica, bundles, peer, now: self.now.wall, records };
+        self.put(Output::Store { op, request });
+    }
+
+    /// Saves records other than jobs'.
+    pub fn save(&mut self, records: Vec<NodeRecord>) {
+        self.save_jobs(Vec::new(), records);
+    }
+
+    /// Saves records of jobs, and others with them.
+    pub fn save_jobs(&mut self, jobs: Vec<(JobKey, NodeRecord)>, mut records: Vec<NodeRecord>) {
+        let op = OpId(self.number());
+        let (keys, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        for key in &keys {
+            *self.saving.entry(*key).or_default() += 1;
+        }
+        records.splice(0..0, jobs);
+        self.ops.insert(op, OpFor::Save(keys));
         self.put(Output::Store { op, request: StoreRequest::Save { records } });
     }
 
+    /// What an operation that is done was for.
     pub fn finish(&mut self, op: OpId) -> Option<OpFor> {
-        self.ops.remove(&op)
+        let done = self.ops.remove(&op)?;
+        match &done {
+            OpFor::Session(..) => {}
+            OpFor::Ride(replica, peer, _) => {
+                self.riding.remove(&(*replica, *peer));
+            }
+            OpFor::Save(keys) => {
+                for key in keys {
+                    let left = self.saving.get_mut(key).expect("what is being saved is counted");
+                    *left -= 1;
+                    if *left == 0 {
+                        self.saving.remove(key);
+                    }
+                }
+            }
+        }
+        Some(done)
     }
 
-    /// The unsaved record of a job, to go with a batch of its session.
-    pub fn take_dirty_job(&mut self, replica: ReplicaId, peer: PeerId) -> Vec<NodeRecord> {
-        self.dirty_jobs.remove(&(replica, peer)).into_iter().collect()
+    /// Whether a record of the job is on its way with a batch.
+    pub fn rides(&self, key: &JobKey) -> bool {
+        self.riding.contains(key)
+    }
+
+    /// The unsaved records of jobs that do not ride with a batch just now.
+    pub fn take_dirty_jobs(&mut self) -> Vec<(JobKey, NodeRecord)> {
+        let riding = &self.riding;
+        self.dirty_jobs.extract_if(.., |key, _| !riding.contains(key)).collect()
     }
 
     pub fn event(&mut self, event: Event) {

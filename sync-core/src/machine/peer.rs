@@ -17,11 +17,23 @@ use crate::{
 /// How many addresses are remembered of a peer; the ones that never worked go first.
 const MAX_KNOWN_ADDRESSES: usize = 32;
 
+/// Whether the application wants to have to do with a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    /// It may link.
+    #[default]
+    Welcome,
+    /// Its links are refused until the block is taken back.
+    Blocked,
+    /// It was removed: nothing else is known of it, and its links are refused until it is added again.
+    Removed,
+}
+
 /// What is saved of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PeerRecord {
     pub name: String,
-    pub blocked: bool,
+    pub standing: Standing,
     pub addresses: Vec<KnownAddress>,
 }
 
@@ -44,7 +56,10 @@ pub(super) struct Race {
     pub queue: VecDeque<PeerAddress>,
     pub dialing: BTreeSet<DialId>,
     pub next_at: Duration,
-    pub errors: Vec<String>,
+    /// Why each address failed, and whether that stays so however often it is tried.
+    pub errors: Vec<(String, Option<Parked>)>,
+    /// Something has changed since it began: if it fails, another follows at once.
+    pub again: bool,
 }
 
 /// A peer.
@@ -60,7 +75,46 @@ pub(super) struct Peer {
     pub last_error: Option<String>,
 }
 
+impl Race {
+    /// What it came to: the error to be told, and whether all of them are permanent.
+    pub fn verdict(self) -> (String, Option<Parked>) {
+        let parked = match self.errors.iter().all(|(_, parked)| parked.is_some()) {
+            true => self.errors.iter().filter_map(|(_, parked)| *parked).min(),
+            false => None,
+        };
+        let told = self.errors.into_iter().find(|error| parked.is_none() || error.1 == parked);
+        (told.map_or_else(|| "no address is known".into(), |(error, _)| error), parked)
+    }
+}
+
 impl Peer {
+    /// Why its links are refused, if they are.
+    pub fn refused(&self) -> Option<&'static str> {
+        match self.record.standing {
+            Standing::Welcome => None,
+            Standing::Blocked => Some("the peer is blocked here"),
+            Standing::Removed => Some("the peer was removed here"),
+        }
+    }
+
+    /// Takes back that it was removed. Answers whether it was.
+    pub fn welcome(&mut self) -> bool {
+        let removed = self.record.standing == Standing::Removed;
+        if removed {
+            self.record.standing = Standing::Welcome;
+        }
+        removed
+    }
+
+    /// Dials again at once, by all addresses.
+    pub fn try_now(&mut self, now: Duration) {
+        self.attempts = 0;
+        self.next_try = now;
+        if let Some(race) = &mut self.race {
+            race.again = true;
+        }
+    }
+
     pub fn give(&mut self, addresses: impl IntoIterator<Item = PeerAddress>, given: bool) -> bool {
         let mut changed = false;
         for address in addresses {
@@ -143,8 +197,20 @@ pub(super) struct JobRecord {
     pub last_synced: Option<Timestamp>,
     /// Why the last try failed.
     pub last_error: Option<String>,
-    /// A permanent error: nothing is tried until somebody asks.
-    pub parked: bool,
+    /// Trying again does not help until something changes.
+    pub parked: Option<Parked>,
+}
+
+/// Why a job is parked: a permanent error, which left the schedule of retries. It is tried again when something
+/// happens that could change the answer, and as often as idle sessions compare roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Parked {
+    /// The peer does not have the replica, or not for this node, though it was shown credentials.
+    Refused,
+    /// No version of the protocol is common.
+    Version,
+    /// No registered transport can dial any address of the peer.
+    NoWay,
 }
 
 /// The obligation that a peer must have what a replica has.

@@ -1,6 +1,7 @@
 //! The machine's part about itself: status, and every obstacle with its cause and the way out.
 
 use super::{
+    peer::{Parked, Standing},
     status::{Obstacle, PeerInfo, PeerState, PeerStatus, ReplicaStatus},
     synchronizer::Synchronizer,
 };
@@ -41,7 +42,7 @@ impl Synchronizer {
         let pending = if synced { 0 } else { head.0.saturating_sub(confirmed) };
         let dialing = peer.is_some_and(|peer| peer.race.is_some()) || (session.is_some() && !live);
         let reachable = peer.is_some_and(|peer| !peer.record.addresses.is_empty());
-        let state = if job.record.parked || peer.is_some_and(|peer| peer.record.blocked) {
+        let state = if job.record.parked.is_some() || peer.is_some_and(|peer| peer.refused().is_some()) {
             PeerState::Parked
         } else if live {
             PeerState::Live
@@ -55,8 +56,10 @@ impl Synchronizer {
         let next_try = match state {
             PeerState::Backoff if linked => Some(job.next_open),
             PeerState::Backoff => peer.map(|peer| peer.next_try),
-            PeerState::Live | PeerState::Dialing | PeerState::Parked | PeerState::Idle => None,
+            PeerState::Parked => job.record.parked.map(|_| job.next_open),
+            PeerState::Live | PeerState::Dialing | PeerState::Idle => None,
         };
+        let parked = job.record.parked.and(job.record.last_error.clone());
         let unreachable = peer.filter(|_| !linked).and_then(|peer| peer.last_error.clone());
         PeerStatus {
             id: key.1,
@@ -67,7 +70,7 @@ impl Synchronizer {
             position: confirmed,
             pending,
             entries: session.filter(|session| session.is_live()).map(|session| session.their_count),
-            last_error: if live { None } else { unreachable.or_else(|| job.record.last_error.clone()) },
+            last_error: if live { None } else { parked.or(unreachable).or_else(|| job.record.last_error.clone()) },
             last_synced: job.record.last_synced,
             refused: job.refused,
             next_try_ms: next_try.map(|at| u64::try_from(at.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)),
@@ -79,10 +82,11 @@ impl Synchronizer {
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.peers
             .iter()
+            .filter(|(_, peer)| peer.record.standing != Standing::Removed)
             .map(|(id, peer)| PeerInfo {
                 id: *id,
                 name: peer.record.name.clone(),
-                blocked: peer.record.blocked,
+                blocked: peer.record.standing == Standing::Blocked,
                 addresses: peer.ranked().into(),
                 links: peer
                     .links
@@ -123,8 +127,17 @@ impl Synchronizer {
                     "check that the peer is running and reachable; it is tried again by itself",
                 ),
                 PeerState::Parked => add(
-                    status.last_error.clone().unwrap_or_else(|| "it is parked or blocked".into()),
-                    "unblock the peer, or join again with a new ticket",
+                    status.last_error.clone().unwrap_or_else(|| "it is blocked here".into()),
+                    match self.jobs[key].record.parked {
+                        Some(Parked::Refused) => {
+                            "join again with a new ticket; it is asked again when it connects, and now and then"
+                        }
+                        Some(Parked::Version) => "update the older of the two programs",
+                        Some(Parked::NoWay) => {
+                            "register a transport that dials one of its addresses, or give another address with a new ticket"
+                        }
+                        None => "unblock the peer",
+                    },
                 ),
                 PeerState::Idle => add(
                     status.last_error.clone().unwrap_or_else(|| "no address of it is known".into()),

@@ -418,15 +418,7 @@ impl Session {
                 batch.bundles.extend(next.bundles);
             }
             self.applying = Some((batch.frames, batch.len, batch.mark, known.head));
-            let records = io.take_dirty_job(self.replica, self.peer);
-            let request = StoreRequest::Apply {
-                replica: self.replica,
-                bundles: batch.bundles,
-                peer: self.peer,
-                now: io.now.wall,
-                records,
-            };
-            io.store(self.key(), request);
+            io.apply(self.key(), batch.bundles);
         }
         if self.verifying.is_none() && self.verified.is_empty() && self.applying.is_none() {
             match self.arrived.front() {

@@ -9,7 +9,7 @@ use super::{
     io::*,
     link::Link,
     out::Io,
-    peer::{Job, Peer},
+    peer::{Job, Parked, Peer},
     random::Random,
     session::{Known, Session},
 };
@@ -31,6 +31,9 @@ pub struct Config {
     /// Where all of the machine's randomness comes from.
     pub seed: [u8; 32],
 }
+
+/// A replica and a peer: what a job and a session are about.
+pub(super) type JobKey = (ReplicaId, PeerId);
 
 /// An attempt to dial.
 #[derive(Debug)]
@@ -132,11 +135,14 @@ impl Synchronizer {
             Input::Unsubscribe { replica, peer } => self.unsubscribe(replica, peer),
             Input::Sync { ask, replica, target, timeout } => self.ask(ask, replica, target, timeout),
             Input::RetryNow => self.retry_now(),
+            Input::TransportAdded => self.transport_added(),
             Input::CheckInterval { interval } => self.check_every(interval),
             Input::Connected { connection, dial, transport, binding } => {
                 self.connected(connection, dial, transport, binding);
             }
-            Input::DialFailed { dial, error, temporary: _ } => self.dial_failed(dial, error),
+            Input::DialFailed { dial, error, temporary } => {
+                self.dial_failed(dial, error, (!temporary).then_some(Parked::NoWay));
+            }
             Input::Disconnected { connection, reason } => self.disconnected(connection, reason),
             Input::StreamAccepted { connection, stream, kind } => self.stream_accepted(connection, stream, kind),
             Input::Frame { connection, stream, frame } => self.frame(connection, stream, frame),
@@ -162,7 +168,8 @@ impl Synchronizer {
             StreamUse::Fresh(deadline) => Some(*deadline),
             StreamUse::Control | StreamUse::Session(..) => None,
         });
-        let soonest = links.chain(sessions).chain(asks).chain(fresh).chain(self.save_at);
+        let jobs = self.jobs.iter().filter(|(key, job)| self.is_waiting(key, job)).map(|(_, job)| job.next_open);
+        let soonest = links.chain(sessions).chain(asks).chain(fresh).chain(self.save_at).chain(jobs);
         let soonest = soonest.chain(self.dial_timeouts()).min()?;
         (soonest < Duration::MAX).then_some(soonest)
     }
@@ -170,6 +177,7 @@ impl Synchronizer {
     /// Everything that is due.
     fn drive(&mut self) {
         self.drive_links();
+        self.drive_parked();
         self.drive_sessions();
         self.drive_peers();
         self.drive_asks();
@@ -198,6 +206,7 @@ impl Synchronizer {
                 self.replicas.insert(replica, known);
                 if rights_changed {
                     self.rights_changed(replica);
+                    self.wake_replica(replica);
                 }
             }
             None => {

@@ -111,7 +111,7 @@ pub struct Mark {
     /// How many `Entries` of this session the sender has received and made durable.
     pub durable: u64,
     /// The sender's change log has been sent up to here, this message's entries included; none
-    /// while a reconciliation goes on.
+    /// before the first valid position, while a first reconciliation goes on.
     pub through: Option<Position>,
     /// The sender's root, when all of its change log has been sent.
     pub root: Option<Digest>,

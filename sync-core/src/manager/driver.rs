@@ -259,7 +259,7 @@ impl Driver {
                 } else {
                     self.transports.0.push(Registered { name, transport, listening: None });
                     // Peers that could not be reached for want of a transport are tried at once.
-                    self.input(Input::RetryNow);
+                    self.input(Input::TransportAdded);
                     Ok(())
                 };
                 let _ = answer.send(result);

@@ -474,7 +474,8 @@ impl SyncManager {
         self.tell_durably(Input::RenamePeer { peer, name: name.into() }).await
     }
 
-    /// Forgets a peer, its addresses and jobs. It can be added again.
+    /// Forgets a peer, its addresses and jobs. Its links are refused until it is added again: by
+    /// [`Self::add_peer`], a ticket of its, a subscription, or a name.
     pub async fn remove_peer(&self, peer: PeerId) -> Result<(), ManagerError> {
         self.tell_durably(Input::RemovePeer { peer }).await
     }

@@ -492,7 +492,9 @@ impl<'a> World<'a> {
             }
             for peer in 0..self.nodes.len() {
                 if node != peer && self.scenario.shared(node, peer).next().is_some() {
-                    self.input(node, Input::BlockPeer { peer: self.nodes[peer].id, blocked: false });
+                    let peer = self.nodes[peer].id;
+                    self.input(node, Input::BlockPeer { peer, blocked: false });
+                    self.input(node, Input::AddPeer { peer, addresses: Vec::new() });
                 }
             }
         }

@@ -1,0 +1,170 @@
+//! A session's part about what comes in: verified and applied in order, what waits together.
+
+use super::{Applied, Arrived, Batch, Effect, Known, Session};
+use crate::{
+    machine::{
+        io::StoreRequest,
+        limits::*,
+        out::Io,
+        wire::{Message, RefusalReason, Refused},
+    },
+    model::VerifiedBundle,
+};
+
+impl Session {
+    /// A message of a live session.
+    pub fn receive(&mut self, io: &mut Io, known: &Known, message: Message) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match message {
+            Message::Entries(mark, payload) => {
+                self.acknowledge(&mark, &mut effects);
+                self.arrived_len += payload.len();
+                if self.arrived_len > WINDOW_LEN + MAX_FRAME_LEN {
+                    effects.push(Effect::Violation("it sends more than the window allows".into()));
+                    return effects;
+                }
+                self.synced = false;
+                self.arrived.push_back(Arrived::Entries(mark, payload));
+            }
+            Message::Mark(mark) => {
+                self.acknowledge(&mark, &mut effects);
+                self.arrived.push_back(Arrived::Mark(mark));
+            }
+            Message::Ranges(ranges) => self.arrived.push_back(Arrived::Ranges(ranges)),
+            Message::Symbols(symbols) => self.arrived.push_back(Arrived::Symbols(symbols)),
+            Message::Solved(solved) => self.arrived.push_back(Arrived::Solved(solved)),
+            Message::Refused(refused) => {
+                self.refused_since += refused.count;
+                effects.push(Effect::Refused(refused));
+            }
+            other => effects.push(Effect::Violation(format!("an unexpected message in a session: {}", other.name()))),
+        }
+        if self.arrived.len() as u64 > WINDOW_FRAMES * 4 {
+            effects.push(Effect::Violation("it sends more messages than the window allows".into()));
+            return effects;
+        }
+        self.pump_in(io, known, &mut effects);
+        self.pump_out(io, known);
+        effects
+    }
+
+    /// Moves what has arrived on: to verification, to the store, to the comparison of roots.
+    pub(super) fn pump_in(&mut self, io: &mut Io, known: &Known, effects: &mut Vec<Effect>) {
+        if self.verifying.is_none() {
+            let mut batch = Batch::default();
+            let mut payloads = Vec::new();
+            while batch.len < APPLY_LEN
+                && let Some(Arrived::Entries(..)) = self.arrived.front()
+            {
+                let Some(Arrived::Entries(mark, payload)) = self.arrived.pop_front() else { unreachable!() };
+                batch.frames += 1;
+                batch.len += payload.len();
+                batch.mark = Some(mark);
+                payloads.push(payload);
+            }
+            if !payloads.is_empty() {
+                self.verifying = Some(batch);
+                io.store(self.key(), StoreRequest::Verify { replica: self.replica, payloads });
+            }
+        }
+        if self.applying.is_none() && !self.verified.is_empty() {
+            let mut batch = Batch::default();
+            while let Some(next) = self.verified.pop_front() {
+                batch.frames += next.frames;
+                batch.len += next.len;
+                batch.mark = next.mark;
+                batch.bundles.extend(next.bundles);
+            }
+            self.applying = Some((batch.frames, batch.len, batch.mark, known.head));
+            io.apply(self.key(), batch.bundles);
+        }
+        if self.verifying.is_none() && self.verified.is_empty() && self.applying.is_none() {
+            match self.arrived.front() {
+                Some(Arrived::Mark(_)) => {
+                    let Some(Arrived::Mark(mark)) = self.arrived.pop_front() else { unreachable!() };
+                    self.compare(io, known, &mark, false, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Ranges(_)) => {
+                    let Some(Arrived::Ranges(ranges)) = self.arrived.pop_front() else { unreachable!() };
+                    self.receive_ranges(io, known, ranges, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Symbols(_)) => {
+                    let Some(Arrived::Symbols(symbols)) = self.arrived.pop_front() else { unreachable!() };
+                    self.receive_symbols(io, known, symbols, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Solved(_)) => {
+                    let Some(Arrived::Solved(solved)) = self.arrived.pop_front() else { unreachable!() };
+                    self.receive_solved(io, solved, effects);
+                    self.pump_in(io, known, effects);
+                }
+                Some(Arrived::Entries(..)) | None => {}
+            }
+        }
+    }
+
+    /// Signatures were checked.
+    pub fn entries_verified(&mut self, io: &mut Io, known: &Known, bundles: Vec<VerifiedBundle>) -> Vec<Effect> {
+        let mut batch = self.verifying.take().expect("a batch is being verified");
+        batch.bundles = bundles;
+        self.verified.push_back(batch);
+        let mut effects = Vec::new();
+        self.pump_in(io, known, &mut effects);
+        self.pump_out(io, known);
+        effects
+    }
+
+    /// Entries are durable. `known` is the replica after it.
+    pub fn entries_applied(&mut self, io: &mut Io, known: &Known, applied: &Applied) -> Vec<Effect> {
+        let (frames, len, mark, head_before) = self.applying.take().expect("a batch is being applied");
+        self.durable += frames;
+        self.arrived_len -= len;
+        self.traffic.received += applied.inserted;
+        self.inserted_since += applied.inserted;
+        let mut effects = Vec::new();
+        // What this peer sent need not be sent back: when nothing else was accepted meanwhile, the
+        // log is as good as sent.
+        if self.tail == Some(head_before) && applied.head.0 == head_before.0 + applied.inserted {
+            self.tail = Some(applied.head);
+            if self.in_flight.is_empty() && self.confirmed == head_before {
+                self.confirmed = applied.head;
+                effects.push(Effect::Confirmed(applied.head));
+            }
+        }
+        self.refused_since += applied.refused_count;
+        if !applied.refused.is_empty() {
+            let early = applied.refused.iter().filter(|(_, reason)| *reason == RefusalReason::Future).count();
+            if early > 0 {
+                self.early = true;
+                effects.push(Effect::Early(early as u64));
+            }
+            let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };
+            self.send(io, Message::Refused(refused));
+        }
+        if let Some(mark) = mark {
+            self.compare(io, known, &mark, true, &mut effects);
+        }
+        self.pump_out(io, known);
+        let ours = self.mark(known);
+        self.send(io, Message::Mark(ours));
+        self.pump_in(io, known, &mut effects);
+        self.pump_out(io, known);
+        effects
+    }
+
+    /// Keeps a message until the session is live: what the peer sends may come before its credentials
+    /// are admitted. False when it is more than the window allows.
+    pub fn hold_back(&mut self, message: Message, len: usize) -> bool {
+        self.held_back_len += len;
+        self.held_back.push(message);
+        self.held_back_len <= WINDOW_LEN + MAX_FRAME_LEN && self.held_back.len() as u64 <= WINDOW_FRAMES * 4
+    }
+
+    /// What was held back.
+    pub fn take_held_back(&mut self) -> Vec<Message> {
+        self.held_back_len = 0;
+        std::mem::take(&mut self.held_back)
+    }
+}

@@ -147,14 +147,14 @@ async fn b77_a_peer_with_a_name_that_breaks_the_protocol_loses_its_link_only(wor
     let id = pair.id();
     let entries = |replica: ReplicaId| {
         let mut frame = vec![19];
-        frame.extend([0; 4]);
+        frame.extend([0; 5]);
         frame.extend(replica.as_bytes());
         frame.extend(vec![0xee; 1000]);
         frame
     };
     let cases: [(&str, StreamKind, Vec<Vec<u8>>); 5] = [
         ("entries without an Open", StreamKind::Session, vec![entries(id)]),
-        ("a mark without an Open", StreamKind::Session, vec![vec![20, 0, 0, 0, 0]]),
+        ("a mark without an Open", StreamKind::Session, vec![vec![20, 0, 0, 0, 0, 0]]),
         ("a frame of one MiB of noise", StreamKind::Session, vec![vec![16; MAX_FRAME_LEN]]),
         ("a second control stream", StreamKind::Control, vec![Message::Ping(1).encode().to_vec()]),
         ("a malformed message", StreamKind::Session, vec![vec![16, 1, 2]]),

@@ -19,6 +19,16 @@ pub const WINDOW_LEN: usize = 8 << 20;
 /// How many frames of entries may be unacknowledged.
 pub const WINDOW_FRAMES: u64 = 512;
 
+/// How many bytes of entries may be on their way, not known to have arrived: this part of what has arrived in the
+/// session. What is on its way when a connection is cut is sent again, so this is how much that is at most.
+pub const FLIGHT_PART: usize = 20;
+
+/// How many bytes may be on their way at the beginning of a session: a frame of entries.
+pub const FLIGHT_MIN: usize = ENTRIES_FRAME_LEN;
+
+/// After how many bytes of entries a receiver says that they have arrived, though they are not durable yet.
+pub const RECEIPT_LEN: usize = 64 * 1024;
+
 /// How many bytes of received entries are verified, and then applied, at once. What waits while a
 /// transaction is written goes into the next one together.
 pub const APPLY_LEN: usize = 2 << 20;

@@ -11,6 +11,7 @@
 //! The same inputs give the same outputs, byte for byte.
 
 mod dialing;
+mod draining;
 mod handshake;
 mod io;
 pub mod limits;

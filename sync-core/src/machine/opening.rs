@@ -9,7 +9,7 @@ use super::{
     out::OpFor,
     peer::{Parked, backoff},
     session::{Applied, Effect, Facts, Phase, Session},
-    synchronizer::{StreamUse, Synchronizer},
+    synchronizer::{JobKey, StreamUse, Synchronizer},
     wire::{Message, Open, Refusal, StreamKind},
 };
 use crate::{
@@ -17,14 +17,12 @@ use crate::{
     store::{ReplicaState, Scope},
 };
 
-type Key = (ReplicaId, PeerId);
-
 impl Synchronizer {
     /// Opens what should be open, ends what waited too long, compares what was quiet.
     pub(super) fn drive_sessions(&mut self) {
         let now = self.io.now.elapsed;
         if !self.stopping {
-            let due: Vec<Key> = self
+            let due: Vec<JobKey> = self
                 .jobs
                 .iter()
                 .filter(|(key, job)| {
@@ -40,7 +38,7 @@ impl Synchronizer {
                 self.open_session(key);
             }
         }
-        let due: Vec<Key> =
+        let due: Vec<JobKey> =
             self.sessions.iter().filter(|(_, session)| session.timeout() <= now).map(|(key, _)| *key).collect();
         for key in due {
             // The end of one can be the end of its link, and of all others on it.
@@ -75,21 +73,30 @@ impl Synchronizer {
         }
     }
 
-    fn open_session(&mut self, key: Key) {
+    fn open_session(&mut self, key: JobKey) {
         let connection = self.peers[&key.1].links[0];
         let serial = self.io.number();
         let session = Session::new(serial, key.0, key.1, Role::Dialer, connection, Phase::Preparing(None));
         self.sessions.insert(key, session);
-        let job = &self.jobs[&key];
-        let credentials_of = job.show_credentials.then_some(self.me.0);
+        self.prepare(key);
+    }
+
+    /// Reads what an `Open` must say, as soon as what the last session left is taken in: it may say that it is here.
+    pub(super) fn prepare(&mut self, key: JobKey) {
+        let Some(session) = self.sessions.get(&key).filter(|_| !self.draining.contains_key(&key)) else { return };
+        let Phase::Preparing(theirs) = &session.phase else { return };
+        let (admit, shows) = match theirs {
+            Some(open) => (open.credentials.clone(), !open.credentials.is_empty()),
+            None => (Vec::new(), self.jobs.get(&key).is_some_and(|job| job.show_credentials)),
+        };
         let request = StoreRequest::Prepare {
             replica: key.0,
             peer: key.1,
-            admit: Vec::new(),
-            credentials_of,
+            admit,
+            credentials_of: shows.then_some(self.me.0),
             now: self.io.now.wall,
         };
-        self.io.store((key.0, key.1, serial), request);
+        self.io.store((key.0, key.1, session.serial), request);
     }
 
     /// The first message on a stream that a peer opened.
@@ -115,22 +122,13 @@ impl Synchronizer {
             self.forget_session(key);
         }
         let serial = self.io.number();
-        let admit = open.credentials.clone();
-        let new = !admit.is_empty();
         let phase = Phase::Preparing(Some(Box::new(open)));
         let mut session = Session::new(serial, key.0, peer, Role::Acceptor, connection, phase);
         session.stream = Some(stream);
         session.count_received(len);
         self.streams.insert((connection, stream), StreamUse::Session(key.0, peer, serial));
         self.sessions.insert(key, session);
-        let request = StoreRequest::Prepare {
-            replica: key.0,
-            peer,
-            admit,
-            credentials_of: new.then_some(self.me.0),
-            now: self.io.now.wall,
-        };
-        self.io.store((key.0, peer, serial), request);
+        self.prepare(key);
     }
 
     fn refuse(&mut self, connection: ConnectionId, stream: StreamId, refusal: Refusal) {
@@ -140,7 +138,7 @@ impl Synchronizer {
     }
 
     /// A message on the stream of a session.
-    pub(super) fn session_message(&mut self, key: Key, serial: u64, message: Message, len: usize) {
+    pub(super) fn session_message(&mut self, key: JobKey, serial: u64, message: Message, len: usize) {
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
         session.count_received(len);
         let connection = session.connection;
@@ -183,7 +181,7 @@ impl Synchronizer {
         }
     }
 
-    fn session_refused(&mut self, key: Key, refusal: Refusal) {
+    fn session_refused(&mut self, key: JobKey, refusal: Refusal) {
         self.forget_session(key);
         let now = self.io.now.elapsed;
         let Some(job) = self.jobs.get_mut(&key) else { return };
@@ -249,10 +247,13 @@ impl Synchronizer {
             }
             self.applied_state(key, serial, state.clone());
         }
-        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
+        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
+            return self.drained(key, serial, result);
+        };
         let reply = match result {
             Ok(reply) => reply,
             Err(WorkError::Invalid(what)) => {
+                session.abandon();
                 let connection = session.connection;
                 return self.violation(connection, &what);
             }
@@ -262,6 +263,7 @@ impl Synchronizer {
                     self.sessions.remove(&key);
                     return self.refuse(connection, stream, Refusal::NotAvailable);
                 }
+                session.abandon();
                 return self.end_session(key, &error.to_string());
             }
         };
@@ -294,7 +296,7 @@ impl Synchronizer {
     }
 
     /// Learns the state after a session's batch; the session itself must not send it back first.
-    fn applied_state(&mut self, key: Key, serial: u64, state: ReplicaState) {
+    fn applied_state(&mut self, key: JobKey, serial: u64, state: ReplicaState) {
         let held = self.sessions.get_mut(&key).filter(|session| session.serial == serial);
         if let Some(session) = held {
             session.hold = true;
@@ -307,7 +309,7 @@ impl Synchronizer {
 
     fn prepared(
         &mut self,
-        key: Key,
+        key: JobKey,
         state: ReplicaState,
         readable: ReadScope,
         root: Digest,
@@ -350,11 +352,11 @@ impl Synchronizer {
                 self.begin(key, *mine, *theirs);
                 self.catch_up(key);
             }
-            Phase::Opening { .. } | Phase::Live => unreachable!("nothing is prepared in these phases"),
+            Phase::Opening { .. } | Phase::Live | Phase::Draining => unreachable!("nothing is prepared in these phases"),
         }
     }
 
-    fn begin(&mut self, key: Key, mine: Facts, theirs: Open) {
+    fn begin(&mut self, key: JobKey, mine: Facts, theirs: Open) {
         let known = &self.replicas[&key.0];
         let session = self.sessions.get_mut(&key).expect("the session is opening");
         let counts = (mine.root.count, theirs.root.count);
@@ -375,7 +377,7 @@ impl Synchronizer {
     }
 
     /// Hears what came while the peer's credentials were admitted.
-    fn catch_up(&mut self, key: Key) {
+    fn catch_up(&mut self, key: JobKey) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let serial = session.serial;
         for message in session.take_held_back() {
@@ -385,10 +387,8 @@ impl Synchronizer {
         }
     }
 
-    fn effects(&mut self, key: Key, effects: Vec<Effect>) {
+    pub(super) fn effects(&mut self, key: JobKey, effects: Vec<Effect>) {
         for effect in effects {
-            let Some(session) = self.sessions.get(&key) else { return };
-            let connection = session.connection;
             match effect {
                 Effect::Synced => {
                     self.io.event(Event::Synced { replica: key.0, peer: key.1 });
@@ -433,7 +433,10 @@ impl Synchronizer {
                         self.io.event(Event::Refused { replica: key.0, peer: key.1, entries, reason });
                     }
                 }
-                Effect::Violation(what) => return self.violation(connection, &what),
+                Effect::Violation(what) => {
+                    let Some(connection) = self.sessions.get(&key).map(|session| session.connection) else { return };
+                    return self.violation(connection, &what);
+                }
             }
         }
     }
@@ -458,7 +461,7 @@ impl Synchronizer {
     }
 
     /// Removes a session without a word about it.
-    fn forget_session(&mut self, key: Key) {
+    fn forget_session(&mut self, key: JobKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         let total = self.traffic.entry(key).or_default();
         total.add(&session.traffic);
@@ -467,10 +470,11 @@ impl Synchronizer {
         {
             self.io.put(Output::CloseStream { connection: session.connection, stream });
         }
+        self.drain(key, session);
     }
 
     /// A session ended through no decision of ours: its job goes on after a while.
-    pub(super) fn session_lost(&mut self, key: Key, reason: &str) {
+    pub(super) fn session_lost(&mut self, key: JobKey, reason: &str) {
         let Some(session) = self.sessions.get(&key) else { return };
         let unfinished = !session.synced;
         self.forget_session(key);
@@ -487,12 +491,12 @@ impl Synchronizer {
     }
 
     /// Ends a session because of something here.
-    pub(super) fn end_session(&mut self, key: Key, reason: &str) {
+    pub(super) fn end_session(&mut self, key: JobKey, reason: &str) {
         self.session_lost(key, reason);
     }
 
     /// Ends a session because the peer may see more or less than when it began. Told even when all was equal.
-    fn end_by_rights(&mut self, key: Key) {
+    fn end_by_rights(&mut self, key: JobKey) {
         let reason = "the peer's rights have changed";
         let told = self.sessions.get(&key).is_none_or(|session| !session.synced);
         self.end_session(key, reason);
@@ -505,7 +509,7 @@ impl Synchronizer {
     pub(super) fn rights_changed(&mut self, replica: ReplicaId) {
         let rights = self.replicas[&replica].rights.clone();
         let wall = self.io.now.wall;
-        let changed: Vec<Key> = self
+        let changed: Vec<JobKey> = self
             .sessions
             .iter()
             .filter(|(key, session)| {
@@ -522,7 +526,7 @@ impl Synchronizer {
     }
 
     /// What was ever moved for a job, in this run.
-    pub(super) fn traffic_of(&self, key: Key) -> Traffic {
+    pub(super) fn traffic_of(&self, key: JobKey) -> Traffic {
         let mut total = self.traffic.get(&key).copied().unwrap_or_default();
         if let Some(session) = self.sessions.get(&key) {
             total.add(&session.traffic);
@@ -531,7 +535,7 @@ impl Synchronizer {
     }
 
     /// Begins a session anew at once, so that the peer offers again what was ahead of our clock.
-    fn offer_again(&mut self, key: Key) {
+    fn offer_again(&mut self, key: JobKey) {
         self.end_session(key, "entries of the peer are ahead of this device's clock");
         if let Some(job) = self.jobs.get_mut(&key) {
             job.next_open = self.io.now.elapsed;
@@ -547,7 +551,7 @@ impl Synchronizer {
     }
 
     /// Makes an open session compare roots now. False when there is none to do so.
-    pub(super) fn compare_now(&mut self, key: Key) -> bool {
+    pub(super) fn compare_now(&mut self, key: JobKey) -> bool {
         let (Some(session), Some(known)) = (self.sessions.get_mut(&key), self.replicas.get(&key.0)) else {
             return false;
         };

@@ -49,6 +49,8 @@ pub(super) enum Phase {
     Admitting { mine: Box<Facts>, theirs: Box<Open> },
     /// Both know where the other stands.
     Live,
+    /// The session is over; what has come in it is taken in all the same.
+    Draining,
 }
 
 /// What we said in our `Open`.
@@ -168,6 +170,11 @@ pub(super) struct Session {
     frames_acked: u64,
     in_flight: VecDeque<Frame>,
     in_flight_len: usize,
+    /// How many frames the peer has received, durable or not.
+    frames_arrived: u64,
+    /// The bytes of the others, and of these.
+    flying_len: usize,
+    landed_len: usize,
     reading: bool,
     missing: Vec<Missing>,
     // Incoming.
@@ -176,6 +183,9 @@ pub(super) struct Session {
     verifying: Option<Batch>,
     verified: VecDeque<Batch>,
     applying: Option<(u64, usize, Option<Mark>, Position)>,
+    received: u64,
+    /// The bytes of received frames that no mark of ours has told of yet.
+    untold_len: usize,
     durable: u64,
     // Repair.
     reconcile: Option<Reconcile>,
@@ -228,6 +238,9 @@ impl Session {
             frames_acked: 0,
             in_flight: VecDeque::new(),
             in_flight_len: 0,
+            frames_arrived: 0,
+            flying_len: 0,
+            landed_len: 0,
             reading: false,
             missing: Vec::new(),
             arrived: VecDeque::new(),
@@ -235,6 +248,8 @@ impl Session {
             verifying: None,
             verified: VecDeque::new(),
             applying: None,
+            received: 0,
+            untold_len: 0,
             durable: 0,
             reconcile: None,
             coded: false,
@@ -259,7 +274,7 @@ impl Session {
     pub fn timeout(&self) -> Duration {
         match &self.phase {
             Phase::Opening { deadline, .. } => *deadline,
-            Phase::Preparing(_) | Phase::Admitting { .. } => Duration::MAX,
+            Phase::Preparing(_) | Phase::Admitting { .. } | Phase::Draining => Duration::MAX,
             Phase::Live => self.next_check.min(self.rights_end),
         }
     }
@@ -345,10 +360,12 @@ impl Session {
     }
 
     /// Our position for the peer.
-    fn mark(&self, known: &Known) -> Mark {
+    fn mark(&mut self, known: &Known) -> Mark {
+        self.untold_len = 0;
         let all_sent = self.tail == Some(known.head) && self.reconcile.is_none() && self.missing.is_empty();
         Mark {
             durable: self.durable,
+            received: self.received,
             through: self.tail,
             root: (all_sent && self.scope.is_all()).then_some(known.root),
             synced: self.synced,

@@ -68,6 +68,8 @@ pub struct Synchronizer {
     pub(super) streams: BTreeMap<(ConnectionId, StreamId), StreamUse>,
     pub(super) jobs: BTreeMap<(ReplicaId, PeerId), Job>,
     pub(super) sessions: BTreeMap<(ReplicaId, PeerId), Session>,
+    /// Sessions that are over, whose entries are still being taken in.
+    pub(super) draining: BTreeMap<JobKey, Session>,
     pub(super) traffic: BTreeMap<(ReplicaId, PeerId), Traffic>,
     pub(super) asks: Vec<Ask>,
     pub(super) save_at: Option<Duration>,
@@ -104,6 +106,7 @@ impl Synchronizer {
             streams: BTreeMap::new(),
             jobs: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            draining: BTreeMap::new(),
             traffic: BTreeMap::new(),
             asks: Vec::new(),
             save_at: None,
@@ -223,6 +226,7 @@ impl Synchronizer {
 
     fn dropped(&mut self, replica: ReplicaId) {
         self.replicas.remove(&replica);
+        self.draining.retain(|key, _| key.0 != replica);
         self.wanted = None;
         let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
         for key in keys {

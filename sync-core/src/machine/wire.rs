@@ -110,6 +110,8 @@ pub enum Refusal {
 pub struct Mark {
     /// How many `Entries` of this session the sender has received and made durable.
     pub durable: u64,
+    /// How many it has received, durable or not: what they hold need not be sent again.
+    pub received: u64,
     /// The sender's change log has been sent up to here, this message's entries included; none
     /// before the first valid position, while a first reconciliation goes on.
     pub through: Option<Position>,
@@ -327,7 +329,7 @@ mod tests {
 
     #[test]
     fn every_message_comes_back_as_it_went() {
-        let mark = Mark { durable: 3, through: Some(Position(9)), root: Some(Digest::EMPTY), synced: true };
+        let mark = Mark { durable: 3, received: 4, through: Some(Position(9)), root: Some(Digest::EMPTY), synced: true };
         let claim = Claim { range: SlotRange::ALL, have: Have::Ids(vec![ShortId([1; 16])]) };
         for message in [
             Message::Ping(7),

@@ -26,7 +26,7 @@ fn ids_json(ids: &[ShortId]) -> Vec<Json> {
 
 fn mark_json(mark: &Mark) -> Json {
     json!({
-        "durable": mark.durable, "through": mark.through.map(|position| position.0),
+        "durable": mark.durable, "received": mark.received, "through": mark.through.map(|position| position.0),
         "root": mark.root.as_ref().map(digest_json), "synced": mark.synced,
     })
 }
@@ -107,8 +107,8 @@ fn open(have: Option<(StoreId, Position)>, credentials: Vec<Bundle>) -> Open {
 
 fn messages() -> Vec<(&'static str, Message)> {
     let proof = sync_core::machine::wire::Proof { signature: Signature([0x5a; 64]) };
-    let mark = Mark { durable: 300, through: Some(Position(70_000)), root: Some(digest(3)), synced: true };
-    let early = Mark { durable: 0, through: None, root: None, synced: false };
+    let mark = Mark { durable: 300, received: 301, through: Some(Position(70_000)), root: Some(digest(3)), synced: true };
+    let early = Mark { durable: 0, received: 0, through: None, root: None, synced: false };
     let bundles = [
         commit(1, 2, 1_000, vec![put("a", "1"), delete("b")]).to_bundle(),
         commit(1, 3, 2_000, vec![put("c", "3")]).to_bundle(),
@@ -183,8 +183,8 @@ fn rejected() -> Vec<(&'static str, Vec<u8>, WireError)> {
         ("versions in the wrong order", Message::Hello(Hello { oldest: 2, ..hello(1, &[]) }).encode().to_vec(), 1),
         ("seventeen credentials", Message::Open(open(None, vec![credential(); 17])).encode().to_vec(), 16),
         ("a refusal that there is not", vec![18, 3], 18),
-        ("a mark with a flag of 2", [&[20, 0, 0, 0][..], &[2]].concat(), 20),
-        ("an option of 2", vec![20, 0, 2, 1, 0, 0], 20),
+        ("a mark with a flag of 2", [&[20, 0, 0, 0, 0][..], &[2]].concat(), 20),
+        ("an option of 2", vec![20, 0, 0, 2, 1, 0, 0], 20),
         ("ranges that overlap", ranges(vec![claim(range(&[1], &[3])), claim(range(&[2], &[4]))]), 21),
         ("ranges that do not ascend", ranges(vec![claim(range(&[3], &[4])), claim(range(&[1], &[2]))]), 21),
         ("an empty range", ranges(vec![claim(range(&[3], &[3]))]), 21),

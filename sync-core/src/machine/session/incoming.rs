@@ -1,9 +1,9 @@
 //! A session's part about what comes in: verified and applied in order, what waits together.
 
-use super::{Applied, Arrived, Batch, Effect, Known, Session};
+use super::{Applied, Arrived, Batch, Effect, Known, Phase, Session};
 use crate::{
     machine::{
-        io::StoreRequest,
+        io::{StoreRequest, Traffic},
         limits::*,
         out::Io,
         wire::{Message, RefusalReason, Refused},
@@ -24,7 +24,14 @@ impl Session {
                     return effects;
                 }
                 self.synced = false;
+                self.received += 1;
+                self.untold_len += payload.len();
                 self.arrived.push_back(Arrived::Entries(mark, payload));
+                if self.untold_len >= RECEIPT_LEN {
+                    // The peer need not wait for the disk to send on.
+                    let receipt = self.mark(known);
+                    self.send(io, Message::Mark(receipt));
+                }
             }
             Message::Mark(mark) => {
                 self.acknowledge(&mark, &mut effects);
@@ -140,18 +147,50 @@ impl Session {
                 self.early = true;
                 effects.push(Effect::Early(early as u64));
             }
-            let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };
-            self.send(io, Message::Refused(refused));
+            if self.is_live() {
+                let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };
+                self.send(io, Message::Refused(refused));
+            }
         }
         if let Some(mark) = mark {
             self.compare(io, known, &mark, true, &mut effects);
         }
-        self.pump_out(io, known);
-        let ours = self.mark(known);
-        self.send(io, Message::Mark(ours));
+        if self.is_live() {
+            self.pump_out(io, known);
+            let ours = self.mark(known);
+            self.send(io, Message::Mark(ours));
+        }
         self.pump_in(io, known, &mut effects);
         self.pump_out(io, known);
         effects
+    }
+
+    /// The session is over. What has come is taken in all the same: so it need not be sent again, and the next
+    /// session can say so.
+    pub fn drain(&mut self, io: &mut Io, known: &Known) -> Vec<Effect> {
+        self.phase = Phase::Draining;
+        self.stream = None;
+        self.traffic = Traffic::default();
+        self.in_flight.clear();
+        self.missing.clear();
+        self.reconcile = None;
+        self.arrived.retain(|it| !matches!(it, Arrived::Ranges(_)));
+        let mut effects = Vec::new();
+        self.pump_in(io, known, &mut effects);
+        effects
+    }
+
+    /// Whether everything that has come is durable.
+    pub fn is_drained(&self) -> bool {
+        self.arrived.is_empty() && self.verifying.is_none() && self.verified.is_empty() && self.applying.is_none()
+    }
+
+    /// What has come is of no use: it could not be verified, or the store could not take it.
+    pub fn abandon(&mut self) {
+        self.arrived.clear();
+        self.verifying = None;
+        self.verified.clear();
+        self.applying = None;
     }
 
     /// Keeps a message until the session is live: what the peer sends may come before its credentials

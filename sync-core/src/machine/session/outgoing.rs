@@ -15,7 +15,10 @@ use crate::{
 
 impl Session {
     pub(super) fn window_open(&self) -> bool {
-        self.in_flight_len < WINDOW_LEN && self.frames_sent - self.frames_acked < WINDOW_FRAMES
+        let flight = (self.landed_len / FLIGHT_PART).max(FLIGHT_MIN);
+        self.in_flight_len < WINDOW_LEN
+            && self.frames_sent - self.frames_acked < WINDOW_FRAMES
+            && (self.flying_len == 0 || self.flying_len + ENTRIES_FRAME_LEN <= flight)
     }
 
     /// Sends on, as far as the window allows. Answers whether something is being read.
@@ -55,6 +58,7 @@ impl Session {
         let mark = self.mark(known);
         self.frames_sent += 1;
         self.in_flight_len += payload.len();
+        self.flying_len += payload.len();
         self.in_flight.push_back(Frame { len: payload.len(), through: mark.through });
         self.traffic.sent += entries;
         self.synced = false;
@@ -95,11 +99,19 @@ impl Session {
         self.pump_out(io, known);
     }
 
-    /// A mark's news about what we sent: acknowledged frames.
+    /// A mark's news about what we sent: frames that have arrived, and frames that are durable.
     pub(super) fn acknowledge(&mut self, mark: &Mark, effects: &mut Vec<Effect>) {
-        if mark.durable > self.frames_sent {
-            effects.push(Effect::Violation(format!("it acknowledges {} frames of {}", mark.durable, self.frames_sent)));
+        let arrived = mark.received.max(mark.durable);
+        if arrived > self.frames_sent {
+            effects.push(Effect::Violation(format!("it acknowledges {arrived} frames of {}", self.frames_sent)));
             return;
+        }
+        while self.frames_arrived < arrived {
+            let at = usize::try_from(self.frames_arrived - self.frames_acked).expect("a window of frames");
+            let len = self.in_flight[at].len;
+            self.frames_arrived += 1;
+            self.flying_len -= len;
+            self.landed_len += len;
         }
         let before = self.confirmed;
         while self.frames_acked < mark.durable {

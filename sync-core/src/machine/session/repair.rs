@@ -29,7 +29,7 @@ impl Session {
         if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
             effects.push(Effect::Received(store, through));
         }
-        let Some(root) = mark.root else { return };
+        let Some(root) = mark.root.filter(|_| self.is_live()) else { return };
         self.their_count = root.count;
         let comparable = self.scope.is_all()
             && self.tail == Some(known.head)

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
@@ -37,6 +38,10 @@ pub(super) const QUEUE_LEN: usize = 1024;
 
 /// How many saves go into one transaction.
 const SAVES_AT_ONCE: usize = 256;
+
+/// Up to how many bytes of received entries are verified in the loop itself: they hold four signatures at most, which
+/// cost less than waking a thread twice.
+const VERIFY_HERE_LEN: usize = 512;
 
 /// How many messages are handled before outputs are performed and others get their turn.
 const BURST: usize = 64;
@@ -417,21 +422,35 @@ impl Driver {
             return;
         }
         let (store, sender) = (self.shared.store.clone(), self.sender.clone());
-        let heavy = matches!(request, StoreRequest::Verify { .. });
+        let to_verify = match &request {
+            StoreRequest::Verify { payloads, .. } => payloads.iter().map(bytes::Bytes::len).sum(),
+            _ => 0,
+        };
+        let work = async move { contained(perform(&*store, request)).await };
+        if (1..=VERIFY_HERE_LEN).contains(&to_verify) {
+            let result = work.now_or_never().expect("verification waits for nothing");
+            return self.input(Input::Stored { op, result });
+        }
         self.tasks.spawn(async move {
-            // A panic in the work must not leave the machine waiting.
-            let work = if heavy {
+            let result = if to_verify > 0 {
                 let runtime = tokio::runtime::Handle::current();
-                tokio::task::spawn_blocking(move || runtime.block_on(perform(&*store, request)))
+                let work = tokio::task::spawn_blocking(move || runtime.block_on(work));
+                work.await.unwrap_or_else(|error| Err(failed(&error)))
             } else {
-                tokio::spawn(async move { perform(&*store, request).await })
+                work.await
             };
-            let result = work
-                .await
-                .unwrap_or_else(|error| Err(WorkError::Store(StoreError::Failed(format!("a task failed: {error}")))));
             let _ = sender.send(Message::Input(Input::Stored { op, result })).await;
         });
     }
+}
+
+fn failed(what: &dyn std::fmt::Display) -> WorkError {
+    WorkError::Store(StoreError::Failed(format!("a task failed: {what}")))
+}
+
+/// Work for the machine; a panic in it must not leave the machine waiting.
+async fn contained(work: impl Future<Output = Result<StoreReply, WorkError>>) -> Result<StoreReply, WorkError> {
+    std::panic::AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(failed(&"it panicked")))
 }
 
 /// Saves records in the order in which the machine asked for it; what waits goes together.

@@ -6,6 +6,7 @@
 mod common;
 mod contents;
 mod crowd;
+mod directions;
 mod failover;
 mod hostile;
 mod jobs;

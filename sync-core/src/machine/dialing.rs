@@ -282,6 +282,9 @@ impl Synchronizer {
         let traffic = peer.map(|peer| self.traffic_of((ask.replica, peer)).since(&ask.before)).unwrap_or_default();
         let report = Box::new(SyncReport { peer, outcome, traffic });
         self.io.put(Output::Answer { ask: ask.id, report });
+        if let Some(peer) = peer {
+            self.asked_enough((ask.replica, peer));
+        }
     }
 
     /// Answers the questions about a peer and a replica that a refusal ends.
@@ -324,7 +327,9 @@ impl Synchronizer {
     pub(super) fn is_kept(&self, peer: PeerId) -> bool {
         let known = self.peers.get(&peer).is_some_and(|known| {
             let record = &known.record;
-            record.standing != Standing::Welcome || !record.name.is_empty() || record.addresses.iter().any(|address| address.given)
+            record.standing != Standing::Welcome
+                || !record.name.is_empty()
+                || record.addresses.iter().any(|address| address.given)
         });
         known || self.is_wanted(peer) || self.jobs.keys().any(|key| key.1 == peer)
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::wire::{Refusal, RefusalReason, StreamKind};
+use super::{
+    direction::Direction,
+    wire::{Refusal, RefusalReason, StreamKind},
+};
 use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, PublicKey, ReadScope, ReplicaId, Timestamp, VerifiedBundle},
@@ -124,6 +127,13 @@ pub enum Input {
         target: Target,
         /// How long to try.
         timeout: Duration,
+    },
+    /// Which way the entries of a replica are to go.
+    SetDirection {
+        /// The replica.
+        replica: ReplicaId,
+        /// The direction.
+        direction: Direction,
     },
     /// Parked jobs are to be tried again, and waiting ones now.
     RetryNow,

@@ -20,11 +20,8 @@ pub const WINDOW_LEN: usize = 8 << 20;
 pub const WINDOW_FRAMES: u64 = 512;
 
 /// How many bytes of entries may be on their way, not known to have arrived: this part of what has arrived in the
-/// session. What is on its way when a connection is cut is sent again, so this is how much that is at most.
+/// session, or a frame more than a receipt's length. What is on its way when a connection is cut is sent again.
 pub const FLIGHT_PART: usize = 20;
-
-/// How many bytes may be on their way at the beginning of a session: a frame of entries.
-pub const FLIGHT_MIN: usize = ENTRIES_FRAME_LEN;
 
 /// After how many bytes of entries a receiver says that they have arrived, though they are not durable yet.
 pub const RECEIPT_LEN: usize = 64 * 1024;

@@ -11,6 +11,7 @@
 //! The same inputs give the same outputs, byte for byte.
 
 mod dialing;
+mod direction;
 mod draining;
 mod handshake;
 mod io;
@@ -29,6 +30,7 @@ mod status;
 mod synchronizer;
 pub mod wire;
 
+pub use direction::Direction;
 pub use handshake::{Role, Transcript, common_version};
 pub use io::*;
 pub(crate) use perform::credentials;

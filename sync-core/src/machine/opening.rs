@@ -317,11 +317,12 @@ impl Synchronizer {
     ) {
         let head = state.head;
         self.learn(key.0, state);
+        let have = self.jobs.get(&key).and_then(|job| job.record.received);
+        let (store, direction, asks) = (self.config.store, self.direction(&key.0), self.asks(key));
+        let facts = Facts { store, head, root, have, direction, asks };
+        let open = Open { replica: key.0, store, head, root, have, direction, asks, credentials };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.scope = Scope::of(&readable);
-        let have = self.jobs.get(&key).and_then(|job| job.record.received);
-        let facts = Facts { store: self.config.store, head, root, have };
-        let open = Open { replica: key.0, store: facts.store, head, root, have, credentials };
         match std::mem::replace(&mut session.phase, Phase::Live) {
             Phase::Preparing(None) => {
                 let connection = session.connection;
@@ -352,7 +353,9 @@ impl Synchronizer {
                 self.begin(key, *mine, *theirs);
                 self.catch_up(key);
             }
-            Phase::Opening { .. } | Phase::Live | Phase::Draining => unreachable!("nothing is prepared in these phases"),
+            Phase::Opening { .. } | Phase::Live | Phase::Draining => {
+                unreachable!("nothing is prepared in these phases")
+            }
         }
     }
 
@@ -557,6 +560,10 @@ impl Synchronizer {
         };
         if session.is_live() && session.needs_another() {
             self.offer_again(key);
+            return true;
+        }
+        if session.is_live() && session.could_ask {
+            self.begin_anew(key, "the peer only sends what is asked for");
             return true;
         }
         if session.is_live() && !session.is_busy() {

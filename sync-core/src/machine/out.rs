@@ -94,8 +94,7 @@ impl Io {
         if rides {
             self.riding.insert(job);
         }
-        let for_whom =
-            if rides { OpFor::Ride(replica, peer, serial) } else { OpFor::Session(replica, peer, serial) };
+        let for_whom = if rides { OpFor::Ride(replica, peer, serial) } else { OpFor::Session(replica, peer, serial) };
         self.ops.insert(op, for_whom);
         let request = StoreRequest::Apply { replica, bundles, peer, now: self.now.wall, records };
         self.put(Output::Store { op, request });

@@ -14,7 +14,7 @@ impl Synchronizer {
             .iter()
             .map(|(id, known)| {
                 let peers = self.jobs.keys().filter(|key| key.0 == *id).map(|key| self.peer_status(*key)).collect();
-                ReplicaStatus::new(*id, known.root, peers)
+                ReplicaStatus::new(*id, known.root, self.direction(id), peers)
             })
             .collect()
     }
@@ -39,7 +39,9 @@ impl Synchronizer {
         let head = self.replicas[&key.0].head;
         let confirmed = session.map_or(job.record.confirmed, |session| session.confirmed().0.max(job.record.confirmed));
         let synced = session.is_some_and(|session| session.is_synced(head));
-        let pending = if synced { 0 } else { head.0.saturating_sub(confirmed) };
+        // Nothing is owed to a peer that does not want it, nor by a replica that only pulls.
+        let owes = self.direction(&key.0).sends() && session.is_none_or(|session| session.gives);
+        let pending = if synced || !owes { 0 } else { head.0.saturating_sub(confirmed) };
         let dialing = peer.is_some_and(|peer| peer.race.is_some()) || (session.is_some() && !live);
         let reachable = peer.is_some_and(|peer| !peer.record.addresses.is_empty());
         let state = if job.record.parked.is_some() || peer.is_some_and(|peer| peer.refused().is_some()) {
@@ -155,6 +157,19 @@ impl Synchronizer {
                 add(
                     format!("{early} entries of it are more than ten minutes ahead of this device's clock"),
                     "set this device's clock, or that of their author; they are taken when their time has come",
+                );
+            }
+            let session = self.sessions.get(key).filter(|session| session.is_live() && !status.synced);
+            if session.is_some_and(|session| !session.gives) {
+                add(
+                    "entries do not go from here to it: this replica only pulls, or the peer only pushes".into(),
+                    "nothing, if that is meant; otherwise set the direction of the replica",
+                );
+            }
+            if session.is_some_and(|session| !session.takes) {
+                add(
+                    "entries do not come from it: this replica only pushes, or the peer only pulls".into(),
+                    "nothing, if that is meant; otherwise set the direction of the replica, or sync with the peer by hand",
                 );
             }
             if self.sessions.get(key).is_some_and(|session| session.diverged) {

@@ -16,6 +16,7 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 
 use super::{
+    direction::Direction,
     handshake::Role,
     io::*,
     limits::*,
@@ -60,11 +61,19 @@ pub(super) struct Facts {
     pub head: Position,
     pub root: Digest,
     pub have: Option<(StoreId, Position)>,
+    pub direction: Direction,
+    pub asks: bool,
 }
 
 impl Facts {
     fn of(open: &Open) -> Self {
-        Self { store: open.store, head: open.head, root: open.root, have: open.have }
+        let Open { store, head, root, have, direction, asks, .. } = *open;
+        Self { store, head, root, have, direction, asks }
+    }
+
+    /// Whether entries go from this side to the other.
+    fn gives_to(&self, other: &Self) -> bool {
+        other.direction.takes() && (self.direction.sends() || other.asks)
     }
 }
 
@@ -160,6 +169,13 @@ pub(super) struct Session {
     pub rights_end: Duration,
     pub scope: Scope,
     pub their_count: u64,
+    /// Whether entries go to the peer, and whether they come from it.
+    pub gives: bool,
+    pub takes: bool,
+    /// The peer only pulls, and sends because an application here waits for it.
+    pub takes_by_asking: bool,
+    /// The peer only pulls, and is not asked.
+    pub could_ask: bool,
     their_store: Option<StoreId>,
     sent_last: bool,
     // Outgoing.
@@ -229,6 +245,10 @@ impl Session {
             rights_end: Duration::MAX,
             scope: Scope::nothing(),
             their_count: 0,
+            gives: true,
+            takes: true,
+            takes_by_asking: false,
+            could_ask: false,
             their_store: None,
             sent_last: false,
             tail: None,
@@ -320,6 +340,9 @@ impl Session {
         self.their_store = Some(theirs.store);
         self.their_count = theirs.root.count;
         self.next_check = io.now.elapsed + io.check_interval;
+        (self.gives, self.takes) = (mine.gives_to(&theirs), theirs.gives_to(&mine));
+        self.takes_by_asking = self.takes && !theirs.direction.sends();
+        self.could_ask = !self.takes && mine.direction.takes();
         if self.scope.is_nothing() {
             // The peer may read nothing here; what it sends is welcome.
             return Vec::new();
@@ -334,9 +357,11 @@ impl Session {
         }
         let ours = log_start(&mine, &theirs);
         let from_peer = log_start(&theirs, &mine);
-        if let (Some(start), Some(_)) = (ours, from_peer) {
-            self.tail = Some(start);
-            self.confirmed = start;
+        if (ours.is_some() || !self.gives) && (from_peer.is_some() || !self.takes) {
+            if let Some(start) = ours.filter(|_| self.gives) {
+                self.tail = Some(start);
+                self.confirmed = start;
+            }
             // A peer that has lost everything needs back what it once gave.
             self.echo_until = if is_nearly_empty(&theirs) { mine.head } else { Position(0) };
             let reading = self.pump_out(io, known);
@@ -362,7 +387,7 @@ impl Session {
     /// Our position for the peer.
     fn mark(&mut self, known: &Known) -> Mark {
         self.untold_len = 0;
-        let all_sent = self.tail == Some(known.head) && self.reconcile.is_none() && self.missing.is_empty();
+        let all_sent = self.has_sent_all(known) && self.missing.is_empty();
         Mark {
             durable: self.durable,
             received: self.received,
@@ -381,7 +406,17 @@ impl Session {
     /// Whether only another session can bring what was ahead of our clock: the peer may read nothing
     /// here, as far as we know, so roots are not compared.
     pub fn needs_another(&self) -> bool {
-        self.early && self.scope.is_nothing()
+        self.early && (self.scope.is_nothing() || self.is_one_way())
+    }
+
+    /// Whether entries go one way at most: roots that differ are then no reason to repair anything.
+    pub fn is_one_way(&self) -> bool {
+        !(self.gives && self.takes)
+    }
+
+    /// Whether everything that is to go to the peer by the change log has been sent.
+    fn has_sent_all(&self, known: &Known) -> bool {
+        self.reconcile.is_none() && (self.tail == Some(known.head) || !self.gives)
     }
 
     /// Compares roots at this time at the latest.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::io::Traffic;
+use super::{direction::Direction, io::Traffic};
 use crate::{
     address::PeerAddress,
     model::{Digest, PeerId, ReplicaId, Timestamp},
@@ -67,6 +67,8 @@ pub struct ReplicaStatus {
     /// The root.
     #[serde(with = "crate::text")]
     pub root: crate::model::Hash,
+    /// Which way entries go.
+    pub direction: Direction,
     /// How many of its values are blobs.
     pub blobs: u64,
     /// The length of all its values.
@@ -78,8 +80,8 @@ pub struct ReplicaStatus {
 }
 
 impl ReplicaStatus {
-    pub(super) fn new(id: ReplicaId, root: Digest, peers: Vec<PeerStatus>) -> Self {
-        Self { id, entries: root.count, root: root.hash, blobs: 0, bytes: 0, blobs_missing: 0, peers }
+    pub(super) fn new(id: ReplicaId, root: Digest, direction: Direction, peers: Vec<PeerStatus>) -> Self {
+        Self { id, entries: root.count, root: root.hash, direction, blobs: 0, bytes: 0, blobs_missing: 0, peers }
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    direction::Direction,
     io::*,
     link::Link,
     out::Io,
@@ -62,6 +63,8 @@ pub struct Synchronizer {
     pub(super) io: Io,
     pub(super) addresses: Vec<PeerAddress>,
     pub(super) replicas: BTreeMap<ReplicaId, Known>,
+    /// What is not here goes both ways.
+    pub(super) directions: BTreeMap<ReplicaId, Direction>,
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) dials: BTreeMap<DialId, Dial>,
     pub(super) links: BTreeMap<ConnectionId, Link>,
@@ -100,6 +103,7 @@ impl Synchronizer {
             io: Io::new(now, random),
             addresses: Vec::new(),
             replicas: BTreeMap::new(),
+            directions: BTreeMap::new(),
             peers: BTreeMap::new(),
             dials: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -137,6 +141,7 @@ impl Synchronizer {
             Input::Subscribe { replica, peer } => self.subscribe(replica, peer),
             Input::Unsubscribe { replica, peer } => self.unsubscribe(replica, peer),
             Input::Sync { ask, replica, target, timeout } => self.ask(ask, replica, target, timeout),
+            Input::SetDirection { replica, direction } => self.set_direction(replica, direction),
             Input::RetryNow => self.retry_now(),
             Input::TransportAdded => self.transport_added(),
             Input::CheckInterval { interval } => self.check_every(interval),
@@ -227,6 +232,7 @@ impl Synchronizer {
     fn dropped(&mut self, replica: ReplicaId) {
         self.replicas.remove(&replica);
         self.draining.retain(|key, _| key.0 != replica);
+        self.directions.remove(&replica);
         self.wanted = None;
         let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
         for key in keys {

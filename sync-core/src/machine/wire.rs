@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::limits::*;
+use super::{direction::Direction, limits::*};
 use crate::{
     address::PeerAddress,
     model::{Bundle, Digest, PeerId, ReplicaId, Signature},
@@ -89,6 +89,10 @@ pub struct Open {
     pub root: Digest,
     /// In whose change log, and up to where, the sender has everything.
     pub have: Option<(StoreId, Position)>,
+    /// Which way the sender wants entries to go.
+    pub direction: Direction,
+    /// Whether an application at the sender waits for what the receiver has.
+    pub asks: bool,
     /// System entries that show that the sender may read.
     #[serde(deserialize_with = "at_most::<_, _, MAX_CREDENTIALS>")]
     pub credentials: Vec<Bundle>,
@@ -329,7 +333,8 @@ mod tests {
 
     #[test]
     fn every_message_comes_back_as_it_went() {
-        let mark = Mark { durable: 3, received: 4, through: Some(Position(9)), root: Some(Digest::EMPTY), synced: true };
+        let mark =
+            Mark { durable: 3, received: 4, through: Some(Position(9)), root: Some(Digest::EMPTY), synced: true };
         let claim = Claim { range: SlotRange::ALL, have: Have::Ids(vec![ShortId([1; 16])]) };
         for message in [
             Message::Ping(7),

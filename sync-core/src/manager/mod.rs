@@ -121,6 +121,9 @@ impl ManagerBuilder {
         let mut records = self.store.node_records(NodeKind::Peer).await?;
         records.extend(self.store.node_records(NodeKind::Job).await?);
         machine.handle(now, Input::Restored { records });
+        for (replica, direction) in settings::directions(&*self.store).await? {
+            machine.handle(now, Input::SetDirection { replica, direction });
+        }
         machine.handle(now, Input::CheckInterval { interval: settings::sync_interval(&*self.store).await? });
 
         let (sender, messages) = mpsc::channel(driver::QUEUE_LEN);
@@ -377,8 +380,11 @@ impl SyncManager {
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         self.tell(Input::Dropped { replica: id }).await?;
+        // What was still to be saved about it comes before its end, or never: a full disk must not keep it here.
+        let _ = self.ask(|answer| Message::Saved { answer }).await?;
         let mut records = vec![
             NodeRecord { kind: NodeKind::Key, name: replica_key_name(&id.0), value: None },
+            NodeRecord { kind: NodeKind::Setting, name: settings::direction_name(&id), value: None },
             NodeRecord {
                 kind: NodeKind::Removed,
                 name: Bytes::copy_from_slice(id.as_bytes()),

@@ -12,7 +12,7 @@ use super::{
     shared::{Live, Shared},
 };
 use crate::{
-    machine::Input,
+    machine::{Direction, Input},
     model::{
         AuthorId, Grant, Hash, Invite, Key, MAX_INLINE_LEN, Op, Prefix, PublicKey, ReplicaId, Right, SecretKey, Ticket,
         Timestamp, Value, sign_commit,
@@ -136,6 +136,20 @@ impl Replica {
             ContentStatus::Complete { .. } => self.shared.store.reader(hash).await?.ok_or(ManagerError::ContentMissing),
             ContentStatus::Missing | ContentStatus::Partial { .. } => Err(ManagerError::ContentMissing),
         }
+    }
+
+    /// Says which way entries go between this node and others. Kept over restarts; it acts at once, and what was
+    /// held back is sent once.
+    pub async fn set_direction(&self, direction: Direction) -> Result<(), ManagerError> {
+        super::settings::save_direction(&*self.shared.store, &self.id, direction).await?;
+        let input = Input::SetDirection { replica: self.id, direction };
+        self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)
+    }
+
+    /// Which way entries go.
+    pub async fn direction(&self) -> Result<Direction, ManagerError> {
+        let set = super::settings::directions(&*self.shared.store).await?;
+        Ok(set.into_iter().find(|(id, _)| *id == self.id).map(|(_, direction)| direction).unwrap_or_default())
     }
 
     /// Says which contents of this replica come here by themselves. Kept over restarts.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{ManagerError, SyncManager};
 use crate::{
-    machine::{Input, limits::CHECK_INTERVAL},
+    machine::{Direction, Input, limits::CHECK_INTERVAL},
+    model::ReplicaId,
     store::{NodeKind, NodeRecord, ReplicaStore, StoreError},
 };
 
@@ -19,6 +20,8 @@ pub const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The application's settings stand apart from the node's own.
 const PREFIX: &[u8] = b"application ";
+
+const DIRECTION: &[u8] = b"direction ";
 
 const SYNC_INTERVAL: &[u8] = b"sync interval";
 
@@ -36,6 +39,34 @@ pub(super) async fn sync_interval(store: &dyn ReplicaStore) -> Result<Duration, 
     let saved = read(store, SYNC_INTERVAL).await?;
     let millis = saved.and_then(|value| Some(u64::from_le_bytes(value[..].try_into().ok()?)));
     Ok(millis.map_or(CHECK_INTERVAL, Duration::from_millis))
+}
+
+/// The name of a replica's direction.
+pub(super) fn direction_name(replica: &ReplicaId) -> Bytes {
+    [DIRECTION, replica.as_bytes()].concat().into()
+}
+
+/// Which way the entries of replicas go, where it was set.
+pub(super) async fn directions(store: &dyn ReplicaStore) -> Result<Vec<(ReplicaId, Direction)>, StoreError> {
+    let records = store.node_records(NodeKind::Setting).await?;
+    let read = |record: NodeRecord| {
+        let id = record.name.strip_prefix(DIRECTION).and_then(|id| <[u8; 32]>::try_from(id).ok())?;
+        let direction = record.value.and_then(|value| postcard::from_bytes(&value).ok());
+        let direction = direction.ok_or_else(|| StoreError::Corrupt("a replica's direction cannot be read".into()));
+        Some(direction.map(|direction| (ReplicaId::from(id), direction)))
+    };
+    records.into_iter().filter_map(read).collect()
+}
+
+/// Sets which way the entries of a replica go.
+pub(super) async fn save_direction(
+    store: &dyn ReplicaStore,
+    replica: &ReplicaId,
+    direction: Direction,
+) -> Result<(), StoreError> {
+    let value = postcard::to_allocvec(&direction).expect("a direction can be encoded");
+    let name = direction_name(replica);
+    store.save(vec![NodeRecord { kind: NodeKind::Setting, name, value: Some(value.into()) }]).await
 }
 
 impl SyncManager {

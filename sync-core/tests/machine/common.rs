@@ -89,6 +89,44 @@ impl Node {
         id
     }
 
+    /// Writes values `name 0`, `name 1` and so on, one a commit, as node `n`.
+    pub fn put(&mut self, n: u8, replica: ReplicaId, name: &str, values: u32) {
+        let at = self.told.last().unwrap().0;
+        let clock = HybridClock::new(block_on(self.store.state(replica)).unwrap().newest);
+        let bundles = (0..values).map(|value| {
+            let key_name = Key::try_from(format!("{name} {value}").as_str()).unwrap();
+            let op = Op::Put { key: key_name, value: Value::Inline(vec![n; 40].into()) };
+            sign_commit(replica, &key(n), &clock, Timestamp(9), vec![op]).unwrap()
+        });
+        let bundles = bundles.collect();
+        let batch = Apply { replica, bundles, origin: Origin::Local, now: Timestamp(1_000_000_000), records: vec![] };
+        let state = block_on(self.store.apply(batch)).unwrap().state;
+        self.tell(at, Input::Changed { replica, state });
+    }
+
+    /// Like `replica`, with values of 4 KiB in commits of 50.
+    pub fn large_replica(&mut self, n: u8, owner: &SecretKey, values: u32) -> ReplicaId {
+        let id = self.replica(n, owner, 0);
+        let clock = HybridClock::new(Timestamp(9));
+        let value = |value: u32| Op::Put {
+            key: Key::try_from(format!("{value:05}").as_str()).unwrap(),
+            value: Value::Inline(vec![value as u8; 4096].into()),
+        };
+        let numbers: Vec<u32> = (0..values).collect();
+        let commits = numbers.chunks(50).map(|part| part.iter().map(|n| value(*n)).collect());
+        let bundles = commits.map(|ops| sign_commit(id, &key(n), &clock, Timestamp(9), ops).unwrap()).collect();
+        let batch =
+            Apply { replica: id, bundles, origin: Origin::Local, now: Timestamp(1_000_000_000), records: vec![] };
+        let state = block_on(self.store.apply(batch)).unwrap().state;
+        self.tell(now(1), Input::Changed { replica: id, state });
+        id
+    }
+
+    /// How many entries a replica has.
+    pub fn count(&self, replica: ReplicaId) -> u64 {
+        block_on(self.store.state(replica)).unwrap().root.count
+    }
+
     /// The replica of `owner` becomes readable for everybody.
     pub fn grant_everybody(&mut self, owner: &SecretKey) {
         let id = ReplicaId(owner.public());
@@ -101,8 +139,13 @@ impl Node {
         };
         let op = grant.to_op(&AuthorId(owner.public()));
         let bundle = sign_commit(id, owner, &HybridClock::default(), Timestamp(6), vec![op]).unwrap();
-        let batch =
-            Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now: Timestamp(1_000_000_000), records: vec![] };
+        let batch = Apply {
+            replica: id,
+            bundles: vec![bundle],
+            origin: Origin::Local,
+            now: Timestamp(1_000_000_000),
+            records: vec![],
+        };
         let state = block_on(self.store.apply(batch)).unwrap().state;
         let at = self.told.last().unwrap().0;
         self.tell(at, Input::Changed { replica: id, state });
@@ -128,6 +171,8 @@ pub struct Pair {
     pub at: u64,
     /// What becomes of a dial: a connection, or an error that is temporary or not.
     pub reachable: Result<(), bool>,
+    /// Whose turn it is when both have something to do: A's, or whose a seed says.
+    pub turns: Option<u64>,
     connections: u64,
     open: BTreeSet<ConnectionId>,
 }
@@ -135,7 +180,12 @@ pub struct Pair {
 impl Pair {
     pub fn new() -> Self {
         let (a, b) = (Node::new(1), Node::new(2));
-        Self { a, b, at: 10, reachable: Ok(()), connections: 0, open: BTreeSet::new() }
+        Self { a, b, at: 10, reachable: Ok(()), turns: None, connections: 0, open: BTreeSet::new() }
+    }
+
+    /// A is 1, B is 2.
+    pub fn node(&mut self, n: u8) -> &mut Node {
+        if n == 1 { &mut self.a } else { &mut self.b }
     }
 
     /// Lets A know where B is, and want this replica equal there.
@@ -163,8 +213,16 @@ impl Pair {
 
     /// Does what was said first; false when there is nothing.
     pub fn step(&mut self) -> bool {
-        let from_a = !self.a.to_do.is_empty();
-        let Some(output) = self.a.to_do.pop_front().or_else(|| self.b.to_do.pop_front()) else { return false };
+        let from_a = match (self.a.to_do.is_empty(), self.b.to_do.is_empty(), &mut self.turns) {
+            (true, true, _) => return false,
+            (false, false, Some(state)) => {
+                *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *state >> 63 == 0
+            }
+            (is_empty, ..) => !is_empty,
+        };
+        let said = if from_a { &mut self.a.to_do } else { &mut self.b.to_do };
+        let output = said.pop_front().expect("it has something to do");
         let at = now(self.at);
         let (here, there) = if from_a { (&mut self.a, &mut self.b) } else { (&mut self.b, &mut self.a) };
         // Each side numbers the other's streams by odd numbers.
@@ -231,6 +289,11 @@ impl Pair {
         self.at = until;
     }
 
+    /// Where B stands with A.
+    pub fn status_at_b(&self) -> PeerStatus {
+        self.b.machine.status()[0].peers[0].clone()
+    }
+
     /// Where A stands with B.
     pub fn status(&self) -> PeerStatus {
         self.a.machine.status()[0].peers[0].clone()
@@ -238,7 +301,8 @@ impl Pair {
 
     /// How many sessions A has opened.
     pub fn opened(&self) -> usize {
-        let opened = |said: &&String| said.starts_with("OpenStream") && said.contains(&format!("{:?}", StreamKind::Session));
+        let opened =
+            |said: &&String| said.starts_with("OpenStream") && said.contains(&format!("{:?}", StreamKind::Session));
         self.a.said.iter().filter(opened).count()
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod directions;
+mod failover;
 mod parking;
 
 use std::time::Duration;

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use sync_core::{
-    machine::wire::{
-        Hello, Mark, Message, Open, Ranges, Refusal, RefusalReason, Refused, Solved, Symbols, WireError,
-        decode_bundles, encode_bundles,
+    machine::{
+        Direction,
+        wire::{
+            Hello, Mark, Message, Open, Ranges, Refusal, RefusalReason, Refused, Solved, Symbols, WireError,
+            decode_bundles, encode_bundles,
+        },
     },
     model::{Bundle, Digest, Hash, ReplicaId, Signature, SlotKey, SlotRange},
     store::{
@@ -36,7 +39,7 @@ fn open_json(open: &Open) -> Json {
     json!({
         "replica": open.replica.to_string(), "store": hex(open.store.0), "head": open.head.0,
         "root": digest_json(&open.root), "have": open.have.map(|(store, position)| json!([hex(store.0), position.0])),
-        "credentials": credentials,
+        "direction": format!("{:?}", open.direction), "asks": open.asks, "credentials": credentials,
     })
 }
 
@@ -102,12 +105,22 @@ fn credential() -> Bundle {
 
 fn open(have: Option<(StoreId, Position)>, credentials: Vec<Bundle>) -> Open {
     let replica = ReplicaId(key(1).public());
-    Open { replica, store: StoreId([5; 16]), head: Position(1_000), root: digest(3), have, credentials }
+    Open {
+        replica,
+        store: StoreId([5; 16]),
+        head: Position(1_000),
+        root: digest(3),
+        have,
+        direction: Direction::Both,
+        asks: false,
+        credentials,
+    }
 }
 
 fn messages() -> Vec<(&'static str, Message)> {
     let proof = sync_core::machine::wire::Proof { signature: Signature([0x5a; 64]) };
-    let mark = Mark { durable: 300, received: 301, through: Some(Position(70_000)), root: Some(digest(3)), synced: true };
+    let mark =
+        Mark { durable: 300, received: 301, through: Some(Position(70_000)), root: Some(digest(3)), synced: true };
     let early = Mark { durable: 0, received: 0, through: None, root: None, synced: false };
     let bundles = [
         commit(1, 2, 1_000, vec![put("a", "1"), delete("b")]).to_bundle(),
@@ -137,6 +150,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("an open on first contact", Message::Open(open(None, vec![credential()]))),
         ("an open with a position", Message::Open(open(Some((StoreId([6; 16]), Position(999))), Vec::new()))),
         ("its answer", Message::Opened(open(None, Vec::new()))),
+        ("an open that only pulls", Message::Open(Open { direction: Direction::Pull, ..open(None, Vec::new()) })),
+        (
+            "an open that only pushes and asks",
+            Message::Open(Open { direction: Direction::Push, asks: true, ..open(None, Vec::new()) }),
+        ),
         ("not available", Message::Refuse(Refusal::NotAvailable)),
         ("a duplicate", Message::Refuse(Refusal::Duplicate)),
         ("busy", Message::Refuse(Refusal::Busy)),

@@ -19,7 +19,9 @@ use crate::{
 impl Session {
     /// A step of the store's is done.
     pub fn stepped(&mut self, io: &mut Io, known: &Known, mine: Option<CodedSet>, step: Step, missing: Vec<Missing>) {
-        self.missing.extend(missing);
+        if self.gives {
+            self.missing.extend(missing);
+        }
         let reconcile = self.reconcile.as_mut().expect("a reconciliation goes on while the store works for it");
         reconcile.comparing = false;
         match step {

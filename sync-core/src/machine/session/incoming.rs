@@ -18,6 +18,10 @@ impl Session {
         match message {
             Message::Entries(mark, payload) => {
                 self.acknowledge(&mark, &mut effects);
+                if !self.takes {
+                    effects.push(Effect::Violation("it sends what nobody asked for".into()));
+                    return effects;
+                }
                 self.arrived_len += payload.len();
                 if self.arrived_len > WINDOW_LEN + MAX_FRAME_LEN {
                     effects.push(Effect::Violation("it sends more than the window allows".into()));
@@ -174,7 +178,7 @@ impl Session {
         self.in_flight.clear();
         self.missing.clear();
         self.reconcile = None;
-        self.arrived.retain(|it| !matches!(it, Arrived::Ranges(_)));
+        self.arrived.retain(|it| matches!(it, Arrived::Entries(..) | Arrived::Mark(_)));
         let mut effects = Vec::new();
         self.pump_in(io, known, &mut effects);
         effects

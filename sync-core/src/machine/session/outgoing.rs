@@ -15,10 +15,11 @@ use crate::{
 
 impl Session {
     pub(super) fn window_open(&self) -> bool {
-        let flight = (self.landed_len / FLIGHT_PART).max(FLIGHT_MIN);
+        // Room for a frame is left; below a receipt's length the peer need not say that something has arrived.
+        let flight = (self.landed_len / FLIGHT_PART).saturating_sub(ENTRIES_FRAME_LEN).max(RECEIPT_LEN);
         self.in_flight_len < WINDOW_LEN
             && self.frames_sent - self.frames_acked < WINDOW_FRAMES
-            && (self.flying_len == 0 || self.flying_len + ENTRIES_FRAME_LEN <= flight)
+            && self.flying_len < flight
     }
 
     /// Sends on, as far as the window allows. Answers whether something is being read.
@@ -37,7 +38,8 @@ impl Session {
         } else if self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over) {
             self.finish_reconcile(io, known);
             return self.pump_out(io, known);
-        } else if self.reconcile.is_none()
+        } else if self.gives
+            && self.reconcile.is_none()
             && let Some(sent) = self.tail
             && sent < known.head
         {

@@ -31,14 +31,12 @@ impl Session {
         }
         let Some(root) = mark.root.filter(|_| self.is_live()) else { return };
         self.their_count = root.count;
-        let comparable = self.scope.is_all()
-            && self.tail == Some(known.head)
-            && mark.durable == self.frames_sent
-            && self.reconcile.is_none();
+        let comparable = self.scope.is_all() && self.has_sent_all(known) && mark.durable == self.frames_sent;
         if !comparable {
             return;
         }
         if root == known.root {
+            self.tail = Some(known.head);
             if self.confirmed < known.head {
                 self.confirmed = known.head;
                 effects.push(Effect::Confirmed(known.head));
@@ -52,7 +50,9 @@ impl Session {
             }
         } else {
             self.synced = false;
-            self.mismatch(io, known);
+            if !self.is_one_way() {
+                self.mismatch(io, known);
+            }
         }
     }
 
@@ -91,7 +91,7 @@ impl Session {
         if !self.is_live() || self.scope.is_nothing() || self.is_busy() {
             return;
         }
-        if self.tail == Some(known.head) {
+        if self.has_sent_all(known) {
             let mark = self.mark(known);
             self.send(io, Message::Mark(mark));
         }
@@ -207,7 +207,9 @@ impl Session {
 
     /// Claims were compared.
     pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
-        self.missing.extend(reconciled.missing);
+        if self.gives {
+            self.missing.extend(reconciled.missing);
+        }
         if let Some(reconcile) = self.reconcile.as_mut() {
             reconcile.comparing = false;
             reconcile.answer.extend(reconciled.claims);
@@ -219,7 +221,9 @@ impl Session {
     /// Both directions are done: the position is valid now.
     pub(super) fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
         let reconcile = self.reconcile.take().expect("a reconciliation is over");
-        self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
+        if self.gives {
+            self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
+        }
         self.judging = !canary::is_out(Canary::ResendRefused);
         let mark = self.mark(known);
         self.send(io, Message::Mark(mark));

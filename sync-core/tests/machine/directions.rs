@@ -1,0 +1,149 @@
+//! Which way entries go, when it is not both.
+
+use std::time::Duration;
+
+use sync_core::{
+    machine::{AskId, Direction, Input, PeerState, Target},
+    model::ReplicaId,
+};
+
+use super::common::*;
+
+/// Entries that both have from the beginning: the rights.
+const RIGHTS: u64 = 2;
+
+/// A has so many values, B so many; A's replica has this direction.
+fn pair(direction: Direction, values: (u32, u32)) -> (Pair, ReplicaId) {
+    let mut pair = Pair::new();
+    let id = pair.a.replica(1, &key(7), values.0);
+    pair.b.replica(2, &key(7), values.1);
+    pair.tell(Input::SetDirection { replica: id, direction });
+    pair.subscribe(id);
+    (pair, id)
+}
+
+fn counts(pair: &Pair, id: ReplicaId) -> (u64, u64) {
+    (pair.a.count(id), pair.b.count(id))
+}
+
+#[test]
+fn b30_pull_only_sends_no_data_whether_positions_are_known_or_not() {
+    for (mine, theirs) in [(3, 5), (40, 30)] {
+        let (mut pair, id) = pair(Direction::Pull, (mine, theirs));
+        let (mine, theirs) = (u64::from(mine), u64::from(theirs));
+        assert_eq!(counts(&pair, id), (RIGHTS + mine + theirs, RIGHTS + theirs));
+        pair.b.put(2, id, "more of b", 4);
+        pair.a.put(1, id, "more of a", 4);
+        pair.work();
+        assert_eq!(counts(&pair, id), (RIGHTS + mine + theirs + 8, RIGHTS + theirs + 4));
+        let status = pair.status();
+        assert_eq!((status.state, status.synced, status.pending), (PeerState::Live, false, 0), "nothing is owed");
+        assert_eq!(status.traffic.sent, 0);
+        assert!(!pair.status_at_b().synced, "b does not have everything, and does not say so");
+        // Hours of idling change nothing, and cost next to nothing.
+        let before = pair.status().traffic.messages;
+        pair.wait_until(pair.at + 600_000);
+        assert_eq!(counts(&pair, id).1, RIGHTS + theirs + 4);
+        assert!(pair.status().traffic.messages - before <= 80, "{:?}", pair.status().traffic);
+        assert!(pair.a.machine.obstacles().iter().any(|it| it.cause.contains("only pulls")));
+    }
+}
+
+#[test]
+fn b30_pull_only_is_synced_when_the_roots_are_equal_and_only_then() {
+    let (mut pair, id) = pair(Direction::Pull, (0, 30));
+    assert_eq!(counts(&pair, id), (RIGHTS + 30, RIGHTS + 30));
+    assert!(pair.status().synced && pair.status_at_b().synced);
+    pair.b.put(2, id, "more", 1);
+    pair.work();
+    assert!(pair.status().synced && pair.status_at_b().synced);
+    pair.a.put(1, id, "mine", 1);
+    pair.work();
+    assert!(!pair.status().synced);
+    pair.wait_until(pair.at + 61_000);
+    assert!(!pair.status().synced && !pair.status_at_b().synced, "found by the next comparison");
+}
+
+#[test]
+fn b30_pull_only_serves_who_asks_and_no_longer_than_that() {
+    for subscribed in [true, false] {
+        let mut pair = Pair::new();
+        let id = pair.a.replica(1, &key(7), 3);
+        pair.b.replica(2, &key(7), 5);
+        pair.tell(Input::SetDirection { replica: id, direction: Direction::Pull });
+        pair.b.tell(now(pair.at), Input::AddPeer { peer: peer(1), addresses: vec!["hand:a".parse().unwrap()] });
+        if subscribed {
+            pair.b.tell(now(pair.at), Input::Subscribe { replica: id, peer: peer(1) });
+            pair.work();
+            assert_eq!(pair.b.count(id), RIGHTS + 5, "a subscription is no question");
+        }
+        let (target, timeout) = (Target::Peer(peer(1)), Duration::from_secs(5));
+        pair.b.tell(now(pair.at), Input::Sync { ask: AskId(1), replica: id, target, timeout });
+        pair.work();
+        assert_eq!(counts(&pair, id), (RIGHTS + 8, RIGHTS + 8));
+        let answer = pair.b.said.iter().find(|said| said.starts_with("Answer")).unwrap();
+        assert!(answer.contains("outcome: Synced"), "{answer}");
+        assert!(pair.status_at_b().synced);
+        pair.a.put(1, id, "later", 3);
+        pair.work();
+        assert_eq!(pair.b.count(id), RIGHTS + 8, "what came later was not asked for");
+        assert!(!pair.status().synced);
+    }
+}
+
+#[test]
+fn b30_push_only_downloads_no_data() {
+    for (mine, theirs) in [(3, 5), (40, 30)] {
+        let (mut pair, id) = pair(Direction::Push, (mine, theirs));
+        let (mine, theirs) = (u64::from(mine), u64::from(theirs));
+        assert_eq!(counts(&pair, id), (RIGHTS + mine, RIGHTS + mine + theirs));
+        pair.b.put(2, id, "more of b", 4);
+        pair.a.put(1, id, "more of a", 4);
+        pair.work();
+        assert_eq!(counts(&pair, id), (RIGHTS + mine + 4, RIGHTS + mine + theirs + 8));
+        let status = pair.status();
+        assert_eq!((status.synced, status.pending, status.traffic.received), (false, 0, 0));
+        assert_eq!(pair.status_at_b().pending, 0, "who does not want it is owed nothing");
+    }
+}
+
+#[test]
+fn b30_a_change_at_run_time_sends_the_backlog_once() {
+    let (mut pair, id) = pair(Direction::Both, (40, 30));
+    assert!(pair.status().synced);
+    let sent = pair.status().traffic.sent;
+    pair.tell(Input::SetDirection { replica: id, direction: Direction::Pull });
+    pair.a.put(1, id, "backlog", 20);
+    pair.b.put(2, id, "of b", 10);
+    pair.work();
+    assert_eq!(counts(&pair, id), (RIGHTS + 100, RIGHTS + 80));
+    assert_eq!(pair.status().pending, 0);
+    pair.tell(Input::SetDirection { replica: id, direction: Direction::Both });
+    assert_eq!(counts(&pair, id), (RIGHTS + 100, RIGHTS + 100));
+    assert!(pair.status().synced && pair.status_at_b().synced);
+    for direction in [Direction::Push, Direction::Both, Direction::Pull, Direction::Both, Direction::Both] {
+        pair.tell(Input::SetDirection { replica: id, direction });
+    }
+    let moved = pair.status().traffic;
+    assert_eq!(moved.sent - sent, 20, "once");
+    pair.tell(Input::SetDirection { replica: id, direction: Direction::Push });
+    pair.b.put(2, id, "while a pushes", 7);
+    pair.work();
+    assert_eq!(counts(&pair, id), (RIGHTS + 100, RIGHTS + 107));
+    pair.tell(Input::SetDirection { replica: id, direction: Direction::Both });
+    assert_eq!(counts(&pair, id), (RIGHTS + 107, RIGHTS + 107));
+    assert_eq!(pair.status().traffic.received - moved.received, 7);
+}
+
+#[test]
+fn b30_where_nothing_may_flow_the_session_stays_and_says_nothing() {
+    let (mut pair, id) = pair(Direction::Push, (3, 5));
+    pair.b.tell(now(pair.at), Input::SetDirection { replica: id, direction: Direction::Push });
+    pair.work();
+    pair.a.put(1, id, "new", 1);
+    pair.work();
+    assert_eq!(counts(&pair, id), (RIGHTS + 4, RIGHTS + 8));
+    assert_eq!(pair.status().state, PeerState::Live);
+    pair.wait_until(pair.at + 300_000);
+    assert_eq!((pair.status().state, pair.opened()), (PeerState::Live, 1), "pings and marks pass");
+}

@@ -1,0 +1,64 @@
+//! Connections that are cut while much is under way.
+
+use sync_core::machine::Input;
+
+use super::common::*;
+
+#[test]
+fn b12_what_had_arrived_when_the_connection_was_cut_is_not_sent_again() {
+    // Steps of the first sync after which the connection is cut; whoever has something to do may do it first.
+    for (seed, source_dials) in [(1, true), (2, true), (3, false), (4, false)] {
+        for cut_after in [40, 100, 160, 220] {
+            let mut pair = Pair::new();
+            let values = 2600;
+            let (source, sink) = if source_dials { (1, 2) } else { (2, 1) };
+            let id = pair.node(source).large_replica(source, &key(7), values);
+            pair.node(sink).replica(sink, &key(7), 0);
+            pair.work();
+            pair.turns = Some(seed * 1_000_003);
+            pair.subscribe_only(id);
+            for _ in 0..cut_after {
+                assert!(pair.step());
+            }
+            let here = pair.node(sink).count(id);
+            assert!(here < 2602, "cut too late: {here}");
+            pair.cut();
+            pair.work();
+            assert_eq!(counts(&mut pair, id), (2602, 2602), "seed {seed}, cut after {cut_after}");
+            let (sent, received) = if source_dials {
+                (pair.status().traffic.sent, pair.status_at_b().traffic.received)
+            } else {
+                (pair.status_at_b().traffic.sent, pair.status().traffic.received)
+            };
+            assert_eq!(received, 2600);
+            assert!(sent <= 2600 + 130, "{sent} entries sent, seed {seed}, cut after {cut_after}, {here} were there");
+        }
+    }
+}
+
+fn counts(pair: &mut Pair, id: sync_core::model::ReplicaId) -> (u64, u64) {
+    (pair.a.count(id), pair.b.count(id))
+}
+
+#[test]
+fn b12_a_session_waits_for_what_the_last_one_left_and_no_longer() {
+    // The peer has sent, its connection is cut, and it is back before the store has taken in what it sent.
+    let mut pair = Pair::new();
+    let id = pair.b.large_replica(2, &key(7), 300);
+    pair.a.replica(1, &key(7), 0);
+    pair.work();
+    pair.subscribe_only(id);
+    // B goes first: A has received a frame, and its store has done nothing yet.
+    while !pair.a.to_do.iter().any(|output| format!("{output:?}").contains("Verify")) {
+        assert!(pair.step());
+    }
+    let waiting: Vec<_> = pair.a.to_do.drain(..).collect();
+    pair.cut();
+    pair.work();
+    assert_eq!(pair.opened(), 1, "the next session has not been opened yet");
+    pair.a.to_do.extend(waiting);
+    pair.work();
+    assert_eq!((pair.opened(), pair.status().synced), (2, true));
+    assert_eq!(pair.status_at_b().traffic.sent, 300);
+    pair.tell(Input::Tick);
+}

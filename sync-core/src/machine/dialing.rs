@@ -296,19 +296,6 @@ impl Synchronizer {
         }
     }
 
-    pub(super) fn dial_timeouts(&self) -> Option<Duration> {
-        self.peers
-            .iter()
-            .filter(|(_, peer)| peer.links.is_empty() && peer.refused().is_none())
-            .filter_map(|(id, peer)| match &peer.race {
-                Some(race) if race.queue.is_empty() => None,
-                Some(race) => Some(race.next_at),
-                None if peer.record.addresses.is_empty() || !self.is_wanted(*id) => None,
-                None => Some(peer.next_try),
-            })
-            .min()
-    }
-
     /// Whether a job wants to be looked at when it may next be opened.
     pub(super) fn is_waiting(&self, key: &JobKey, job: &Job) -> bool {
         !self.stopping
@@ -319,7 +306,7 @@ impl Synchronizer {
     }
 
     /// Whether some job needs a link to the peer.
-    fn is_wanted(&self, peer: PeerId) -> bool {
+    pub(super) fn is_wanted(&self, peer: PeerId) -> bool {
         self.wanted.as_ref().is_some_and(|wanted| wanted.contains(&peer))
     }
 
@@ -342,7 +329,7 @@ impl Synchronizer {
         }
     }
 
-    fn gather_wanted(&mut self) {
+    pub(super) fn gather_wanted(&mut self) {
         let jobs = self
             .jobs
             .iter()
@@ -351,22 +338,11 @@ impl Synchronizer {
     }
 
     pub(super) fn drive_peers(&mut self) {
-        if self.wanted.is_none() {
-            self.gather_wanted();
-        }
         let now = self.io.now.elapsed;
-        let idle: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.links.is_empty() && peer.refused().is_none())
-            .filter(|(id, peer)| match &peer.race {
-                Some(race) => race.next_at <= now || race.dialing.is_empty(),
-                None => peer.next_try <= now && !peer.record.addresses.is_empty() && self.is_wanted(**id),
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in idle {
-            self.drive_race(id);
+        for id in self.peers.due(now) {
+            if self.peers.get(&id).is_some_and(|peer| peer.deadline(self.is_wanted(id)) <= now) {
+                self.drive_race(id);
+            }
         }
     }
 

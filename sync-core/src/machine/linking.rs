@@ -97,8 +97,7 @@ impl Synchronizer {
                 self.streams.insert((connection, stream), StreamUse::Control);
             }
             (LinkPhase::Established { .. }, StreamKind::Session) => {
-                let open = self.streams.keys().filter(|key| key.0 == connection).count();
-                if open > MAX_SESSIONS {
+                if self.streams_of(connection).len() > MAX_SESSIONS {
                     self.io.put(Output::CloseStream { connection, stream });
                     return;
                 }
@@ -246,7 +245,9 @@ impl Synchronizer {
             self.subscribe(replica, id);
         }
         self.wake_peer(id);
-        for (_, job) in self.jobs.iter_mut().filter(|(key, _)| key.1 == id) {
+        let keys: Vec<_> = self.jobs.keys().filter(|key| key.1 == id).copied().collect();
+        for key in keys {
+            let job = self.jobs.get_mut(&key).expect("the job was just listed");
             // The dialer opens; the other side gives it a moment before it does so too.
             job.next_open = if role == Role::Dialer { now.elapsed } else { now.elapsed + PING_ACTIVE };
             job.attempts = 0;
@@ -272,7 +273,9 @@ impl Synchronizer {
 
     fn link_ended(&mut self, connection: ConnectionId, reason: String, parked: Option<Parked>) {
         let Some(link) = self.links.remove(&connection) else { return };
-        self.streams.retain(|key, _| key.0 != connection);
+        for key in self.streams_of(connection) {
+            self.streams.remove(&key);
+        }
         match link.phase {
             LinkPhase::Handshake { .. } => {
                 if let Some(dial) = link.dial {
@@ -317,19 +320,35 @@ impl Synchronizer {
         }
     }
 
+    fn streams_of(&self, connection: ConnectionId) -> Vec<(ConnectionId, StreamId)> {
+        let all = (connection, StreamId(0))..=(connection, StreamId(u64::MAX));
+        self.streams.range(all).map(|(key, _)| *key).collect()
+    }
+
+    /// Whether something is under way in a session on the link.
+    fn is_busy(&self, connection: ConnectionId) -> bool {
+        let all = (connection, StreamId(0))..=(connection, StreamId(u64::MAX));
+        self.streams.range(all).any(|(_, used)| match used {
+            StreamUse::Session(replica, peer, _) => {
+                self.sessions.get(&(*replica, *peer)).is_some_and(|session| session.is_busy())
+            }
+            StreamUse::Control | StreamUse::Fresh(_) => false,
+        })
+    }
+
     /// Pings, deadlines, and links that fell silent.
     pub(super) fn drive_links(&mut self) {
         let now = self.io.now.elapsed;
-        for session in self.sessions.values().filter(|session| session.is_busy()) {
-            if let Some(link) = self.links.get_mut(&session.connection) {
+        for connection in self.links.due(now) {
+            let busy = self.is_busy(connection);
+            let number = self.io.number();
+            let Some(link) = self.links.get_mut(&connection) else { continue };
+            if busy {
                 link.touch(now);
             }
-        }
-        let due: Vec<ConnectionId> =
-            self.links.iter().filter(|(_, link)| link.timeout(now) <= now).map(|(id, _)| *id).collect();
-        for connection in due {
-            let number = self.io.number();
-            let link = self.links.get_mut(&connection).expect("the link was just listed");
+            if link.timeout(now) > now {
+                continue;
+            }
             match link.phase {
                 LinkPhase::Handshake { .. } => self.link_failed(connection, "the handshake took too long"),
                 LinkPhase::Established { .. } if link.is_silent(now) => {

@@ -28,6 +28,7 @@ mod report;
 mod session;
 mod status;
 mod synchronizer;
+mod timed;
 pub mod wire;
 
 pub use direction::Direction;

@@ -22,27 +22,18 @@ impl Synchronizer {
     pub(super) fn drive_sessions(&mut self) {
         let now = self.io.now.elapsed;
         if !self.stopping {
-            let due: Vec<JobKey> = self
-                .jobs
-                .iter()
-                .filter(|(key, job)| {
-                    job.record.parked.is_none()
-                        && job.next_open <= now
-                        && !self.sessions.contains_key(key)
-                        && self.replicas.contains_key(&key.0)
-                        && self.peers.get(&key.1).is_some_and(|peer| !peer.links.is_empty())
-                })
-                .map(|(key, _)| *key)
-                .collect();
-            for key in due {
-                self.open_session(key);
+            for key in self.jobs.due(now) {
+                let Some(job) = self.jobs.get(&key) else { continue };
+                if job.record.parked.is_none() && job.next_open <= now && self.is_waiting(&key, job) {
+                    self.open_session(key);
+                }
             }
         }
-        let due: Vec<JobKey> =
-            self.sessions.iter().filter(|(_, session)| session.timeout() <= now).map(|(key, _)| *key).collect();
-        for key in due {
+        for key in self.sessions.due(now) {
             // The end of one can be the end of its link, and of all others on it.
-            let Some(session) = self.sessions.get_mut(&key) else { continue };
+            let Some(session) = self.sessions.get_mut(&key).filter(|session| session.timeout() <= now) else {
+                continue;
+            };
             if session.is_live() {
                 let rights = &self.replicas[&key.0].rights;
                 if Scope::of(&rights.readable(&key.1, self.io.now.wall)) != session.scope {
@@ -61,15 +52,11 @@ impl Synchronizer {
                 self.violation(connection, "it does not answer an Open");
             }
         }
-        let late: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, used)| matches!(used, StreamUse::Fresh(deadline) if *deadline <= now))
-            .map(|(key, _)| *key)
-            .collect();
-        for (connection, stream) in late {
-            self.streams.remove(&(connection, stream));
-            self.io.put(Output::CloseStream { connection, stream });
+        for (connection, stream) in self.streams.due(now) {
+            if let Some(StreamUse::Fresh(_)) = self.streams.get(&(connection, stream)) {
+                self.streams.remove(&(connection, stream));
+                self.io.put(Output::CloseStream { connection, stream });
+            }
         }
     }
 

@@ -82,9 +82,8 @@ impl Synchronizer {
     /// Parked jobs whose time has come.
     pub(super) fn drive_parked(&mut self) {
         let now = self.io.now.elapsed;
-        let due = self.jobs.iter().filter(|(_, job)| job.record.parked.is_some() && job.next_open <= now);
-        let due: Vec<JobKey> = due.map(|(key, _)| *key).collect();
-        for key in due {
+        for key in self.jobs.due(now) {
+            // Only if it is parked.
             self.wake(key);
         }
     }

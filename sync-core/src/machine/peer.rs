@@ -97,6 +97,20 @@ impl Peer {
         }
     }
 
+    /// When it is to be dialled, or the race for it goes on; `wanted` when some job needs a link to it.
+    pub fn deadline(&self, wanted: bool) -> Duration {
+        if !self.links.is_empty() || self.refused().is_some() {
+            return Duration::MAX;
+        }
+        match &self.race {
+            Some(race) if race.dialing.is_empty() => Duration::ZERO,
+            Some(race) if race.queue.is_empty() => Duration::MAX,
+            Some(race) => race.next_at,
+            None if self.record.addresses.is_empty() || !wanted => Duration::MAX,
+            None => self.next_try,
+        }
+    }
+
     /// Takes back that it was removed. Answers whether it was.
     pub fn welcome(&mut self) -> bool {
         let removed = self.record.standing == Standing::Removed;

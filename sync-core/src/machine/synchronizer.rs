@@ -13,6 +13,7 @@ use super::{
     peer::{Job, Parked, Peer},
     random::Random,
     session::{Known, Session},
+    timed::Timed,
 };
 use crate::{
     address::PeerAddress,
@@ -65,12 +66,12 @@ pub struct Synchronizer {
     pub(super) replicas: BTreeMap<ReplicaId, Known>,
     /// What is not here goes both ways.
     pub(super) directions: BTreeMap<ReplicaId, Direction>,
-    pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) peers: Timed<PeerId, Peer>,
     pub(super) dials: BTreeMap<DialId, Dial>,
-    pub(super) links: BTreeMap<ConnectionId, Link>,
-    pub(super) streams: BTreeMap<(ConnectionId, StreamId), StreamUse>,
-    pub(super) jobs: BTreeMap<(ReplicaId, PeerId), Job>,
-    pub(super) sessions: BTreeMap<(ReplicaId, PeerId), Session>,
+    pub(super) links: Timed<ConnectionId, Link>,
+    pub(super) streams: Timed<(ConnectionId, StreamId), StreamUse>,
+    pub(super) jobs: Timed<JobKey, Job>,
+    pub(super) sessions: Timed<JobKey, Session>,
     /// Sessions that are over, whose entries are still being taken in.
     pub(super) draining: BTreeMap<JobKey, Session>,
     pub(super) traffic: BTreeMap<(ReplicaId, PeerId), Traffic>,
@@ -104,12 +105,12 @@ impl Synchronizer {
             addresses: Vec::new(),
             replicas: BTreeMap::new(),
             directions: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            peers: Timed::default(),
             dials: BTreeMap::new(),
-            links: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            links: Timed::default(),
+            streams: Timed::default(),
+            jobs: Timed::default(),
+            sessions: Timed::default(),
             draining: BTreeMap::new(),
             traffic: BTreeMap::new(),
             asks: Vec::new(),
@@ -168,30 +169,62 @@ impl Synchronizer {
 
     /// When the machine wants to be told the time, at the latest; `elapsed` of [`Now`].
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let now = self.io.now.elapsed;
-        let links = self.links.values().map(|link| link.timeout(now));
-        let sessions = self.sessions.values().map(Session::timeout);
-        let asks = self.asks.iter().map(|ask| ask.deadline);
-        let fresh = self.streams.values().filter_map(|used| match used {
-            StreamUse::Fresh(deadline) => Some(*deadline),
-            StreamUse::Control | StreamUse::Session(..) => None,
-        });
-        let jobs = self.jobs.iter().filter(|(key, job)| self.is_waiting(key, job)).map(|(_, job)| job.next_open);
-        let soonest = links.chain(sessions).chain(asks).chain(fresh).chain(self.save_at).chain(jobs);
-        let soonest = soonest.chain(self.dial_timeouts()).min()?;
-        (soonest < Duration::MAX).then_some(soonest)
+        let timed = [
+            self.links.soonest(),
+            self.sessions.soonest(),
+            self.streams.soonest(),
+            self.jobs.soonest(),
+            self.peers.soonest(),
+            self.save_at,
+        ];
+        timed.into_iter().flatten().chain(self.asks.iter().map(|ask| ask.deadline)).min()
     }
 
     /// Everything that is due.
     fn drive(&mut self) {
+        self.settle();
         self.drive_links();
         self.drive_parked();
+        self.settle();
         self.drive_sessions();
+        self.settle();
         self.drive_peers();
         self.drive_asks();
         if self.save_at.is_some_and(|at| at <= self.io.now.elapsed) {
             self.save_jobs();
         }
+        self.settle();
+    }
+
+    /// Computes the deadlines of whatever may have changed.
+    fn settle(&mut self) {
+        let now = self.io.now.elapsed;
+        // While something is under way in a session, its link must show life.
+        for session in self.sessions.touched().map(|(_, session)| session).filter(|session| session.is_busy()) {
+            if let Some(link) = self.links.get_mut(&session.connection) {
+                link.touch(now);
+            }
+        }
+        if self.wanted.is_none() {
+            self.gather_wanted();
+            self.peers.touch_all();
+            self.jobs.touch_all();
+        }
+        self.links.settle(|_, link| link.timeout(now));
+        self.streams.settle(|_, used| match used {
+            StreamUse::Fresh(deadline) => *deadline,
+            StreamUse::Control | StreamUse::Session(..) => Duration::MAX,
+        });
+        for key in self.sessions.touched_keys() {
+            self.jobs.touch(key);
+        }
+        self.sessions.settle(|_, session| session.timeout());
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.settle(|key, job| if self.is_waiting(key, job) { job.next_open } else { Duration::MAX });
+        self.jobs = jobs;
+        let mut peers = std::mem::take(&mut self.peers);
+        peers.settle(|id, peer| peer.deadline(self.is_wanted(*id)));
+        self.peers = peers;
     }
 
     fn changed(&mut self, replica: ReplicaId, state: ReplicaState) {

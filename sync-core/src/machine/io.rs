@@ -395,6 +395,13 @@ pub enum StoreRequest {
         /// The claims.
         claims: Vec<Claim>,
     },
+    /// The root of what the peer may see.
+    ScopeRoot {
+        /// The replica.
+        replica: ReplicaId,
+        /// What the peer may see.
+        scope: Scope,
+    },
     /// Read what the peer lacks.
     Missing {
         /// The replica.
@@ -478,6 +485,13 @@ pub enum StoreReply {
         reconciled: Reconciled,
         /// The replica before the comparison.
         state: ReplicaState,
+    },
+    /// To `ScopeRoot`.
+    ScopeRoot {
+        /// The head of the replica's log for which it holds; none when something was accepted meanwhile.
+        head: Option<Position>,
+        /// The root.
+        root: Digest,
     },
     /// To `Missing`.
     Missing {

@@ -154,6 +154,7 @@ impl Synchronizer {
                         "it speaks versions {} to {} of the protocol, this node {OLDEST_VERSION} to {VERSION}: update the older",
                         hello.oldest, hello.newest
                     );
+                    self.links_refused += 1;
                     self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
                     return self.link_ended(connection, error, Some(Parked::Version));
                 }

@@ -13,7 +13,7 @@ use super::{
     wire::{Message, Open, Refusal, StreamKind},
 };
 use crate::{
-    model::{Digest, PeerId, ReadScope, ReplicaId, Right, Timestamp},
+    model::{Digest, ReadScope, ReplicaId, Right, Timestamp},
     store::{ReplicaState, Scope},
 };
 
@@ -264,6 +264,7 @@ impl Synchronizer {
                 session.missing_read(&mut self.io, known, payload, page);
                 Vec::new()
             }
+            StoreReply::ScopeRoot { head, root } => session.scope_root_read(&mut self.io, known, head, root),
             StoreReply::Verified { bundles } => session.entries_verified(&mut self.io, known, bundles),
             StoreReply::Applied { state, inserted, refused, refused_count, rights_changed: _ } => {
                 let applied = Applied { head: state.head, inserted, refused, refused_count };
@@ -354,6 +355,9 @@ impl Synchronizer {
             let left = Duration::from_micros(expiry.0.saturating_sub(self.io.now.wall.0));
             session.rights_end = self.io.now.elapsed.saturating_add(left);
         }
+        // A member of a part has the rest from elsewhere, or not at all.
+        session.is_partial =
+            !session.scope.is_all() || !Scope::of(&known.rights.readable(&self.me, self.io.now.wall)).is_all();
         self.io.event(Event::SyncStarted { replica: key.0, peer: key.1, counts });
         let effects = session.begin(&mut self.io, mine, &theirs, known);
         if let Some(job) = self.jobs.get_mut(&key) {

@@ -110,6 +110,12 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
             let reconciled = store.reconcile(replica, scope, claims).await?;
             Ok(StoreReply::Reconciled { reconciled, state })
         }
+        StoreRequest::ScopeRoot { replica, scope } => {
+            let head = store.state(replica).await?.head;
+            let root = store.scope_summary(replica, scope).await?.digest();
+            let still = store.state(replica).await?.head == head;
+            Ok(StoreReply::ScopeRoot { head: still.then_some(head), root })
+        }
         StoreRequest::Missing { replica, scope, missing } => {
             let page = store.missing(replica, scope, missing, ENTRIES_FRAME_LEN).await?;
             let payload = encode_bundles(&page.bundles);

@@ -169,6 +169,13 @@ pub(super) struct Session {
     pub rights_end: Duration,
     pub scope: Scope,
     pub their_count: u64,
+    /// One side may read a part only: roots that differ are then no reason to repair anything.
+    pub is_partial: bool,
+    /// The root of what the peer may see, when that is a part, at this head.
+    scope_root: Option<(Position, Digest)>,
+    asking_root: bool,
+    /// A mark that waits for it.
+    uncompared: Option<Mark>,
     /// Whether entries go to the peer, and whether they come from it.
     pub gives: bool,
     pub takes: bool,
@@ -245,6 +252,10 @@ impl Session {
             rights_end: Duration::MAX,
             scope: Scope::nothing(),
             their_count: 0,
+            is_partial: false,
+            scope_root: None,
+            asking_root: false,
+            uncompared: None,
             gives: true,
             takes: true,
             takes_by_asking: false,
@@ -392,7 +403,7 @@ impl Session {
             durable: self.durable,
             received: self.received,
             through: self.tail,
-            root: (all_sent && self.scope.is_all()).then_some(known.root),
+            root: self.root(known).filter(|_| all_sent),
             synced: self.synced,
         }
     }
@@ -417,6 +428,15 @@ impl Session {
     /// Whether everything that is to go to the peer by the change log has been sent.
     fn has_sent_all(&self, known: &Known) -> bool {
         self.reconcile.is_none() && (self.tail == Some(known.head) || !self.gives)
+    }
+
+    /// The root of what the peer may see, when it is known.
+    fn root(&self, known: &Known) -> Option<Digest> {
+        match self.scope_root {
+            _ if self.scope.is_all() => Some(known.root),
+            Some((head, root)) if head == known.head => Some(root),
+            _ => None,
+        }
     }
 
     /// Compares roots at this time at the latest.

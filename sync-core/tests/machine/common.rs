@@ -65,13 +65,18 @@ impl Node {
         }
     }
 
-    /// A replica of `owner` with so many values; the node itself may read and write it.
+    /// A replica of `owner` with so many values; both nodes may read and write it.
     pub fn replica(&mut self, n: u8, owner: &SecretKey, values: u32) -> ReplicaId {
+        self.replica_with(n, owner, values, "")
+    }
+
+    /// The same; node 2 may read and write what begins with `prefix`.
+    pub fn replica_with(&mut self, n: u8, owner: &SecretKey, values: u32, prefix: &'static str) -> ReplicaId {
         let id = ReplicaId(owner.public());
         let clock = HybridClock::default();
-        let grants = [peer(1), peer(2)].map(|peer| {
-            let grant =
-                Grant { subject: peer.0, right: Right::Write, prefix: Prefix::default(), expires: None, parent: None };
+        let grants = [(peer(1), ""), (peer(2), prefix)].map(|(peer, prefix)| {
+            let prefix = Prefix::new(prefix).unwrap();
+            let grant = Grant { subject: peer.0, right: Right::Write, prefix, expires: None, parent: None };
             grant.to_op(&AuthorId(owner.public()))
         });
         let rights = sign_commit(id, owner, &clock, Timestamp(5), grants.to_vec()).unwrap();

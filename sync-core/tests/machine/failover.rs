@@ -1,14 +1,12 @@
 //! Connections that are cut while much is under way.
 
-use sync_core::machine::Input;
-
 use super::common::*;
 
 #[test]
 fn b12_what_had_arrived_when_the_connection_was_cut_is_not_sent_again() {
     // Steps of the first sync after which the connection is cut; whoever has something to do may do it first.
-    for (seed, source_dials) in [(1, true), (2, true), (3, false), (4, false)] {
-        for cut_after in [40, 100, 160, 220] {
+    for (seed, source_dials) in [(1, true), (2, false)] {
+        for cut_after in [40, 110] {
             let mut pair = Pair::new();
             let values = 2600;
             let (source, sink) = if source_dials { (1, 2) } else { (2, 1) };
@@ -59,6 +57,5 @@ fn b12_a_session_waits_for_what_the_last_one_left_and_no_longer() {
     pair.a.to_do.extend(waiting);
     pair.work();
     assert_eq!((pair.opened(), pair.status().synced), (2, true));
-    assert_eq!(pair.status_at_b().traffic.sent, 300);
-    pair.tell(Input::Tick);
+    assert_eq!(pair.status_at_b().traffic.sent, 302, "every entry once, the rights among them");
 }

@@ -6,15 +6,13 @@ mod common;
 mod directions;
 mod failover;
 mod parking;
+mod scopes;
 
 use std::time::Duration;
 
-use sync_core::{
-    machine::{
-        ConnectionId, DialId, DisconnectReason, Event, Input, Output, StreamId, Synchronizer,
-        wire::{Message, StreamKind},
-    },
-    store::ReplicaStore,
+use sync_core::machine::{
+    ConnectionId, DialId, DisconnectReason, Event, Input, Output, StreamId, Synchronizer,
+    wire::{Message, StreamKind},
 };
 
 use self::common::*;
@@ -94,8 +92,10 @@ fn b83_anything_but_the_handshake_on_a_new_link_ends_it() {
     // A session before the handshake.
     let mut node = Node::new(1);
     node.tell(now(1), accepted(None));
+    assert_eq!(node.machine.links_refused(), 0);
     node.tell(now(2), Input::StreamAccepted { connection, stream: StreamId(1), kind: StreamKind::Session });
     assert!(refused(&node));
+    assert_eq!(node.machine.links_refused(), 1, "it is counted");
     // Something else than a hello on the control stream.
     let mut node = Node::new(1);
     node.tell(now(1), accepted(None));
@@ -108,6 +108,7 @@ fn b83_anything_but_the_handshake_on_a_new_link_ends_it() {
     node.tell(now(1), accepted(None));
     assert!(node.machine.poll_timeout().unwrap() <= Duration::from_secs(6));
     node.tell(now(6000), Input::Tick);
+    assert_eq!(node.machine.links_refused(), 1);
     assert!(node.to_do.iter().any(|output| matches!(output, Output::Disconnect { .. })));
 }
 

@@ -52,6 +52,10 @@ impl Session {
                 max_bytes: ENTRIES_FRAME_LEN,
             };
             io.store(self.key(), StoreRequest::Changes(request));
+        } else if !self.scope.is_nothing() && self.root(known).is_none() && !self.asking_root {
+            self.asking_root = true;
+            let request = StoreRequest::ScopeRoot { replica: self.replica, scope: self.scope.clone() };
+            io.store(self.key(), request);
         }
         self.reading
     }

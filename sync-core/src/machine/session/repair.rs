@@ -12,7 +12,8 @@ use crate::{
         out::Io,
         wire::{Mark, Message, Ranges},
     },
-    store::{Claim, Have, Reconciled, coded::MAX_SYMBOLS},
+    model::Digest,
+    store::{Claim, Have, Position, Reconciled, coded::MAX_SYMBOLS},
 };
 
 impl Session {
@@ -31,11 +32,15 @@ impl Session {
         }
         let Some(root) = mark.root.filter(|_| self.is_live()) else { return };
         self.their_count = root.count;
-        let comparable = self.scope.is_all() && self.has_sent_all(known) && mark.durable == self.frames_sent;
-        if !comparable {
+        if !self.has_sent_all(known) || mark.durable != self.frames_sent {
             return;
         }
-        if root == known.root {
+        let Some(ours) = self.root(known) else {
+            // It is compared when the store has said.
+            self.uncompared = Some(*mark).filter(|_| !self.scope.is_nothing());
+            return;
+        };
+        if root == ours {
             self.tail = Some(known.head);
             if self.confirmed < known.head {
                 self.confirmed = known.head;
@@ -50,10 +55,28 @@ impl Session {
             }
         } else {
             self.synced = false;
-            if !self.is_one_way() {
+            if !self.is_one_way() && !self.is_partial {
                 self.mismatch(io, known);
             }
         }
+    }
+
+    /// The store has said what the root of the peer's part is.
+    pub fn scope_root_read(&mut self, io: &mut Io, known: &Known, head: Option<Position>, root: Digest) -> Vec<Effect> {
+        self.asking_root = false;
+        self.scope_root = head.map(|head| (head, root));
+        let mut effects = Vec::new();
+        if self.root(known).is_some() && !self.synced {
+            match self.uncompared.take() {
+                Some(mark) => self.compare(io, known, &mark, false, &mut effects),
+                None => {
+                    let mark = self.mark(known);
+                    self.send(io, Message::Mark(mark));
+                }
+            }
+        }
+        self.pump_out(io, known);
+        effects
     }
 
     pub(super) fn mismatch(&mut self, io: &mut Io, known: &Known) {

@@ -151,7 +151,7 @@ fn b77_what_a_megabyte_of_the_smallest_elements_holds() {
     let cases: [(&str, Vec<u8>, usize); 6] = [
         ("claims", list(&[21, 1, 0], &[0, 0, 1, 0]), 1),
         ("refusals", list(&[22, 1], &[0; 17]), 1),
-        ("credentials", list(&[&[16][..], &[1; 32], &[2; 16], &[3], &[4; 32], &[5], &[0]].concat(), &bundle), 1),
+        ("credentials", list(&[&[16][..], &[1; 32], &[2; 16], &[3], &[4; 32], &[5], &[0, 0, 0]].concat(), &bundle), 1),
         ("entries", list(&[&[1][..], &seal, &[0]].concat(), &[0, 1, 1, b'k']), 64),
         ("proofs", list(&[&[1][..], &seal].concat(), &[6; 32]), 4),
         ("bundles", list(&[], &bundle), 4),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::Input as Bits;
 use crate::{
     machine::{
-        AskId, Config, ConnectionId, DialId, Input, Now, OpId, Output, Role, StoreRequest, StreamId, Synchronizer,
-        Target, Transcript, WorkError, perform,
+        AskId, Config, ConnectionId, DialId, Direction, Input, Now, OpId, Output, Role, StoreRequest, StreamId,
+        Synchronizer, Target, Transcript, WorkError, perform,
         wire::{
             Hello, Mark, Message, OLDEST_VERSION, Open, Ranges, Refusal, Solved, StreamKind, Symbols, VERSION,
             encode_bundles,
@@ -265,10 +265,14 @@ impl Driver {
             }
             21 => {
                 let peer = peer(2 + bits.byte() % 2);
-                self.tell(match bits.below(4) {
+                let replica = self.some_replica(bits);
+                self.tell(match bits.below(7) {
                     0 => Input::RemovePeer { peer },
                     1 => Input::BlockPeer { peer, blocked: bits.one_in(2) },
                     2 => Input::RenamePeer { peer, name: "x".into() },
+                    3 => Input::TransportAdded,
+                    4 => Input::SetDirection { replica, direction: Direction::Pull },
+                    5 => Input::SetDirection { replica, direction: Direction::Both },
                     _ => Input::RetryNow,
                 });
             }
@@ -373,6 +377,7 @@ impl Driver {
         };
         let mark = Mark {
             durable: bits.below(4) as u64,
+            received: bits.below(4) as u64,
             through: bits.one_in(2).then(|| Position(bits.below(60) as u64)),
             root: bits.one_in(2).then_some(digest),
             synced: bits.one_in(4),
@@ -383,6 +388,8 @@ impl Driver {
             head: Position(bits.below(60) as u64),
             root: digest,
             have: bits.one_in(2).then(|| (self.store.store_id(), Position(bits.long() >> bits.below(64)))),
+            direction: bits.pick(&[Direction::Both, Direction::Both, Direction::Pull, Direction::Push]),
+            asks: bits.one_in(4),
             credentials: Vec::new(),
         };
         let message = match bits.below(14) {

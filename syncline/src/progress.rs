@@ -117,6 +117,7 @@ mod tests {
             id: ReplicaId::from([2; 32]),
             entries,
             root: Hash([0; 32]),
+            direction: Default::default(),
             blobs: 0,
             bytes: 0,
             blobs_missing: missing,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sync_core::{
     machine::{
-        SyncOutcome,
+        Direction, SyncOutcome,
         wire::{Hello, Mark, Message, Open, StreamKind, encode_bundles},
     },
     manager::Access,
@@ -90,14 +90,16 @@ async fn b61_an_invalid_signature_ends_the_link_and_a_stranger_s_entry_enters_no
     };
     let mut invalid = by(&member.key);
     invalid.seal.signature.0[7] ^= 1;
-    let mark = Mark { durable: 0, through: Some(Position(1)), root: None, synced: false };
+    let mark = Mark { durable: 0, received: 0, through: Some(Position(1)), root: None, synced: false };
     for (bundle, is_invalid) in [(invalid, true), (by(&SecretKey::generate()), false)] {
         let connection = member.dial(&pair.a).await;
         let _control = member.shake(&*connection).await;
         let mut session = connection.open().await.unwrap();
         session.write_all(&[StreamKind::Session as u8]).await.unwrap();
         let (store, head) = (StoreId([7; 16]), Position(1));
-        let open = Open { replica, store, head, root: Digest::EMPTY, have: None, credentials: Vec::new() };
+        let (direction, credentials) = (Direction::Both, Vec::new());
+        let root = Digest::EMPTY;
+        let open = Open { replica, store, head, root, have: None, direction, asks: false, credentials };
         send(&mut session, &Message::Open(open).encode()).await.unwrap();
         let opened = soon("a member is let in", receive(&mut session)).await.unwrap();
         assert!(matches!(Message::decode(opened), Ok(Some(Message::Opened(_)))));

@@ -119,7 +119,7 @@ pub struct Mark {
     /// The sender's change log has been sent up to here, this message's entries included; none
     /// before the first valid position, while a first reconciliation goes on.
     pub through: Option<Position>,
-    /// The sender's root, when all of its change log has been sent.
+    /// The root of what the receiver may read, when all of the sender's change log has been sent.
     pub root: Option<Digest>,
     /// Whether the sender knows that both roots are equal.
     pub synced: bool,

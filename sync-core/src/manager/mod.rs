@@ -386,8 +386,9 @@ impl SyncManager {
     /// id in front. Others keep theirs. A marker stays. Answers the bytes freed.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
-        // What was to be saved about it comes before its end.
-        self.tell_durably(Input::Dropped { replica: id }).await?;
+        self.tell(Input::Dropped { replica: id }).await?;
+        // What was still to be saved about it comes before its end, or never: a full disk must not keep it here.
+        let _ = self.ask(|answer| Message::Saved { answer }).await?;
         let mut records = vec![
             NodeRecord { kind: NodeKind::Key, name: replica_key_name(&id.0), value: None },
             NodeRecord { kind: NodeKind::Setting, name: settings::direction_name(&id), value: None },

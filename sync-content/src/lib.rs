@@ -12,6 +12,7 @@
 //! | [`dir`] | [`ContentDir`]: the files, their names, publishing and sweeping |
 //! | [`stage`] | [`Staged`]: content that is written but not yet under its name; import |
 //! | [`partial`] | [`Partial`], [`Claim`], [`Checkpoint`]: a download |
+//! | [`reuse`] | [`TreeClaim`]: what a download takes from another content here |
 //! | [`read`] | [`Reader`]: verified reading, and encoding for peers |
 //! | [`export`] | writing content to a path of the user's |
 //! | [`disk`] | [`Disk`]: the file system, a real one or one in memory that can lose its power |
@@ -36,6 +37,7 @@ pub mod export;
 pub mod groups;
 pub mod partial;
 pub mod read;
+pub mod reuse;
 pub mod stage;
 mod tree;
 
@@ -46,6 +48,7 @@ pub use error::ContentError;
 pub use groups::{GROUP_LEN, GroupRanges};
 pub use partial::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Checkpoint, Claim, Partial};
 pub use read::{ByteChunks, Encoder, Reader};
+pub use reuse::TreeClaim;
 pub use stage::Staged;
 
 use std::ops::ControlFlow;

@@ -36,6 +36,7 @@ use crate::{
     dir::{has_row_outboard, outboard_path},
     disk::{DiskFile, Open},
     groups::{self, GROUP_LEN},
+    reuse::Base,
     stage::WhenDropped,
     tree::{Item, OutboardStore, PAIR_LEN, Tree, Walk},
 };
@@ -96,16 +97,18 @@ impl fmt::Debug for Checkpoint {
 /// A download. There is one per hash at a time: its owner sees to that.
 pub struct Partial {
     dir: ContentDir,
-    tree: Tree,
+    pub(crate) tree: Tree,
     path: PathBuf,
     data: Arc<dyn DiskFile>,
     outboard: OutboardStore,
     state: Mutex<State>,
 }
 
-struct State {
-    verified: GroupRanges,
-    claimed: GroupRanges,
+pub(crate) struct State {
+    pub verified: GroupRanges,
+    pub claimed: GroupRanges,
+    /// Another content that may have some of it.
+    pub base: Option<Base>,
     unsynced_bytes: u64,
     names_synced: bool,
     /// Finished, or failed: after a failed sync the system may call pages clean that it has
@@ -128,6 +131,7 @@ impl ContentDir {
         let state = State {
             verified: from.verified,
             claimed: GroupRanges::empty(),
+            base: None,
             unsynced_bytes: 0,
             names_synced: false,
             ended: false,
@@ -226,7 +230,10 @@ impl Partial {
     pub fn claim_of(self: &Arc<Self>, available: &GroupRanges, max_groups: u64) -> Option<Claim> {
         let mut state = self.lock();
         let all = GroupRanges::all(self.tree.len);
-        let free = all.intersection(available).difference(&state.verified).difference(&state.claimed);
+        let mut free = all.intersection(available).difference(&state.verified).difference(&state.claimed);
+        if let Some(base) = &state.base {
+            free = free.difference(base.left());
+        }
         let run = free.iter().next()?;
         let max_groups = max_groups.max(1);
         // Ends at a multiple of the size asked for, so that claims share few pairs.
@@ -321,7 +328,7 @@ impl Partial {
         if state.ended { Err(ContentError::Ended(self.tree.hash)) } else { Ok(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it changes the sets of groups")
     }
 }
@@ -417,7 +424,7 @@ impl Claim {
 
 impl Partial {
     /// Writes an item that was proved.
-    fn write(&self, item: Item, bytes: &[u8]) -> Result<u64, ContentError> {
+    pub(crate) fn write(&self, item: Item, bytes: &[u8]) -> Result<u64, ContentError> {
         match item {
             Item::Pair { at } => {
                 let pair: &[u8; PAIR_LEN] = bytes.try_into().expect("a pair has its length");

@@ -49,7 +49,12 @@ impl Reader {
     /// The encoding of `wanted`, piece by piece: pairs and groups in pre-order, as the receiving
     /// [`crate::Claim`] takes it. What is not here is an error before the first piece.
     pub fn encode(&self, wanted: GroupRanges) -> Result<Encoder, ContentError> {
-        Ok(Encoder(self.walk(&wanted)?))
+        Ok(Encoder(self.walk(&wanted, Leaves::Read)?))
+    }
+
+    /// The same without the bytes of the groups, as [`crate::reuse::TreeClaim`] takes it.
+    pub fn encode_tree(&self, wanted: GroupRanges) -> Result<Encoder, ContentError> {
+        Ok(Encoder(self.walk(&wanted, Leaves::LeftOut)?))
     }
 
     /// The bytes of `range`, group by group. What is not here is an error before the first byte.
@@ -57,7 +62,7 @@ impl Reader {
         if range.start > range.end || range.end > self.tree.len {
             return Err(ContentError::OutOfRange { hash: self.tree.hash, range, len: self.tree.len });
         }
-        let walk = self.walk(&GroupRanges::from(groups::covering(range.clone())))?;
+        let walk = self.walk(&GroupRanges::from(groups::covering(range.clone())), Leaves::Read)?;
         Ok(ByteChunks { walk, range })
     }
 
@@ -70,12 +75,12 @@ impl Reader {
         Ok(result)
     }
 
-    fn walk(&self, wanted: &GroupRanges) -> Result<DiskWalk, ContentError> {
+    fn walk(&self, wanted: &GroupRanges, leaves: Leaves) -> Result<DiskWalk, ContentError> {
         let walk = Walk::new(self.tree, wanted)?;
         if let Some(groups) = wanted.difference(&self.here).iter().next() {
             return Err(ContentError::NotHere { hash: self.tree.hash, groups });
         }
-        Ok(DiskWalk { reader: self.clone(), walk: (!wanted.is_empty()).then_some(walk) })
+        Ok(DiskWalk { reader: self.clone(), walk: (!wanted.is_empty()).then_some(walk), leaves })
     }
 }
 
@@ -89,6 +94,14 @@ impl fmt::Debug for Reader {
 struct DiskWalk {
     reader: Reader,
     walk: Option<Walk>,
+    leaves: Leaves,
+}
+
+/// Whether the bytes of groups are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    Read,
+    LeftOut,
 }
 
 impl DiskWalk {
@@ -99,6 +112,10 @@ impl DiskWalk {
             self.walk = None;
             return None;
         };
+        if self.leaves == Leaves::LeftOut && matches!(item, Item::Group { .. }) {
+            walk.skip();
+            return Some(Ok(item));
+        }
         let start = buffer.len();
         let result = self.reader.load(item, buffer).and_then(|()| {
             let hash = self.reader.tree.hash;

@@ -189,6 +189,14 @@ impl Walk {
         })
     }
 
+    /// Leaves a group out, and answers the hash that its bytes must have.
+    pub fn skip(&mut self) -> Hash {
+        let step = self.next.take().expect("skip follows a next that was a group");
+        debug_assert!(matches!(step, BaoChunk::Leaf { .. }), "pairs are needed");
+        self.next = self.steps.next();
+        self.expected.pop().expect("each step has a hash above it")
+    }
+
     /// Takes the bytes of [`Walk::next`], if they are right.
     pub fn accept(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
         let step = self.next.take().expect("accept follows a next that was something");
@@ -224,7 +232,8 @@ impl Walk {
     }
 }
 
-fn group_hash(start: u64, bytes: &[u8], is_root: bool) -> Hash {
+/// The hash of a group that begins at byte `start`, as the pair above it has it.
+pub(crate) fn group_hash(start: u64, bytes: &[u8], is_root: bool) -> Hash {
     if is_root {
         return blake3::hash(bytes);
     }

@@ -358,3 +358,77 @@ fn a_download_whose_files_somebody_removed_says_so_and_begins_anew() {
     assert!(matches!(ours.download(checkpoint), Err(ContentError::Damaged { .. })));
     assert!(ours.download(Checkpoint::start(there.hash, there.len)).unwrap().verified().is_empty());
 }
+
+/// A new version with a change in the middle and a longer end: of the old one everything else is
+/// taken, and of the new one only the tree and the rest comes.
+#[test]
+fn what_an_older_version_has_at_the_same_place_is_not_fetched() {
+    let len = 300 * GROUP_LEN + 777;
+    let old = bytes(len);
+    let mut new = old.clone();
+    new[1_000_000..1_065_536].iter_mut().for_each(|byte| *byte ^= 0x55);
+    new.extend_from_slice(&bytes(40_000)[20_000..]);
+    let (ours, theirs) = (ContentDir::in_memory(), ContentDir::in_memory());
+    let before = ours.publish(vec![ours.stage_bytes(&old).unwrap()]).unwrap().remove(0);
+    let there = theirs.publish(vec![theirs.stage_bytes(&new).unwrap()]).unwrap().remove(0);
+    let server = reader(&theirs, &there);
+    let partial = ours.download(Checkpoint::start(there.hash, there.len)).unwrap();
+    partial.reuse(reader(&ours, &before));
+    let all = GroupRanges::all(there.len);
+    // One is given up, and looked at again.
+    drop(partial.claim_tree(&all, 64).unwrap());
+    let (mut tree, mut copied, mut came) = (0, 0, 0);
+    assert_eq!(partial.claim(64).map(|claim| claim.groups()), Some(301..302), "what the old one cannot have");
+    while let Some(mut claim) = partial.claim_tree(&all, 64) {
+        for piece in server.encode_tree(claim.groups().into()).unwrap() {
+            let piece = piece.unwrap();
+            tree += piece.len() as u64;
+            // In odd parts.
+            for part in piece.chunks(50) {
+                copied += claim.push(part).unwrap();
+            }
+        }
+        assert!(claim.is_done());
+    }
+    while let Some(mut claim) = partial.claim(64) {
+        for piece in server.encode(claim.groups().into()).unwrap() {
+            came += claim.push(&piece.unwrap()).unwrap();
+        }
+    }
+    assert_eq!(copied + came, there.len);
+    assert!(came <= 7 * GROUP_LEN + 20_777, "{came}");
+    assert!(tree < 302 * 64 + 5 * 10 * 64, "{tree}");
+    let complete = ours.publish(vec![partial.finish().unwrap()]).unwrap().remove(0);
+    assert_eq!(complete, there);
+    assert_eq!(reader(&ours, &complete).read_to_vec(0..there.len).unwrap(), new);
+}
+
+#[test]
+fn a_tree_that_is_wrong_is_refused_and_copies_nothing_wrong() {
+    let (ours, theirs) = (ContentDir::in_memory(), ContentDir::in_memory());
+    let old = bytes(50 * GROUP_LEN);
+    let before = ours.publish(vec![ours.stage_bytes(&old).unwrap()]).unwrap().remove(0);
+    let mut new = old.clone();
+    new[5] ^= 1;
+    let there = theirs.publish(vec![theirs.stage_bytes(&new).unwrap()]).unwrap().remove(0);
+    let partial = ours.download(Checkpoint::start(there.hash, there.len)).unwrap();
+    partial.reuse(reader(&ours, &before));
+    let all = GroupRanges::all(there.len);
+    let tree: Vec<u8> =
+        reader(&theirs, &there).encode_tree(all.clone()).unwrap().flat_map(|piece| piece.unwrap()).collect();
+    for at in (0..tree.len()).step_by(97) {
+        let mut wrong = tree.clone();
+        wrong[at] ^= 8;
+        let mut claim = partial.claim_tree(&all, 1000).unwrap();
+        assert!(matches!(claim.push(&wrong), Err(ContentError::Unproved { .. })), "{at}");
+        assert!(claim.push(&tree).is_err());
+    }
+    let mut claim = partial.claim_tree(&all, 1000).unwrap();
+    assert!(matches!(claim.push(&[&tree[..], &[0]].concat()), Err(ContentError::Unproved { .. })));
+    drop(claim);
+    assert!(!partial.verified().contains(&(0..1)));
+    for group in partial.verified().iter().flatten() {
+        let range = group * GROUP_LEN..(group + 1) * GROUP_LEN;
+        assert_eq!(partial.reader().read_to_vec(range.clone()).unwrap(), new[range.start as usize..range.end as usize]);
+    }
+}

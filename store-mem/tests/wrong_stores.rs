@@ -14,7 +14,7 @@ use sync_core::{
     store::{coded::CodedSet, *},
     testing::{
         block_on,
-        store_suite::{StoreHarness, apply, history, log, read, reconcile},
+        store_suite::{StoreHarness, apply, content, history, log, read, reconcile},
     },
 };
 
@@ -50,6 +50,7 @@ enum Fault {
     CreatesAgain,
     MixesTheKinds,
     StaysOpen,
+    HoldsWhatIsHere,
 }
 
 struct Wrong {
@@ -311,7 +312,6 @@ impl ReplicaStore for WrongStore {
     }
 }
 
-/// Content is right here; its faults are its own suite's.
 #[async_trait::async_trait]
 impl ContentStore for WrongStore {
     async fn content_status(&self, hash: Hash) -> Result<ContentStatus, StoreError> {
@@ -334,12 +334,30 @@ impl ContentStore for WrongStore {
         self.inner.reader(hash).await
     }
 
-    async fn wants(&self, after: Option<Hash>, limit: usize) -> Result<Vec<Want>, StoreError> {
+    async fn held_reader(&self, replica: ReplicaId, hash: Hash) -> Result<Option<Reader>, StoreError> {
+        match self.fault {
+            Fault::HoldsWhatIsHere => self.inner.reader(hash).await,
+            _ => self.inner.held_reader(replica, hash).await,
+        }
+    }
+
+    async fn wants(&self, after: Option<Want>, limit: usize) -> Result<Vec<Want>, StoreError> {
         self.inner.wants(after, limit).await
     }
 
-    async fn references(&self, hash: Hash, limit: usize) -> Result<Vec<Referrer>, StoreError> {
-        self.inner.references(hash, limit).await
+    async fn count_wants(&self, replica: ReplicaId, limit: u64) -> Result<u64, StoreError> {
+        self.inner.count_wants(replica, limit).await
+    }
+
+    async fn references(
+        &self,
+        replica: ReplicaId,
+        hash: Hash,
+        scope: Scope,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        let scope = if self.fault == Fault::IgnoresTheScope { Scope::all() } else { scope };
+        self.inner.references(replica, hash, scope, limit).await
     }
 
     async fn begin_download(&self, hash: Hash, len: u64) -> Result<Begun, StoreError> {
@@ -352,6 +370,10 @@ impl ContentStore for WrongStore {
 
     async fn finish_downloads(&self, downloads: Vec<Arc<Download>>) -> Result<(), StoreError> {
         self.inner.finish_downloads(downloads).await
+    }
+
+    async fn hold_content(&self, replica: ReplicaId, hash: Hash) -> Result<bool, StoreError> {
+        self.inner.hold_content(replica, hash).await
     }
 
     async fn content_damaged(&self, hash: Hash) -> Result<(), StoreError> {
@@ -408,4 +430,6 @@ fn each_wrong_store_fails_the_matching_case() {
     caught(Fault::CreatesAgain, apply::creating_again_changes_nothing);
     caught(Fault::MixesTheKinds, apply::b45_records_are_kept_by_kind_and_name);
     caught(Fault::StaysOpen, apply::a_closed_store_refuses);
+    caught(Fault::HoldsWhatIsHere, content::b64_a_replica_holds_what_was_written_into_it_or_came_for_it);
+    caught(Fault::IgnoresTheScope, content::references_stay_inside_the_scope);
 }

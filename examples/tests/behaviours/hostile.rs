@@ -9,8 +9,11 @@ use sync_core::{
         limits::{HANDSHAKE_DEADLINE, MAX_FRAME_LEN},
         wire::{Hello, Message, StreamKind},
     },
-    manager::SyncManager,
-    model::{PeerId, ReplicaId, SecretKey},
+    manager::{
+        Access, Replica, SyncManager,
+        blobs::{Ask, Run},
+    },
+    model::{Hash, Op, PeerId, ReplicaId, Right, SecretKey, Timestamp, Value},
     store::StoreId,
     transport::{ByteStream, Connection, Incoming, SyncTransport},
 };
@@ -24,6 +27,7 @@ use crate::common::*;
 on_every_wire! {
     b77_garbage_floods_and_huge_claims_end_their_own_link_only
     b77_a_peer_with_a_name_that_breaks_the_protocol_loses_its_link_only
+    b64_b66_content_is_for_who_may_read_it_in_the_replica_that_he_names
     b78_a_silent_or_dripping_peer_holds_nothing_but_its_own_link
     b79_another_version_is_an_error_that_names_both
 }
@@ -192,6 +196,55 @@ async fn b77_a_peer_with_a_name_that_breaks_the_protocol_loses_its_link_only(wor
         streams.push(stream);
     }
     unharmed(&pair, &mut events).await;
+}
+
+/// What the victim answers on a stream of content, to the last byte, to who has this key.
+async fn content_answer(world: &World, key: SecretKey, victim: &SyncManager, asks: &[Ask]) -> Vec<u8> {
+    let hostile = Hostile { key, ..Hostile::new(world).await };
+    let connection = hostile.dial(victim).await;
+    let _control = hostile.shake(&*connection).await;
+    let mut stream = connection.open().await.unwrap();
+    stream.write_all(&[StreamKind::Content as u8]).await.unwrap();
+    for ask in asks {
+        send(&mut stream, &ask.encode()).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    soon("the stream is answered", stream.read_to_end(&mut answer)).await.unwrap();
+    answer
+}
+
+async fn b64_b66_content_is_for_who_may_read_it_in_the_replica_that_he_names(world: World) {
+    let a = world.node("a").await;
+    let (secret, other) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    secret.put("k", vec![7; 20_000]).await.unwrap();
+    other.put("k", vec![8; 20_000]).await.unwrap();
+    let Op::Put { value: Value::Blob { hash, len }, .. } = secret.get("k").await.unwrap().unwrap().entry.op else {
+        panic!("20,000 bytes are a blob")
+    };
+    let asks = |replica: ReplicaId, hash: Hash| {
+        let run = Run { replica, hash, len, start: 0, end: 1 };
+        [Ask::Get(run.clone()), Ask::Prove(run, [1; 32])]
+    };
+    let invited = async |replica: &Replica, expires| {
+        let access = Access { right: Right::Read, expires };
+        replica.share(access).await.unwrap().invite.unwrap().secret
+    };
+    let nothing = content_answer(&world, SecretKey::generate(), &a, &asks(secret.id(), Hash([9; 32]))).await;
+    assert_eq!(nothing.len(), 2 * 5, "two frames of one byte");
+    let unknown = ReplicaId(SecretKey::generate().public());
+    let expired = Some(Timestamp(1));
+    for (who, key, replica) in [
+        ("a stranger", SecretKey::generate(), secret.id()),
+        ("a reader of another replica", invited(&other, None).await, secret.id()),
+        ("a reader of another replica, which he names", invited(&other, None).await, other.id()),
+        ("a reader who names a replica that is not here", invited(&secret, None).await, unknown),
+        ("a reader whose right has ended", invited(&secret, expired).await, secret.id()),
+    ] {
+        assert_eq!(content_answer(&world, key, &a, &asks(replica, hash)).await, nothing, "{who}");
+    }
+    let reader = content_answer(&world, invited(&secret, None).await, &a, &asks(secret.id(), hash)).await;
+    assert!(reader.len() > 20_000, "who may have it has it");
 }
 
 async fn b78_a_silent_or_dripping_peer_holds_nothing_but_its_own_link(world: World) {

@@ -551,6 +551,12 @@ pub enum Event {
         /// The content.
         hash: crate::model::Hash,
     },
+    /// All content that a replica wanted has come, as far as its policy allows it: once each time
+    /// that nothing is left.
+    PendingContentReady {
+        /// The replica.
+        replica: ReplicaId,
+    },
 }
 
 /// How a sync with one peer went.

@@ -71,7 +71,7 @@ pub struct ReplicaStatus {
     pub blobs: u64,
     /// The length of all its values.
     pub bytes: u64,
-    /// How many contents are referred to and not here.
+    /// How many contents it refers to and was not given yet in full.
     pub blobs_missing: u64,
     /// The peers.
     pub peers: Vec<PeerStatus>,

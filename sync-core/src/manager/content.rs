@@ -1,7 +1,7 @@
 //! Content between nodes: who is asked for what is wanted here, and who is served.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -10,29 +10,26 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use tokio::{
     io::AsyncWriteExt,
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
     task::JoinSet,
 };
 use tracing::{debug, warn};
 
 use super::{
-    blobs::{Fetcher, MayRead, Server, WantFilter},
+    blobs::{Arrived, ContentReady, ContentTraffic, DownloadStatus, Fetcher, Server},
     counted::Counted,
     policy::Policies,
     shared::WallClock,
+    wanted::{Readers, Wanted},
 };
 use crate::{
     machine::{ConnectionId, Event, wire::StreamKind},
     model::{Hash, PeerId, ReplicaId},
-    store::{ReplicaStore, StoreError, Want},
+    store::{ReplicaStore, StoreError},
     transport::{ByteStream, Connection},
 };
-
-/// How many entries that refer to a content are looked at to find one that a peer may read.
-const MAX_REFERENCES: usize = 256;
 
 /// How long after a failed exchange a peer is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -46,8 +43,11 @@ const MAX_STREAMS: usize = 8;
 /// How long after changes what nobody refers to any more is collected.
 const COLLECT_DELAY: Duration = Duration::from_secs(5);
 
+/// Of how many contents of one commit peers are told that they are here. Who is not asks again in time.
+const MAX_TOLD: usize = 256;
+
 /// How many missing contents are counted for a status; more are shown as this many.
-const MAX_COUNTED: usize = 100_000;
+const MAX_COUNTED: u64 = 100_000;
 
 type Links = HashMap<PeerId, Vec<(ConnectionId, Arc<dyn Connection>)>>;
 
@@ -62,13 +62,17 @@ struct Inner {
     store: Arc<dyn ReplicaStore>,
     fetcher: Fetcher,
     server: Server,
+    ready: ContentReady,
     links: Mutex<Links>,
     fetching: Mutex<HashSet<PeerId>>,
     serving: Mutex<HashMap<PeerId, usize>>,
     sent: Arc<AtomicU64>,
     fetches: Mutex<JoinSet<()>>,
+    /// Replicas whose wants may be others.
+    touched: Mutex<HashSet<ReplicaId>>,
     wake: Notify,
     dirty: Notify,
+    settle: Notify,
 }
 
 impl fmt::Debug for Hub {
@@ -81,85 +85,70 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a peer may have: contents of entries that it may read.
-struct Readers {
-    store: Arc<dyn ReplicaStore>,
-    wall: WallClock,
-}
-
-#[async_trait]
-impl MayRead for Readers {
-    async fn may_read(&self, peer: PeerId, hash: Hash) -> bool {
-        let Ok(referrers) = self.store.references(hash, MAX_REFERENCES).await else { return false };
-        let now = (self.wall)();
-        let mut scopes: HashMap<ReplicaId, _> = HashMap::new();
-        for referrer in referrers {
-            if let Entry::Vacant(unknown) = scopes.entry(referrer.replica) {
-                let Ok(state) = self.store.state(referrer.replica).await else { continue };
-                unknown.insert(state.rights.readable(&peer, now));
-            }
-            if scopes[&referrer.replica].covers(&referrer.key) {
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// A content is wanted when some entry refers to it whose replica's policy says so.
-struct Wanted {
-    store: Arc<dyn ReplicaStore>,
-    policies: Arc<Policies>,
-}
-
-#[async_trait]
-impl WantFilter for Wanted {
-    async fn is_wanted(&self, want: Want) -> bool {
-        let Ok(referrers) = self.store.references(want.hash, MAX_REFERENCES).await else { return false };
-        referrers.iter().any(|referrer| self.policies.of(&referrer.replica).allows(&referrer.key))
-    }
-}
-
 impl Hub {
-    /// Starts the content side of a node. Must be called within a tokio runtime.
-    pub fn new(store: Arc<dyn ReplicaStore>, wall: WallClock, events: broadcast::Sender<Event>) -> Self {
-        let (ready, mut became_ready) = broadcast::channel(1024);
+    /// Starts the content side of the node `me`. Must be called within a tokio runtime.
+    pub fn new(
+        store: Arc<dyn ReplicaStore>,
+        me: PeerId,
+        wall: WallClock,
+        events: broadcast::Sender<Event>,
+        progress: watch::Sender<u64>,
+    ) -> Self {
+        let (ready, mut arrivals) = broadcast::channel(1024);
         let policies = Arc::new(Policies::default());
-        let wanted = Wanted { store: store.clone(), policies: policies.clone() };
-        let readers = Readers { store: store.clone(), wall };
+        let readers = Arc::new(Readers { store: store.clone(), wall });
+        let wanted = Arc::new(Wanted { store: store.clone(), policies: policies.clone(), readers: readers.clone() });
         let inner = Arc::new(Inner {
-            fetcher: Fetcher::new(store.clone(), Arc::new(wanted), ready.clone()),
-            server: Server::new(store.clone(), Arc::new(readers), ready),
+            fetcher: Fetcher::new(store.clone(), wanted, ready.clone(), me),
+            server: Server::new(store.clone(), readers, ready.clone(), me),
+            ready,
             store,
             links: Mutex::default(),
             fetching: Mutex::default(),
             serving: Mutex::default(),
             sent: Arc::default(),
             fetches: Mutex::default(),
+            touched: Mutex::default(),
             wake: Notify::new(),
             dirty: Notify::new(),
+            settle: Notify::new(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
-                match became_ready.recv().await {
+                match arrivals.recv().await {
                     // Nobody listening is no error.
-                    Ok(hash) => drop(events.send(Event::ContentReady { hash })),
+                    Ok(Arrived::Here(hash)) => drop(events.send(Event::ContentReady { hash })),
+                    Ok(Arrived::All(replica)) => drop(events.send(Event::PendingContentReady { replica })),
+                    Ok(Arrived::Held(..)) => {}
                     Err(broadcast::error::RecvError::Lagged(missed)) => debug!(missed, "content events"),
                     Err(broadcast::error::RecvError::Closed) => return,
                 }
+                progress.send_modify(|version| *version += 1);
             }
         });
         tasks.spawn(collect(inner.clone()));
+        tasks.spawn(settle(inner.clone()));
         let hub = Self { inner: inner.clone(), policies, tasks: Mutex::new(tasks) };
         lock(&hub.tasks).spawn(assign(inner));
         hub
     }
 
-    /// Entries came or went: there may be new wants, and content that nobody needs.
-    pub fn changed(&self) {
+    /// Entries of a replica came or went, or its policy is another: there may be new wants, and
+    /// content that nobody needs.
+    pub fn changed(&self, replica: ReplicaId) {
+        lock(&self.inner.touched).insert(replica);
         self.inner.wake.notify_one();
         self.inner.dirty.notify_one();
+        self.inner.settle.notify_one();
+    }
+
+    /// Contents were written into a replica here: peers that asked for them before can have them.
+    pub fn written(&self, replica: ReplicaId, blobs: Vec<Hash>) {
+        for hash in blobs.into_iter().take(MAX_TOLD) {
+            // Nobody listening is no error.
+            let _ = self.inner.ready.send(Arrived::Held(replica, hash));
+        }
     }
 
     /// A connection whose peer is known: content can be asked for over it.
@@ -211,32 +200,19 @@ impl Hub {
         self.inner.sent.load(Ordering::Relaxed)
     }
 
-    /// The downloads that run: hash, bytes here, length.
-    pub fn downloads(&self) -> Vec<(Hash, u64, u64)> {
+    /// The downloads that run.
+    pub fn downloads(&self) -> Vec<DownloadStatus> {
         self.inner.fetcher.active()
     }
 
-    /// How many contents that entries of each replica refer to are not here.
-    pub async fn missing(&self) -> Result<HashMap<ReplicaId, u64>, StoreError> {
-        let mut missing = HashMap::new();
-        let (mut after, mut counted) = (None, 0);
-        loop {
-            let page = self.inner.store.wants(after, 1000).await?;
-            let Some(last) = page.last() else { return Ok(missing) };
-            after = Some(last.hash);
-            for want in &page {
-                let mut replicas: Vec<_> = self.inner.store.references(want.hash, MAX_REFERENCES).await?;
-                replicas.sort_by_key(|referrer| referrer.replica);
-                replicas.dedup_by_key(|referrer| referrer.replica);
-                for referrer in replicas {
-                    *missing.entry(referrer.replica).or_default() += 1;
-                }
-            }
-            counted += page.len();
-            if counted >= MAX_COUNTED {
-                return Ok(missing);
-            }
-        }
+    /// What moved since the node started.
+    pub fn traffic(&self) -> ContentTraffic {
+        self.inner.fetcher.traffic()
+    }
+
+    /// How many contents a replica wants and does not hold.
+    pub async fn missing(&self, replica: ReplicaId) -> Result<u64, StoreError> {
+        self.inner.store.count_wants(replica, MAX_COUNTED).await
     }
 
     /// Stops fetching and makes durable what is here in part.
@@ -270,6 +246,17 @@ async fn assign(inner: Arc<Inner>) {
             if lock(&inner.fetching).insert(peer) {
                 lock(&inner.fetches).spawn(fetch(inner.clone(), peer));
             }
+        }
+    }
+}
+
+/// Notices when wants end without having been fulfilled, or begin.
+async fn settle(inner: Arc<Inner>) {
+    loop {
+        inner.settle.notified().await;
+        let touched = std::mem::take(&mut *lock(&inner.touched));
+        for replica in touched {
+            inner.fetcher.touched(replica).await;
         }
     }
 }

@@ -14,6 +14,7 @@ mod shared;
 mod streams;
 mod transports;
 mod waiting;
+mod wanted;
 
 use std::{
     sync::Arc,
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use blobs::{ContentTraffic, DownloadStatus};
 pub use error::ManagerError;
 pub use policy::DownloadPolicy;
 pub use replica::{Access, Replica, Transaction, Watch};
@@ -126,7 +128,8 @@ impl ManagerBuilder {
         let (sender, messages) = mpsc::channel(driver::QUEUE_LEN);
         let (events, _) = broadcast::channel(EVENTS_LEN);
         let (progress, progressed) = watch::channel(0);
-        let shared = Arc::new(Shared::new(self.store.clone(), key, wall, sender.clone(), events.clone()));
+        let shared =
+            Arc::new(Shared::new(self.store.clone(), key, wall, sender.clone(), events.clone(), progress.clone()));
         shared.content.policies.load(&*self.store).await?;
         for replica in self.store.replicas().await? {
             let state = self.store.state(replica).await?;
@@ -187,6 +190,10 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     /// Links ended here since the start because of what came over them.
     pub links_refused: u64,
+    /// What moved of contents since it started.
+    pub content_bytes: ContentTraffic,
+    /// The contents that are on their way now.
+    pub downloads: Vec<DownloadStatus>,
 }
 
 impl SyncManager {
@@ -561,20 +568,26 @@ impl SyncManager {
     /// How everything stands.
     pub async fn status(&self) -> Result<Status, ManagerError> {
         let mut report = self.report().await?;
-        let missing = self.inner.shared.content.missing().await?;
+        let content = &self.inner.shared.content;
         for replica in &mut report.replicas {
-            replica.blobs_missing = missing.get(&replica.id).copied().unwrap_or(0);
+            replica.blobs_missing = content.missing(replica.id).await?;
             // One that was dropped just now has nothing.
             if let Ok(state) = self.inner.shared.store.state(replica.id).await {
                 (replica.blobs, replica.bytes) = (state.blobs, state.bytes);
             }
         }
-        let Report { addresses, replicas, links_refused, .. } = report;
-        Ok(Status { node_id: self.node_id(), addresses, replicas, links_refused })
+        Ok(Status {
+            node_id: self.node_id(),
+            addresses: report.addresses,
+            replicas: report.replicas,
+            links_refused: report.links_refused,
+            content_bytes: content.traffic(),
+            downloads: content.downloads(),
+        })
     }
 
-    /// The downloads that run: hash, bytes that are here and proved, length.
-    pub fn downloads(&self) -> Vec<(crate::model::Hash, u64, u64)> {
+    /// The downloads that run.
+    pub fn downloads(&self) -> Vec<DownloadStatus> {
         self.inner.shared.content.downloads()
     }
 

@@ -141,7 +141,7 @@ impl Replica {
     /// Says which contents of this replica come here by themselves. Kept over restarts.
     pub async fn set_download_policy(&self, policy: DownloadPolicy) -> Result<(), ManagerError> {
         self.shared.content.policies.set(&*self.shared.store, self.id, policy).await?;
-        self.shared.content.changed();
+        self.shared.content.changed(self.id);
         Ok(())
     }
 
@@ -292,6 +292,11 @@ impl Replica {
     }
 
     async fn commit_at(&self, ops: Vec<Op>, wall: Timestamp) -> Result<(), ManagerError> {
+        let blob = |op: &Op| match op {
+            Op::Put { value: Value::Blob { hash, .. }, .. } => Some(*hash),
+            _ => None,
+        };
+        let blobs: Vec<Hash> = ops.iter().filter_map(blob).collect();
         let bundle = sign_commit(self.id, &self.author, &self.live.clock, wall, ops)?;
         // A clock that stands far ahead of the wall, because of what was seen, never stops a write.
         let now = (self.shared.wall)().max(bundle.seal().timestamp);
@@ -302,6 +307,7 @@ impl Replica {
             _ => None,
         });
         self.shared.observe(&applied.state);
+        self.shared.content.written(self.id, blobs);
         let input = Input::Changed { replica: self.id, state: applied.state };
         self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
         match refused {

@@ -53,11 +53,13 @@ impl Shared {
         wall: WallClock,
         sender: mpsc::Sender<Message>,
         events: broadcast::Sender<Event>,
+        progress: watch::Sender<u64>,
     ) -> Self {
+        let me = PeerId(key.public());
         Self {
-            content: Hub::new(store.clone(), wall.clone(), events),
+            content: Hub::new(store.clone(), me, wall.clone(), events, progress),
             store,
-            me: PeerId(key.public()),
+            me,
             key,
             wall,
             sender,
@@ -90,7 +92,7 @@ impl Shared {
 
     /// Takes note of a newer state: the clock moves, watchers wake.
     pub fn observe(&self, state: &ReplicaState) {
-        self.content.changed();
+        self.content.changed(state.rights.replica());
         let Some(live) = lock(&self.live).get(&state.rights.replica()).and_then(Weak::upgrade) else { return };
         live.clock.observe(state.newest);
         live.head.send_if_modified(|head| {

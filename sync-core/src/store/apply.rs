@@ -352,7 +352,8 @@ impl Writer<'_> {
         }
         if let Op::Put { value: Value::Blob { hash, len }, .. } = op {
             self.head.blobs += 1;
-            content::refer(self.rows, &Reference { hash: *hash, len: *len, entry: &slot })?;
+            let reference = Reference { hash: *hash, len: *len, entry: &slot };
+            content::refer(self.rows, &reference, candidate.origin)?;
         }
         self.commits.inserted(&proof);
         self.log.push((position, origin, slot));
@@ -426,7 +427,7 @@ pub(super) fn remove_replica(
             for (key, blob) in chunk {
                 rows.delete(&key)?;
                 if let Some((hash, len)) = blob {
-                    content::unrefer(rows, &Reference { hash, len, entry: &key })?;
+                    content::forget(rows, &Reference { hash, len, entry: &key })?;
                 }
             }
         }

@@ -15,9 +15,7 @@ use sync_content::ContentDir;
 
 use super::{
     coded::CodedSet,
-    content::{
-        Begun, ContentKeeper, ContentStatus, ContentStore, Download, Imported, OnProgress, Reader, Referrer, Want,
-    },
+    content::{Begun, ContentKeeper, ContentStatus, ContentStore, Download, Imported, OnProgress, Reader, Want},
     contract::ReplicaStore,
     core::{Core, Write, Written},
     engine::Engine,
@@ -375,12 +373,26 @@ impl<E: Engine> ContentStore for EngineStore<E> {
         self.look(move |content| content.reader(&hash)).await
     }
 
-    async fn wants(&self, after: Option<Hash>, limit: usize) -> Result<Vec<Want>, StoreError> {
+    async fn held_reader(&self, replica: ReplicaId, hash: Hash) -> Result<Option<Reader>, StoreError> {
+        self.look(move |content| content.held_reader(&replica, &hash)).await
+    }
+
+    async fn wants(&self, after: Option<Want>, limit: usize) -> Result<Vec<Want>, StoreError> {
         self.look(move |content| content.wants(after.as_ref(), limit)).await
     }
 
-    async fn references(&self, hash: Hash, limit: usize) -> Result<Vec<Referrer>, StoreError> {
-        self.look(move |content| content.references(&hash, limit)).await
+    async fn count_wants(&self, replica: ReplicaId, limit: u64) -> Result<u64, StoreError> {
+        self.look(move |content| content.count_wants(&replica, limit)).await
+    }
+
+    async fn references(
+        &self,
+        replica: ReplicaId,
+        hash: Hash,
+        scope: Scope,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        self.look(move |content| content.references(&replica, &hash, &scope, limit)).await
     }
 
     async fn begin_download(&self, hash: Hash, len: u64) -> Result<Begun, StoreError> {
@@ -388,11 +400,15 @@ impl<E: Engine> ContentStore for EngineStore<E> {
     }
 
     async fn checkpoint_download(&self, download: Arc<Download>) -> Result<(), StoreError> {
-        ask(&self.downloads, move |content| content.checkpoint_download(download.partial())).await
+        ask(&self.downloads, move |content| content.checkpoint_download(&download)).await
     }
 
     async fn finish_downloads(&self, downloads: Vec<Arc<Download>>) -> Result<(), StoreError> {
         ask(&self.downloads, move |content| content.finish_downloads(&downloads)).await
+    }
+
+    async fn hold_content(&self, replica: ReplicaId, hash: Hash) -> Result<bool, StoreError> {
+        ask(&self.downloads, move |content| content.hold(&replica, &hash)).await
     }
 
     async fn content_damaged(&self, hash: Hash) -> Result<(), StoreError> {

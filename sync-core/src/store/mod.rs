@@ -30,7 +30,7 @@ mod types;
 pub use self::core::{Core, MAX_RECORD_NAME_LEN, Write, Written};
 pub use content::{
     Begun, ContentDir, ContentError, ContentStatus, ContentStore, Download, GroupRanges, Imported, OnProgress, Partial,
-    Pin, Progress, Reader, Referrer, Want,
+    Pin, Progress, Reader, Want,
 };
 pub use contract::ReplicaStore;
 pub use engine::{Engine, EngineRead, EngineWrite, Scan, Visit, Work};

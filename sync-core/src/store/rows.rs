@@ -11,7 +11,7 @@
 //! | commit, tree, name | replica, commit; replica, hash of the seal and root | [`CommitRow`]; tree; commit |
 //! | index | replica, level, place | a summary (see `index`) |
 //! | node | kind, name | the node's own records |
-//! | 20 to 23 | | what is here of contents (see `content::rows`) |
+//! | 20 to 25 | | what is here of contents (see `content::rows`) |
 //!
 //! Numbers are big-endian, so they sort. In entry keys the byte 00 of a place is written `00 ff`,
 //! so that `00 00` ends it and the order of keys is the order of places.

@@ -35,6 +35,8 @@ macro_rules! store_suite {
             history: the_result_does_not_depend_on_the_order_of_arrival,
             content: imported_content_survives,
             content: b70_a_want_is_as_durable_as_the_entry_that_wants,
+            content: b64_a_replica_holds_what_was_written_into_it_or_came_for_it,
+            content: references_stay_inside_the_scope,
             content: b70_a_download_goes_on_at_its_checkpoint,
             content: b72_unreferenced_content_is_collected,
             content: b72_referenced_content_is_never_collected,

@@ -2,15 +2,25 @@
 
 use serde_json::{Value as Json, json};
 use sync_core::{
-    manager::blobs::{Get, Reply},
-    model::Hash,
+    manager::blobs::{Ask, Reply, Run, possession::Question},
+    model::{Hash, ReplicaId},
     store::GroupRanges,
 };
 
 use super::*;
 
-fn get_json(get: &Get) -> Json {
-    json!({ "hash": get.hash.to_string(), "len": get.len, "start": get.start, "end": get.end })
+fn ask_json(ask: &Ask) -> Json {
+    let run = ask.run();
+    let mut json = json!({
+        "replica": run.replica.to_string(), "hash": run.hash.to_string(), "len": run.len, "start": run.start, "end": run.end,
+    });
+    match ask {
+        Ask::Get(_) => json!({ "get": json }),
+        Ask::Prove(_, nonce) => {
+            json["nonce"] = json!(hex(nonce));
+            json!({ "prove": json })
+        }
+    }
 }
 
 fn reply_json(reply: &Reply) -> Json {
@@ -19,7 +29,8 @@ fn reply_json(reply: &Reply) -> Json {
         Reply::Done => json!("done"),
         Reply::None => json!("none"),
         Reply::Part(groups) => json!({ "part": groups.iter().map(|run| [run.start, run.end]).collect::<Vec<_>>() }),
-        Reply::Ready(hash) => json!({ "ready": hash.to_string() }),
+        Reply::Ready(replica, hash) => json!({ "ready": { "replica": replica.to_string(), "hash": hash.to_string() } }),
+        Reply::Proof(proof) => json!({ "proof": hex(proof) }),
     }
 }
 
@@ -65,19 +76,43 @@ fn encodings() -> Vec<Json> {
     ]
 }
 
+/// Proofs of possession, by hand from PROTOCOL.md, section 14.
+fn proofs() -> Vec<Json> {
+    let whole = content(2 * 16_384 + 5);
+    let (asker, server) = (key(1), key(2));
+    let replica = key(3).public();
+    let (hash, nonce) = (blake3::hash(&whole), [7; 32]);
+    let proof = |start: u64, end: u64, bytes: &[u8]| {
+        let numbers = [whole.len() as u64, start, end].map(u64::to_be_bytes).concat();
+        let message =
+            [&nonce[..], &asker.public().0, &server.public().0, &replica.0, hash.as_bytes(), &numbers].concat();
+        let secret = blake3::derive_key("syncline v1 content possession", &message);
+        json!({
+            "content": hex(&whole), "hash": hash.to_hex().as_str(), "replica": hex(replica.0),
+            "asker": hex(asker.public().0), "server": hex(server.public().0), "nonce": hex(nonce),
+            "start": start, "end": end, "key": hex(secret), "proof": hex(blake3::keyed_hash(&secret, bytes).as_bytes()),
+        })
+    };
+    vec![proof(0, 3, &whole), proof(1, 2, &whole[16_384..32_768]), proof(2, 3, &whole[32_768..])]
+}
+
 fn make() -> Json {
     let hash = Hash(*blake3::hash(b"content").as_bytes());
-    let get = |start, end| Get { hash, len: 5_000_000, start, end };
-    let gets: Vec<Json> = [get(0, 1), get(49, 305)]
+    let replica = ReplicaId(key(3).public());
+    let run = |start, end| Run { replica, hash, len: 5_000_000, start, end };
+    let get = |start, end| Ask::Get(run(start, end));
+    let prove = |start, end| Ask::Prove(run(start, end), [7; 32]);
+    let asks: Vec<Json> = [get(0, 1), get(49, 305), prove(0, 4096)]
         .iter()
-        .map(|get| json!({ "frame": hex(get.encode()), "get": get_json(get) }))
+        .map(|ask| json!({ "frame": hex(ask.encode()), "ask": ask_json(ask) }))
         .collect();
     let replies: Vec<Json> = [
         Reply::Data(vec![1, 2, 3].into()),
         Reply::Done,
         Reply::None,
         Reply::Part(groups(&[(0, 1), (300, 400)])),
-        Reply::Ready(hash),
+        Reply::Ready(replica, hash),
+        Reply::Proof([9; 32]),
     ]
     .iter()
     .map(|reply| json!({ "frame": hex(reply.encode()), "reply": reply_json(reply) }))
@@ -86,12 +121,13 @@ fn make() -> Json {
     let get_frame = get(0, 1).encode();
     let many = groups(&(0..257u64).map(|at| (at * 2, at * 2 + 1)).collect::<Vec<_>>());
     json!({
-        "accepted": { "gets": gets, "replies": replies }, "encodings": encodings(),
+        "accepted": { "asks": asks, "replies": replies }, "encodings": encodings(), "proofs": proofs(),
         "rejected": {
-            "gets": [
+            "asks": [
                 refused("no groups", &get(5, 5).encode()),
                 refused("groups in the wrong order", &get(5, 4).encode()),
-                refused("257 groups", &get(0, 257).encode()),
+                refused("257 groups to be sent", &get(0, 257).encode()),
+                refused("4097 groups to be proved", &prove(0, 4097).encode()),
                 refused("cut by a byte", &get_frame[..get_frame.len() - 1]),
                 refused("with a byte behind it", &[&get_frame[..], &[0]].concat()),
             ],
@@ -105,6 +141,7 @@ fn make() -> Json {
                 refused("runs that do not ascend", &[83, 2, 5, 6, 0, 1]),
                 refused("257 runs", &Reply::Part(many).encode()),
                 refused("a hash that is cut", &[84, 1]),
+                refused("a proof that is cut", &[85, 1]),
             ],
         },
         "skipped": ["c8", "c80102"],
@@ -114,18 +151,18 @@ fn make() -> Json {
 #[test]
 fn the_vectors_of_content_hold() {
     let file = golden("content.json", &make());
-    for vector in list(&file["accepted"]["gets"]) {
-        let get = Get::decode(&bytes(&vector["frame"])).unwrap().unwrap();
-        assert_eq!(get_json(&get), vector["get"]);
-        assert_eq!(hex(get.encode()), vector["frame"]);
+    for vector in list(&file["accepted"]["asks"]) {
+        let ask = Ask::decode(&bytes(&vector["frame"])).unwrap().unwrap();
+        assert_eq!(ask_json(&ask), vector["ask"]);
+        assert_eq!(hex(ask.encode()), vector["frame"]);
     }
     for vector in list(&file["accepted"]["replies"]) {
         let reply = Reply::decode(bytes(&vector["frame"]).into()).unwrap().unwrap();
         assert_eq!(reply_json(&reply), vector["reply"]);
         assert_eq!(hex(reply.encode()), vector["frame"]);
     }
-    for vector in list(&file["rejected"]["gets"]) {
-        assert!(Get::decode(&bytes(&vector["frame"])).is_err(), "{}", vector["name"]);
+    for vector in list(&file["rejected"]["asks"]) {
+        assert!(Ask::decode(&bytes(&vector["frame"])).is_err(), "{}", vector["name"]);
     }
     for vector in list(&file["rejected"]["replies"]) {
         assert!(Reply::decode(bytes(&vector["frame"]).into()).is_err(), "{}", vector["name"]);
@@ -140,8 +177,19 @@ fn the_vectors_of_content_hold() {
         let pieces: Result<Vec<_>, _> = reader.encode(groups(&wanted)).unwrap().collect();
         assert_eq!(pieces.unwrap().concat(), bytes(&vector["encoding"]), "{}", vector["name"]);
     }
+    for vector in list(&file["proofs"]) {
+        let whole = bytes(&vector["content"]);
+        let (start, end) = (number(&vector["start"]), number(&vector["end"]));
+        let (replica, hash) = (bytes32(&vector["replica"]).into(), Hash(bytes32(&vector["hash"])));
+        let run = Run { replica, hash, len: whole.len() as u64, start, end };
+        let peer = |name: &str| PeerId(PublicKey(bytes32(&vector[name])));
+        let (asker, server, nonce) = (peer("asker"), peer("server"), bytes32(&vector["nonce"]));
+        let mut hasher = Question { asker, server, run: &run, nonce: &nonce }.hasher();
+        hasher.update(&whole[start as usize * 16_384..whole.len().min(end as usize * 16_384)]);
+        assert_eq!(hex(hasher.finalize().as_bytes()), vector["proof"]);
+    }
     for frame in list(&file["skipped"]) {
-        assert!(Get::decode(&bytes(frame)).unwrap().is_none());
+        assert!(Ask::decode(&bytes(frame)).unwrap().is_none());
         assert!(Reply::decode(bytes(frame).into()).unwrap().is_none());
     }
 }

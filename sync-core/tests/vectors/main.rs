@@ -27,7 +27,7 @@ mod tickets;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
-use sync_core::model::{AuthorId, EntryError, Hash, Key, Op, Prefix, SecretKey, Value, VerifyError};
+use sync_core::model::{AuthorId, EntryError, Hash, Key, Op, PeerId, Prefix, PublicKey, SecretKey, Value, VerifyError};
 
 /// The file in `vectors/`, which must be what `made` is now.
 fn golden(name: &str, made: &Json) -> Json {

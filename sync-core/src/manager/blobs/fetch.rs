@@ -5,36 +5,37 @@
 //! and writes it. A bounded channel between the two is all that a fast peer can fill.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use sync_content::Claim;
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
 
 use super::{
-    ASK_AGAIN, ASK_AGAIN_MAX, BlobError, ContentReady, MAX_DOWNLOADS, MAX_REMEMBERED, STALL_DEADLINE, WINDOW,
-    protocol::{self, Get, Reply},
+    Arrived, BlobError, ContentReady, MAX_DOWNLOADS, STALL_DEADLINE, WINDOW,
+    choose::{Proving, View},
+    pending::Pending,
+    protocol::{self, Reply},
+    worker::{Asked, Work, Worker},
 };
 use crate::{
-    model::{Hash, PeerId},
-    store::{Begun, ContentError, ContentStore, Download, GroupRanges, StoreError, Want},
+    model::{Hash, PeerId, ReplicaId},
+    store::{ContentError, ContentStore, Download, GroupRanges, StoreError, Want},
     transport::ByteStream,
 };
-
-/// A claim's groups: 1 MiB. Small enough that several peers share a content evenly, large enough
-/// that requests and repeated pairs cost nothing.
-const CLAIM_GROUPS: u64 = 64;
 
 /// How many groups one peer may have unanswered: 8 MiB keep 1 Gbit/s busy over 60 ms, and leave
 /// something for other peers.
@@ -43,20 +44,44 @@ const WINDOW_GROUPS: usize = 512;
 /// Pieces between the stream and the worker that writes them: 8 of at most 80 KiB.
 const WRITE_QUEUE: usize = 8;
 
-/// How many wants are read from the store at a time.
-const WANTS_PAGE: usize = 256;
-
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(500);
 
 /// How long after the store failed it is tried again.
 const RETRY_STORE: Duration = Duration::from_secs(5);
 
-/// Which wants are to be fetched: the replicas' download policies.
+/// Which wants are to be fetched from whom: the replicas' download policies, and who may know of them.
 #[async_trait]
 pub trait WantFilter: Send + Sync + 'static {
-    /// Asked before a download begins.
-    async fn is_wanted(&self, want: Want) -> bool;
+    /// Whether its replica's policy allows it.
+    async fn is_allowed(&self, want: Want) -> bool;
+
+    /// Asked before a peer is asked for anything: whether the content is wanted, and whether the
+    /// peer may read an entry that refers to it. Nobody else is to learn that it exists.
+    async fn is_wanted(&self, peer: PeerId, want: Want) -> bool;
+}
+
+/// What moved, in bytes, since the node started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentTraffic {
+    /// Content and its proofs that came from peers.
+    pub received: u64,
+    /// Content that downloads found here, from before the start, when they began.
+    pub resumed: u64,
+}
+
+/// A download that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadStatus {
+    /// The content.
+    #[serde(with = "crate::text")]
+    pub hash: Hash,
+    /// Its claimed length in bytes.
+    pub len: u64,
+    /// How many of them are here and proved.
+    pub here: u64,
+    /// How many of those a crash would not cost.
+    pub durable: u64,
 }
 
 /// Gets what is wanted. Dropped, it stops; downloads stay at their last checkpoint.
@@ -65,28 +90,50 @@ pub struct Fetcher {
     tasks: Mutex<JoinSet<()>>,
 }
 
-struct Shared {
-    store: Arc<dyn ContentStore>,
-    filter: Arc<dyn WantFilter>,
-    ready: ContentReady,
+pub(super) struct Shared {
+    pub store: Arc<dyn ContentStore>,
+    pub filter: Arc<dyn WantFilter>,
+    pub me: PeerId,
+    pub ready: ContentReady,
+    pub pending: tokio::sync::Mutex<Pending>,
     active: Mutex<HashMap<Hash, Active>>,
+    /// What a peer is being asked to prove.
+    pub proving: Arc<Mutex<HashSet<(ReplicaId, Hash)>>>,
+    /// Downloads that were put aside with something of them here.
+    pub aside: Mutex<HashSet<Hash>>,
     changes: watch::Sender<Changes>,
-    finished: mpsc::UnboundedSender<Arc<Download>>,
+    finished: mpsc::UnboundedSender<Finished>,
+    pub received: AtomicU64,
+    pub resumed: AtomicU64,
 }
 
 /// A download that runs.
-struct Active {
-    download: Arc<Download>,
-    checkpointed: Instant,
+pub(super) struct Active {
+    pub download: Arc<Download>,
+    /// Who is known to want it.
+    pub replicas: Vec<ReplicaId>,
+    pub checkpointed: Instant,
+    /// How many of its bytes a crash would not cost.
+    pub durable: u64,
+}
+
+/// What is to become durable.
+pub(super) enum Finished {
+    /// All of it came.
+    Download(Arc<Download>),
+    /// A peer of the replica has what is here.
+    Proved(Arc<Proving>),
+    /// What is here is not what it was.
+    Damaged(Hash),
 }
 
 /// Counts of what may give a peer's asker something to do.
 #[derive(Debug, Clone, Copy, Default)]
-struct Changes {
+pub(super) struct Changes {
     /// New wants.
-    wants: u64,
+    pub wants: u64,
     /// Downloads that began or ended, claims that were given up.
-    claims: u64,
+    pub claims: u64,
 }
 
 impl fmt::Debug for Fetcher {
@@ -96,18 +143,24 @@ impl fmt::Debug for Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher of what `store` wants and `filter` allows; says in `ready` what is complete.
-    /// Must be made within a tokio runtime.
-    pub fn new(store: Arc<dyn ContentStore>, filter: Arc<dyn WantFilter>, ready: ContentReady) -> Self {
-        // At most MAX_DOWNLOADS are in it: each is in `active` until it was taken out of here.
+    /// A fetcher, at the node `me`, of what `store` wants and `filter` allows; says in `ready` what
+    /// is here. Must be made within a tokio runtime.
+    pub fn new(store: Arc<dyn ContentStore>, filter: Arc<dyn WantFilter>, ready: ContentReady, me: PeerId) -> Self {
+        // Downloads and proofs that run are bounded, and each is in it once.
         let (finished, to_finish) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
             filter,
+            me,
             ready,
+            pending: tokio::sync::Mutex::default(),
             active: Mutex::default(),
+            proving: Arc::default(),
+            aside: Mutex::default(),
             changes: watch::Sender::default(),
             finished,
+            received: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).finish(to_finish));
@@ -120,13 +173,29 @@ impl Fetcher {
         self.shared.changed(|changes| changes.wants += 1);
     }
 
-    /// The downloads that run: hash, proved bytes and length of each.
-    pub fn active(&self) -> Vec<(Hash, u64, u64)> {
+    /// Entries of a replica came or went, or its policy is another.
+    pub async fn touched(&self, replica: ReplicaId) {
+        let mut pending = self.shared.pending().await;
+        self.shared.settle(&mut pending, replica, false).await;
+    }
+
+    /// The downloads that run.
+    pub fn active(&self) -> Vec<DownloadStatus> {
         let active = self.shared.active();
-        let partials = active.values().map(|active| active.download.partial());
-        partials
-            .map(|partial| (partial.hash().into(), partial.verified().byte_count(partial.len()), partial.len()))
-            .collect()
+        let status = |active: &Active| {
+            let partial = active.download.partial();
+            let (hash, len) = (active.download.hash(), partial.len());
+            DownloadStatus { hash, len, here: partial.verified().byte_count(len), durable: active.durable }
+        };
+        active.values().map(status).collect()
+    }
+
+    /// What moved since this was made.
+    pub fn traffic(&self) -> ContentTraffic {
+        ContentTraffic {
+            received: self.shared.received.load(Ordering::Relaxed),
+            resumed: self.shared.resumed.load(Ordering::Relaxed),
+        }
     }
 
     /// Makes durable what is here, so that the next start asks for nothing twice.
@@ -148,7 +217,7 @@ impl Fetcher {
     /// Fetches from a peer over `stream` until the stream ends. What was claimed and did not come
     /// is free for other peers then.
     pub async fn fetch_from(&self, peer: PeerId, stream: ByteStream) -> Result<(), BlobError> {
-        let result = Arc::clone(&self.shared).fetch_from(stream).await;
+        let result = Arc::clone(&self.shared).fetch_from(peer, stream).await;
         self.shared.changed(|changes| changes.claims += 1);
         if let Err(error) = &result {
             tracing::debug!(?peer, %error, "fetching content ended");
@@ -157,74 +226,18 @@ impl Fetcher {
     }
 }
 
-/// A request that is not answered yet.
-struct Asked {
-    download: Arc<Download>,
-    claim: Claim,
-    /// Places in the window, free when this is dropped: one, and one for each group.
-    _places: [OwnedSemaphorePermit; 2],
-}
-
-/// What one peer is known to have or not.
-#[derive(Default)]
-struct View {
-    /// What it said when it did not give all that was asked for.
-    answers: HashMap<Hash, Answer>,
-    /// Wants that were read from the store and not looked at yet.
-    page: VecDeque<Want>,
-    /// The last want that was read.
-    cursor: Option<Hash>,
-    /// All wants were looked at; new ones have come since if `Changes::wants` is another number.
-    exhausted: Option<(u64, Instant)>,
-    /// Whether the last request was for a download that ran already: new and old take turns, so
-    /// that a large content does not keep the small ones waiting.
-    resumed_last: bool,
-    /// When something was asked with nothing else unanswered, or last heard.
-    alive: Option<Instant>,
-}
-
-struct Answer {
-    at: Instant,
-    /// How long it counts.
-    lasts: Duration,
-    has: GroupRanges,
-}
-
-impl View {
-    /// What may be asked of it: all, or what it said it has.
-    fn has(&self, hash: &Hash) -> Option<&GroupRanges> {
-        self.answers.get(hash).filter(|answer| answer.at.elapsed() < answer.lasts).map(|answer| &answer.has)
-    }
-
-    fn refused(&mut self, hash: Hash, has: GroupRanges) {
-        if self.answers.len() >= MAX_REMEMBERED {
-            // Asking again for all of it costs less than the memory of a peer that has nothing.
-            self.answers.clear();
-        }
-        let lasts = self.answers.get(&hash).map_or(ASK_AGAIN, |before| (before.lasts * 2).min(ASK_AGAIN_MAX));
-        self.answers.insert(hash, Answer { at: Instant::now(), lasts, has });
-    }
-}
-
-/// Work for the blocking side.
-enum Work {
-    Data(Bytes),
-    Done,
-    Refused(GroupRanges),
-}
-
 impl Shared {
-    async fn fetch_from(self: Arc<Self>, stream: ByteStream) -> Result<(), BlobError> {
+    async fn fetch_from(self: Arc<Self>, peer: PeerId, stream: ByteStream) -> Result<(), BlobError> {
         let ByteStream { mut read, mut write } = stream;
         let view = Arc::new(Mutex::new(View::default()));
         let window = Arc::new(Semaphore::new(WINDOW));
         let groups = Arc::new(Semaphore::new(WINDOW_GROUPS));
         let (asked, unanswered) = mpsc::channel(WINDOW);
         let (work, to_do) = mpsc::channel(WRITE_QUEUE);
-        let worker = Worker { shared: Arc::clone(&self), view: Arc::clone(&view), unanswered, current: None };
+        let worker = Worker::new(Arc::clone(&self), peer, Arc::clone(&view), unanswered);
         let worker = tokio::task::spawn_blocking(move || worker.run(to_do));
         let outcome = {
-            let mut asking = pin!(self.ask(&view, [&window, &groups], asked, &mut write));
+            let mut asking = pin!(self.ask(peer, &view, [&window, &groups], asked, &mut write));
             let mut hearing = pin!(self.hear(&view, &window, work, &mut read));
             tokio::select! {
                 result = &mut asking => result,
@@ -240,6 +253,7 @@ impl Shared {
     /// Asks for one run after another, as long as the window has place.
     async fn ask(
         &self,
+        peer: PeerId,
         view: &Mutex<View>,
         [window, window_groups]: [&Arc<Semaphore>; 2],
         asked: mpsc::Sender<Asked>,
@@ -249,20 +263,18 @@ impl Shared {
         write.flush().await?;
         loop {
             let place = Arc::clone(window).acquire_owned().await.expect("the window is never closed");
-            let (download, claim) = self.next(view).await?;
-            let groups = claim.groups();
-            let count = (groups.end - groups.start) as u32;
-            let of_groups = Arc::clone(window_groups).acquire_many_owned(count).await.expect("it is never closed");
-            let get =
-                Get { hash: download.hash(), len: download.partial().len(), start: groups.start, end: groups.end };
+            let task = self.next(peer, view).await?;
+            let of_groups =
+                Arc::clone(window_groups).acquire_many_owned(task.weight()).await.expect("it is never closed");
+            let request = task.request();
             if window.available_permits() == WINDOW - 1 {
                 lock(view).alive = Some(Instant::now());
             }
             // The worker must know of it before the answer can come.
-            if asked.send(Asked { download, claim, _places: [place, of_groups] }).await.is_err() {
+            if asked.send(Asked { task, _places: [place, of_groups] }).await.is_err() {
                 return Ok(());
             }
-            protocol::write_get(write, &get).await?;
+            protocol::write_ask(write, &request).await?;
             write.flush().await?;
         }
     }
@@ -295,15 +307,16 @@ impl Shared {
             lock(view).alive = Some(Instant::now());
             let next = match reply {
                 None => return Ok(()),
-                Some(Reply::Ready(hash)) => {
-                    let mut view = lock(view);
-                    view.answers.remove(&hash);
-                    view.exhausted = None;
-                    drop(view);
+                Some(Reply::Ready(replica, hash)) => {
+                    lock(view).ready(replica, hash);
                     self.changed(|changes| changes.claims += 1);
                     continue;
                 }
-                Some(Reply::Data(bytes)) => Work::Data(bytes),
+                Some(Reply::Data(bytes)) => {
+                    self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    Work::Data(bytes)
+                }
+                Some(Reply::Proof(proof)) => Work::Proof(proof),
                 Some(Reply::Done) => Work::Done,
                 Some(Reply::None) => Work::Refused(GroupRanges::empty()),
                 Some(Reply::Part(groups)) => Work::Refused(groups),
@@ -314,154 +327,94 @@ impl Shared {
         }
     }
 
-    /// The next run to ask this peer for; waits until there is one.
-    async fn next(&self, view: &Mutex<View>) -> Result<(Arc<Download>, Claim), BlobError> {
-        let mut changes = self.changes.subscribe();
-        loop {
-            let seen = *changes.borrow_and_update();
-            let resume_first = !lock(view).resumed_last;
-            if resume_first && let Some(found) = self.resume(view) {
-                lock(view).resumed_last = true;
-                return Ok(found);
-            }
-            if let Some(found) = self.begin(view, seen).await? {
-                lock(view).resumed_last = false;
-                return Ok(found);
-            }
-            if !resume_first && let Some(found) = self.resume(view) {
-                lock(view).resumed_last = true;
-                return Ok(found);
-            }
-            // Nothing: until something changes, or it is time to ask again for what was refused.
-            if tokio::time::timeout(ASK_AGAIN, changes.changed()).await.is_err() {
-                lock(view).exhausted = None;
-            }
-        }
-    }
-
-    /// A run of a download that goes on already.
-    fn resume(&self, view: &Mutex<View>) -> Option<(Arc<Download>, Claim)> {
-        let view = lock(view);
-        let active = self.active();
-        active.values().find_map(|active| {
-            let download = &active.download;
-            let claim = match view.has(&download.hash()) {
-                Some(has) => download.partial().claim_of(has, CLAIM_GROUPS)?,
-                None => download.partial().claim(CLAIM_GROUPS)?,
-            };
-            Some((Arc::clone(download), claim))
-        })
-    }
-
-    /// The first run of a download that nobody has begun.
-    async fn begin(&self, view: &Mutex<View>, seen: Changes) -> Result<Option<(Arc<Download>, Claim)>, BlobError> {
-        loop {
-            if self.active().len() >= MAX_DOWNLOADS && !self.put_aside().await {
-                return Ok(None);
-            }
-            let Some(want) = self.next_want(view, seen).await? else { return Ok(None) };
-            let skip =
-                self.active().contains_key(&want.hash) || lock(view).has(&want.hash).is_some_and(GroupRanges::is_empty);
-            if skip || !self.filter.is_wanted(want).await {
-                continue;
-            }
-            let Begun::Ours(download) = self.store.begin_download(want.hash, want.len).await? else { continue };
-            let download = Arc::new(download);
-            let claim = match lock(view).has(&want.hash) {
-                Some(has) => download.partial().claim_of(has, CLAIM_GROUPS),
-                None => download.partial().claim(CLAIM_GROUPS),
-            };
-            let active = Active { download: Arc::clone(&download), checkpointed: Instant::now() };
-            self.active().insert(want.hash, active);
-            self.changed(|changes| changes.claims += 1);
-            match claim {
-                // Empty content proves itself, and what was complete at the checkpoint is complete.
-                _ if download.partial().is_complete() => self.finish_soon(download),
-                Some(claim) => return Ok(Some((download, claim))),
-                None => {}
-            }
-        }
-    }
-
-    /// Makes place for others: downloads of which nobody fetches anything, because those who were
-    /// asked do not have it, go back to the wants. False when all are being fetched.
-    async fn put_aside(&self) -> bool {
-        let idle: Vec<_> = self
-            .active()
-            .extract_if(|_, active| {
-                let partial = active.download.partial();
-                !partial.is_claimed() && !partial.is_complete()
-            })
-            .map(|(_, active)| active.download)
-            .collect();
-        let any = !idle.is_empty();
-        for download in idle {
-            if download.partial().unsynced_bytes() > 0 {
-                self.checkpoint_one(download).await;
-            }
-        }
-        if any {
-            self.changed(|changes| changes.wants += 1);
-        }
-        any
-    }
-
-    async fn next_want(&self, view: &Mutex<View>, seen: Changes) -> Result<Option<Want>, StoreError> {
-        let from = {
-            let mut view = lock(view);
-            if let Some(want) = view.page.pop_front() {
-                return Ok(Some(want));
-            }
-            match view.exhausted {
-                Some((wants, at)) if wants == seen.wants && at.elapsed() < ASK_AGAIN => return Ok(None),
-                _ => view.exhausted = None,
-            }
-            view.cursor
-        };
-        let page = self.store.wants(from, WANTS_PAGE).await?;
-        let mut view = lock(view);
-        view.cursor = page.last().filter(|_| page.len() == WANTS_PAGE).map(|want| want.hash);
-        if view.cursor.is_none() {
-            view.exhausted = Some((seen.wants, Instant::now()));
-        }
-        view.page.extend(page);
-        Ok(view.page.pop_front())
-    }
-
-    /// Nobody needs to ask for anything of it any more.
-    fn finish_soon(&self, download: Arc<Download>) {
-        // Only once: whoever takes it out of the map. It stays on the way to the finisher.
-        let finished = self.finished.send(download);
-        debug_assert!(finished.is_ok(), "the finisher ends after everybody else");
+    /// Hands on what is to become durable.
+    pub fn finish_soon(&self, finished: Finished) {
+        let sent = self.finished.send(finished);
+        debug_assert!(sent.is_ok(), "the finisher ends after everybody else");
     }
 
     /// Makes finished downloads complete, as many at once as there are.
-    async fn finish(self: Arc<Self>, mut finished: mpsc::UnboundedReceiver<Arc<Download>>) {
+    async fn finish(self: Arc<Self>, mut finished: mpsc::UnboundedReceiver<Finished>) {
         let mut batch = Vec::new();
         while finished.recv_many(&mut batch, MAX_DOWNLOADS).await > 0 {
-            // Two workers may both have seen the last group.
-            batch.sort_by_key(|download| download.hash());
-            batch.dedup_by_key(|download| download.hash());
-            batch.retain(|download| self.is_active(download));
-            if batch.is_empty() {
-                continue;
-            }
-            let hashes: Vec<Hash> = batch.iter().map(|download| download.hash()).collect();
-            let result = self.store.finish_downloads(std::mem::take(&mut batch)).await;
-            {
-                let mut active = self.active();
-                hashes.iter().for_each(|hash| drop(active.remove(hash)));
-            }
-            match result {
-                Ok(()) => hashes.into_iter().for_each(|hash| drop(self.ready.send(hash))),
-                Err(error) => {
-                    tracing::warn!(%error, "downloaded content could not be kept; it is fetched again");
-                    tokio::time::sleep(RETRY_STORE).await;
-                    self.changed(|changes| changes.wants += 1);
+            let mut downloads = Vec::new();
+            for finished in batch.drain(..) {
+                match finished {
+                    Finished::Download(download) => downloads.push(download),
+                    Finished::Proved(proving) => self.hold(&proving).await,
+                    Finished::Damaged(hash) => {
+                        tracing::warn!(%hash, "content is damaged on the disk; it is fetched again");
+                        if let Err(error) = self.store.content_damaged(hash).await {
+                            tracing::warn!(%hash, %error, "damaged content could not be given up");
+                        }
+                        self.changed(|changes| changes.wants += 1);
+                    }
                 }
             }
-            self.changed(|changes| changes.claims += 1);
+            self.finish_all(downloads).await;
         }
+    }
+
+    async fn hold(&self, proving: &Proving) {
+        let mut pending = self.pending().await;
+        match self.store.hold_content(proving.replica, proving.hash).await {
+            Ok(true) => {
+                let _ = self.ready.send(Arrived::Held(proving.replica, proving.hash));
+                self.settle(&mut pending, proving.replica, true).await;
+            }
+            // Nobody refers to it any more.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(hash = %proving.hash, %error, "a proof could not be kept; it is asked for again");
+                tokio::time::sleep(RETRY_STORE).await;
+                self.changed(|changes| changes.wants += 1);
+            }
+        }
+    }
+
+    async fn finish_all(&self, mut downloads: Vec<Arc<Download>>) {
+        // Two workers may both have seen the last group.
+        downloads.sort_by_key(|download| download.hash());
+        downloads.dedup_by_key(|download| download.hash());
+        downloads.retain(|download| self.is_active(download));
+        if downloads.is_empty() {
+            return;
+        }
+        let came: Vec<_> = downloads.iter().map(|download| (download.hash(), download.came_for_one())).collect();
+        let mut pending = self.pending().await;
+        let result = self.store.finish_downloads(downloads).await;
+        let mut wanted_elsewhere = false;
+        {
+            let mut active = self.active();
+            for (hash, came_for) in &came {
+                let ended = active.remove(hash);
+                wanted_elsewhere |= came_for.is_none() || ended.is_some_and(|active| active.replicas.len() > 1);
+            }
+        }
+        match result {
+            Ok(()) => {
+                let replicas: BTreeSet<ReplicaId> = came.iter().filter_map(|(_, came_for)| *came_for).collect();
+                for (hash, came_for) in came {
+                    // Nobody listening is no error.
+                    let _ = self.ready.send(Arrived::Here(hash));
+                    if let Some(replica) = came_for {
+                        let _ = self.ready.send(Arrived::Held(replica, hash));
+                    }
+                }
+                for replica in replicas {
+                    self.settle(&mut pending, replica, true).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "downloaded content could not be kept; it is fetched again");
+                tokio::time::sleep(RETRY_STORE).await;
+                wanted_elsewhere = true;
+            }
+        }
+        self.changed(|changes| {
+            changes.claims += 1;
+            changes.wants += u64::from(wanted_elsewhere);
+        });
     }
 
     /// Makes checkpoints when they are due.
@@ -479,12 +432,14 @@ impl Shared {
         }
     }
 
-    async fn checkpoint_one(&self, download: Arc<Download>) {
-        let hash = download.hash();
+    pub async fn checkpoint_one(&self, download: Arc<Download>) {
+        let (hash, len) = (download.hash(), download.partial().len());
+        let at_least = download.partial().verified().byte_count(len);
         match self.store.checkpoint_download(download).await {
             Ok(()) => {
                 if let Some(active) = self.active().get_mut(&hash) {
                     active.checkpointed = Instant::now();
+                    active.durable = at_least;
                 }
             }
             // It was finished in the meantime.
@@ -501,66 +456,22 @@ impl Shared {
         self.active().get(&download.hash()).is_some_and(|active| Arc::ptr_eq(&active.download, download))
     }
 
-    fn changed(&self, change: impl FnOnce(&mut Changes)) {
+    /// Tells the peers' askers.
+    pub fn changed(&self, change: impl FnOnce(&mut Changes)) {
         self.changes.send_modify(change);
     }
 
-    fn active(&self) -> MutexGuard<'_, HashMap<Hash, Active>> {
+    /// The counts of changes, to be waited for.
+    pub fn changes(&self) -> watch::Receiver<Changes> {
+        self.changes.subscribe()
+    }
+
+    /// The downloads that run.
+    pub fn active(&self) -> MutexGuard<'_, HashMap<Hash, Active>> {
         lock(&self.active)
     }
 }
 
-/// The blocking side: proves and writes.
-struct Worker {
-    shared: Arc<Shared>,
-    view: Arc<Mutex<View>>,
-    unanswered: mpsc::Receiver<Asked>,
-    current: Option<Asked>,
-}
-
-impl Worker {
-    fn run(mut self, mut to_do: mpsc::Receiver<Work>) -> Result<(), BlobError> {
-        while let Some(work) = to_do.blocking_recv() {
-            self.perform(work)?;
-        }
-        Ok(())
-    }
-
-    fn perform(&mut self, work: Work) -> Result<(), BlobError> {
-        if self.current.is_none() {
-            self.current = self.unanswered.try_recv().ok();
-        }
-        let asked = self.current.as_mut().ok_or(BlobError::Protocol("an answer to nothing"))?;
-        match work {
-            Work::Data(bytes) => {
-                asked.claim.push(&bytes).map_err(|error| match error {
-                    ContentError::Unproved { .. } => BlobError::Unproved(error),
-                    error => BlobError::Store(error.into()),
-                })?;
-            }
-            Work::Done => {
-                if !asked.claim.is_done() {
-                    return Err(BlobError::Protocol("an answer that ends early"));
-                }
-                let asked = self.current.take().expect("it is there");
-                if asked.download.partial().is_complete() {
-                    self.shared.finish_soon(Arc::clone(&asked.download));
-                }
-            }
-            Work::Refused(has) => {
-                let asked = self.current.take().expect("it is there");
-                // A peer that names groups and does not give them would be asked for ever.
-                let named = has.contains(&asked.claim.groups());
-                let has = if named { GroupRanges::empty() } else { has };
-                lock(&self.view).refused(asked.download.hash(), has);
-                drop(asked);
-                self.shared.changed(|changes| changes.claims += 1);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

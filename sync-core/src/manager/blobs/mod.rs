@@ -8,23 +8,31 @@
 //! | file | what it is |
 //! |---|---|
 //! | `protocol` | the frames |
+//! | `possession` | what shows that a peer has a content, without sending it |
 //! | `serve` | [`Server`]: answers a peer's requests |
 //! | `fetch` | [`Fetcher`]: gets what is wanted, from all peers at once |
+//! | `choose` | what a peer is asked for next |
+//! | `worker` | what comes is proved and written |
+//! | `pending` | when all that a replica wanted has come |
 
+mod choose;
 mod fetch;
+mod pending;
+pub mod possession;
 pub(crate) mod protocol;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::{io, time::Duration};
 
-pub use fetch::{Fetcher, WantFilter};
-pub use protocol::{Get, Reply};
+pub use fetch::{ContentTraffic, DownloadStatus, Fetcher, WantFilter};
+pub use protocol::{Ask, Nonce, Reply, Run};
 pub use serve::{MayRead, Server};
 
 use crate::{
-    model::Hash,
+    model::{Hash, ReplicaId},
     store::{ContentError, StoreError},
 };
 
@@ -34,6 +42,9 @@ pub const WINDOW: usize = 32;
 
 /// The longest run of groups in one request: 4 MiB. A peer that fails wastes at most that.
 pub const MAX_RUN: u64 = 256;
+
+/// The longest run of groups in one question for possession: 64 MiB, which are read and hashed for it.
+pub const MAX_PROOF_RUN: u64 = 4096;
 
 /// How many downloads run at once; each holds one or two files open.
 pub const MAX_DOWNLOADS: usize = 128;
@@ -51,8 +62,19 @@ pub const ASK_AGAIN_MAX: Duration = Duration::from_secs(300);
 /// How many contents that it did not have a server remembers for one peer, to tell it later.
 pub const MAX_REMEMBERED: usize = 65_536;
 
-/// The content that became complete here, for all who care. Who lags misses some, and asks the store.
-pub type ContentReady = tokio::sync::broadcast::Sender<Hash>;
+/// What became of content here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrived {
+    /// All of its bytes are here.
+    Here(Hash),
+    /// A replica holds it now: its peers can have it.
+    Held(ReplicaId, Hash),
+    /// All that a replica wanted has come.
+    All(ReplicaId),
+}
+
+/// Tells all who care. Who lags misses some, and asks the store.
+pub type ContentReady = tokio::sync::broadcast::Sender<Arrived>;
 
 /// Why an exchange with a peer ended.
 #[derive(Debug, thiserror::Error)]

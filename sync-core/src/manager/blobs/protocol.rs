@@ -3,49 +3,79 @@
 //! | kind | from | body | meaning |
 //! |---|---|---|---|
 //! | 64 `Get` | asker | postcard | send a run of groups of a content |
-//! | 80 `Data` | server | bytes | the next bytes of the encoding of the oldest unanswered `Get` |
-//! | 81 `Done` | server | nothing | the oldest `Get` is answered in full |
+//! | 65 `Prove` | asker | postcard | show that you have a run of groups, without sending it |
+//! | 80 `Data` | server | bytes | the next bytes of the encoding of the oldest unanswered request |
+//! | 81 `Done` | server | nothing | the oldest request is answered in full |
 //! | 82 `None` | server | nothing | it will not be: not here, not any more, or not for you |
 //! | 83 `Part` | server | postcard | it will not be, but these groups can be had |
-//! | 84 `Ready` | server | 32 bytes | a content that was answered with `None` or `Part` is here now |
+//! | 84 `Ready` | server | 64 bytes | a content that was answered with `None` or `Part` is here now |
+//! | 85 `Proof` | server | 32 bytes | the answer to `Prove` |
 //!
 //! Answers come in the order of the requests. Unknown kinds are skipped.
+
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{BlobError, MAX_RUN};
-use crate::{model::Hash, store::GroupRanges};
+use super::{BlobError, MAX_PROOF_RUN, MAX_RUN};
+use crate::{
+    model::{Hash, ReplicaId},
+    store::GroupRanges,
+};
 
 /// The longest frame from a server, kind included: a piece of an encoder.
 const MAX_REPLY_LEN: usize = 96 * 1024;
 
 /// The longest frame from an asker, kind included.
-const MAX_GET_LEN: usize = 128;
+const MAX_ASK_LEN: usize = 128;
 
 /// The most runs in a [`Reply::Part`]; a server names the first.
 pub(super) const MAX_PART_RUNS: usize = 256;
 
 const GET: u8 = 64;
+const PROVE: u8 = 65;
 const DATA: u8 = 80;
 const DONE: u8 = 81;
 const NONE: u8 = 82;
 const PART: u8 = 83;
 const READY: u8 = 84;
+const PROOF: u8 = 85;
 
-/// Asks for a run of groups.
+/// A run of groups of a content, as entries of a replica refer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Get {
+pub struct Run {
+    /// The replica on whose behalf it is asked for.
+    pub replica: ReplicaId,
     /// The content.
     pub hash: Hash,
     /// The length that the asker takes it to have. With another length the groups are others.
     pub len: u64,
     /// The first group.
     pub start: u64,
-    /// One past the last group; at most [`MAX_RUN`] from the first.
+    /// One past the last group.
     pub end: u64,
 }
+
+impl Run {
+    /// The groups.
+    pub fn groups(&self) -> Range<u64> {
+        self.start..self.end
+    }
+}
+
+/// What an asker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Send these groups, at most [`MAX_RUN`].
+    Get(Run),
+    /// Show that you have them, at most [`MAX_PROOF_RUN`]: the bytes are here already.
+    Prove(Run, Nonce),
+}
+
+/// Fresh randomness of an asker, so that no answer can be given twice.
+pub type Nonce = [u8; 32];
 
 /// What a server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,24 +88,44 @@ pub enum Reply {
     None,
     /// It will not be, but these groups can be had.
     Part(GroupRanges),
-    /// This content is here now.
-    Ready(Hash),
+    /// The replica holds this content here now.
+    Ready(ReplicaId, Hash),
+    /// What only who has the groups can compute: see `possession`.
+    Proof([u8; 32]),
 }
 
-impl Get {
+impl Ask {
     /// The frame's contents.
     pub fn encode(&self) -> Bytes {
-        postcard::to_extend(self, vec![GET]).expect("a request has an encoding").into()
+        let frame = match self {
+            Self::Get(run) => postcard::to_extend(run, vec![GET]),
+            Self::Prove(run, nonce) => postcard::to_extend(&(run, nonce), vec![PROVE]),
+        };
+        frame.expect("a request has an encoding").into()
     }
 
     /// Reads a frame; nothing for an unknown kind.
     pub fn decode(frame: &[u8]) -> Result<Option<Self>, BlobError> {
-        let Some((&GET, body)) = frame.split_first() else { return Ok(None) };
-        let get: Self = decode_all(body)?;
-        if get.start >= get.end || get.end - get.start > MAX_RUN {
+        let (ask, longest) = match frame.split_first() {
+            Some((&GET, body)) => (Self::Get(decode_all(body)?), MAX_RUN),
+            Some((&PROVE, body)) => {
+                let (run, nonce) = decode_all(body)?;
+                (Self::Prove(run, nonce), MAX_PROOF_RUN)
+            }
+            _ => return Ok(None),
+        };
+        let run = ask.run();
+        if run.start >= run.end || run.end - run.start > longest {
             return Err(BlobError::Protocol("a request for no groups or too many"));
         }
-        Ok(Some(get))
+        Ok(Some(ask))
+    }
+
+    /// What it is about.
+    pub fn run(&self) -> &Run {
+        match self {
+            Self::Get(run) | Self::Prove(run, _) => run,
+        }
     }
 }
 
@@ -89,7 +139,8 @@ impl Reply {
             Self::Part(groups) => {
                 (postcard::to_extend(groups, vec![PART]).expect("groups have an encoding"), Bytes::new())
             }
-            Self::Ready(hash) => ([&[READY][..], &hash.0].concat(), Bytes::new()),
+            Self::Ready(replica, hash) => ([&[READY][..], replica.as_bytes(), &hash.0].concat(), Bytes::new()),
+            Self::Proof(proof) => ([&[PROOF][..], proof].concat(), Bytes::new()),
         }
     }
 
@@ -117,8 +168,13 @@ impl Reply {
                 }
                 Self::Part(groups)
             }
-            (READY, 32) => Self::Ready(Hash(body[..].try_into().expect("32 bytes"))),
-            (DATA | DONE | NONE | READY, _) => return Err(BlobError::Protocol("a reply of a wrong length")),
+            (READY, 64) => {
+                let (replica, hash) = body.split_at(32);
+                let replica: [u8; 32] = replica.try_into().expect("32 bytes");
+                Self::Ready(ReplicaId::from(replica), Hash(hash.try_into().expect("32 bytes")))
+            }
+            (PROOF, 32) => Self::Proof(body[..].try_into().expect("32 bytes")),
+            (DATA | DONE | NONE | READY | PROOF, _) => return Err(BlobError::Protocol("a reply of a wrong length")),
             _ => return Ok(None),
         }))
     }
@@ -134,17 +190,17 @@ impl Reply {
 }
 
 /// Writes the frame of a request.
-pub(super) async fn write_get(write: &mut (impl AsyncWrite + Unpin), get: &Get) -> Result<(), BlobError> {
-    let body = get.encode();
+pub(super) async fn write_ask(write: &mut (impl AsyncWrite + Unpin), ask: &Ask) -> Result<(), BlobError> {
+    let body = ask.encode();
     let frame = [&(body.len() as u32).to_be_bytes()[..], &body].concat();
     Ok(write.write_all(&frame).await?)
 }
 
 /// Reads a request; nothing at the end of the stream.
-pub(crate) async fn read_get(read: &mut (impl AsyncRead + Unpin)) -> Result<Option<Get>, BlobError> {
-    while let Some(frame) = read_frame(read, MAX_GET_LEN).await? {
-        if let Some(get) = Get::decode(&frame)? {
-            return Ok(Some(get));
+pub(crate) async fn read_ask(read: &mut (impl AsyncRead + Unpin)) -> Result<Option<Ask>, BlobError> {
+    while let Some(frame) = read_frame(read, MAX_ASK_LEN).await? {
+        if let Some(ask) = Ask::decode(&frame)? {
+            return Ok(Some(ask));
         }
     }
     Ok(None)
@@ -191,18 +247,25 @@ mod tests {
         runs.into_iter().collect::<Vec<_>>().try_into().unwrap()
     }
 
+    fn run(start: u64, end: u64) -> Run {
+        Run { replica: [7; 32].into(), hash: Hash([3; 32]), len: u64::MAX, start, end }
+    }
+
     #[test]
     fn frames_come_back_as_they_went() {
-        let get = Get { hash: Hash([3; 32]), len: u64::MAX, start: 7, end: 7 + MAX_RUN };
-        assert_eq!(Get::decode(&get.encode()).unwrap(), Some(get.clone()));
-        assert!(get.encode().len() <= MAX_GET_LEN);
+        let far = u64::MAX - MAX_PROOF_RUN;
+        for ask in [Ask::Get(run(far, far + MAX_RUN)), Ask::Prove(run(far, u64::MAX), [9; 32])] {
+            assert_eq!(Ask::decode(&ask.encode()).unwrap(), Some(ask.clone()));
+            assert!(ask.encode().len() <= MAX_ASK_LEN);
+        }
         let largest = groups((0..MAX_PART_RUNS as u64).map(|at| (u64::MAX / 2 + at * 2, u64::MAX / 2 + at * 2 + 1)));
         for reply in [
             Reply::Data(Bytes::from_static(b"x")),
             Reply::Done,
             Reply::None,
             Reply::Part(largest),
-            Reply::Ready(Hash([9; 32])),
+            Reply::Ready([7; 32].into(), Hash([9; 32])),
+            Reply::Proof([8; 32]),
         ] {
             assert!(reply.encode().len() <= MAX_REPLY_LEN);
             assert_eq!(Reply::decode(reply.encode()).unwrap(), Some(reply));
@@ -211,7 +274,7 @@ mod tests {
 
     #[test]
     fn b79_unknown_kinds_are_skipped() {
-        assert!(Get::decode(&[200, 1, 2]).unwrap().is_none());
+        assert!(Ask::decode(&[200, 1, 2]).unwrap().is_none());
         assert!(Reply::decode(Bytes::from_static(&[200, 1, 2])).unwrap().is_none());
     }
 
@@ -221,13 +284,17 @@ mod tests {
             let bytes = len.to_be_bytes();
             assert!(matches!(read_reply(&mut &bytes[..]).await, Err(BlobError::Protocol(_))));
         }
-        let get = |start, end| Get { hash: Hash([0; 32]), len: 1, start, end };
-        for get in [get(0, 0), get(5, 4), get(0, MAX_RUN + 1), get(0, u64::MAX)] {
-            assert!(matches!(Get::decode(&get.encode()), Err(BlobError::Protocol(_))));
+        let get = |start, end| Ask::Get(run(start, end));
+        let prove = |start, end| Ask::Prove(run(start, end), [0; 32]);
+        let too_long = [get(0, MAX_RUN + 1), get(0, u64::MAX), prove(0, MAX_PROOF_RUN + 1)];
+        for ask in [get(0, 0), get(5, 4), prove(1, 1)].into_iter().chain(too_long) {
+            assert!(matches!(Ask::decode(&ask.encode()), Err(BlobError::Protocol(_))));
         }
         let too_many = groups((0..MAX_PART_RUNS as u64 + 1).map(|at| (at * 2, at * 2 + 1)));
         assert!(Reply::decode(Reply::Part(too_many).encode()).is_err());
-        for frame in [&[DATA][..], &[DONE, 0], &[READY, 1], &[PART, 1, 5, 5], &[PART, 0xff, 0xff, 0xff, 0xff, 0x0f]] {
+        for frame in
+            [&[DATA][..], &[DONE, 0], &[READY, 1], &[PROOF, 1], &[PART, 1, 5, 5], &[PART, 0xff, 0xff, 0xff, 0xff, 0x0f]]
+        {
             assert!(Reply::decode(Bytes::copy_from_slice(frame)).is_err(), "{frame:?}");
         }
     }

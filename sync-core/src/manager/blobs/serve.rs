@@ -9,11 +9,12 @@ use tokio::{
 };
 
 use super::{
-    BlobError, ContentReady, MAX_REMEMBERED, WINDOW,
-    protocol::{self, Get, MAX_PART_RUNS, Reply},
+    Arrived, BlobError, ContentReady, MAX_REMEMBERED, WINDOW,
+    possession::Question,
+    protocol::{self, Ask, MAX_PART_RUNS, Nonce, Reply, Run},
 };
 use crate::{
-    model::{Hash, PeerId},
+    model::{Hash, PeerId, ReplicaId},
     store::{ContentError, ContentStore, GroupRanges, Reader, StoreError},
     transport::ByteStream,
 };
@@ -21,11 +22,12 @@ use crate::{
 /// How many pieces of 64 KiB are read ahead of the stream.
 const READ_AHEAD: usize = 4;
 
-/// Decides whether a peer may have a content: whether an entry refers to it that the peer may read.
+/// Decides whether a peer may have a content: whether an entry of the replica refers to it that the
+/// peer may read. (Whether the replica holds it is the store's to say.)
 #[async_trait]
 pub trait MayRead: Send + Sync + 'static {
     /// Asked before each answer. Fails closed.
-    async fn may_read(&self, peer: PeerId, hash: Hash) -> bool;
+    async fn may_read(&self, peer: PeerId, replica: ReplicaId, hash: Hash) -> bool;
 }
 
 /// Serves content to peers.
@@ -34,6 +36,7 @@ pub struct Server {
     store: Arc<dyn ContentStore>,
     may_read: Arc<dyn MayRead>,
     ready: ContentReady,
+    me: PeerId,
 }
 
 impl fmt::Debug for Server {
@@ -43,12 +46,15 @@ impl fmt::Debug for Server {
 }
 
 /// What a peer asked for and did not get; it is told when it is here.
-type Unanswered = HashSet<Hash>;
+type Unanswered = HashSet<(ReplicaId, Hash)>;
+
+/// The reader that the last request used: requests for one content follow each other.
+type Last = Option<(ReplicaId, Reader)>;
 
 impl Server {
-    /// A server of what `store` has; `ready` says what becomes complete.
-    pub fn new(store: Arc<dyn ContentStore>, may_read: Arc<dyn MayRead>, ready: ContentReady) -> Self {
-        Self { store, may_read, ready }
+    /// A server, at the node `me`, of what replicas hold in `store`; `ready` says what becomes so.
+    pub fn new(store: Arc<dyn ContentStore>, may_read: Arc<dyn MayRead>, ready: ContentReady, me: PeerId) -> Self {
+        Self { store, may_read, ready, me }
     }
 
     /// Answers on `stream` until the peer ends it.
@@ -56,9 +62,9 @@ impl Server {
         let ByteStream { mut read, mut write } = stream;
         let (sender, mut requests) = mpsc::channel(WINDOW);
         let reading = async move {
-            while let Some(get) = protocol::read_get(&mut read).await? {
+            while let Some(ask) = protocol::read_ask(&mut read).await? {
                 // More than the window would mean a queue that the peer can grow.
-                if sender.try_send(get).is_err() {
+                if sender.try_send(ask).is_err() {
                     return Err(BlobError::Protocol("more requests than the window"));
                 }
             }
@@ -72,13 +78,16 @@ impl Server {
                 tokio::select! {
                     biased;
                     request = requests.recv() => match request {
-                        Some(get) => self.answer(peer, &get, &mut last, &mut unanswered, &mut write).await?,
+                        Some(ask) => self.answer(peer, &ask, &mut last, &mut unanswered, &mut write).await?,
                         None => return Ok(()),
                     },
-                    hash = ready.recv() => match hash {
-                        Ok(hash) if unanswered.contains(&hash) && self.may_read.may_read(peer, hash).await => {
-                            unanswered.remove(&hash);
-                            Reply::Ready(hash).write(&mut write).await?;
+                    arrived = ready.recv() => match arrived {
+                        Ok(Arrived::Held(replica, hash))
+                            if unanswered.contains(&(replica, hash))
+                                && self.may_read.may_read(peer, replica, hash).await =>
+                        {
+                            unanswered.remove(&(replica, hash));
+                            Reply::Ready(replica, hash).write(&mut write).await?;
                         }
                         // What was missed is asked for again in time.
                         Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -94,57 +103,62 @@ impl Server {
         Ok(write.shutdown().await?)
     }
 
-    /// Answers one request. `last` is the reader of the last one: requests for one content follow
-    /// each other.
     async fn answer(
         &self,
         peer: PeerId,
-        get: &Get,
-        last: &mut Option<Reader>,
+        ask: &Ask,
+        last: &mut Last,
         unanswered: &mut Unanswered,
         write: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), BlobError> {
-        let refusal = match self.reader(peer, get, last).await? {
-            Ok(reader) => match self.send(reader, get, write).await? {
-                Sent::All => return Reply::Done.write(write).await,
-                Sent::Damaged => {
-                    *last = None;
-                    Reply::None
+        let run = ask.run();
+        let refusal = match self.reader(peer, run, last).await? {
+            Ok(reader) => {
+                let sent = match ask {
+                    Ask::Get(run) => self.send(reader, run, write).await?,
+                    Ask::Prove(run, nonce) => self.prove(reader, peer, run, nonce, write).await?,
+                };
+                match sent {
+                    Sent::All => return Ok(()),
+                    Sent::Damaged => {
+                        *last = None;
+                        Reply::None
+                    }
                 }
-            },
+            }
             Err(refusal) => refusal,
         };
         if unanswered.len() < MAX_REMEMBERED {
-            unanswered.insert(get.hash);
+            unanswered.insert((run.replica, run.hash));
         }
         refusal.write(write).await
     }
 
-    /// A reader that has what is asked for, or the refusal. Not here and not allowed look alike.
-    async fn reader(
-        &self,
-        peer: PeerId,
-        get: &Get,
-        last: &mut Option<Reader>,
-    ) -> Result<Result<Reader, Reply>, BlobError> {
-        if !self.may_read.may_read(peer, get.hash).await {
+    /// A reader that has what is asked for, or the refusal. Not here, not given to this replica and
+    /// not allowed look alike.
+    async fn reader(&self, peer: PeerId, run: &Run, last: &mut Last) -> Result<Result<Reader, Reply>, BlobError> {
+        if !self.may_read.may_read(peer, run.replica, run.hash).await {
             return Ok(Err(Reply::None));
         }
-        let groups = get.start..get.end;
-        let same = |reader: &Reader| Hash::from(reader.hash()) == get.hash && reader.len() == get.len;
-        if let Some(reader) = last.as_ref().filter(|reader| same(reader) && reader.here().contains(&groups)) {
+        let groups = run.groups();
+        let same = |reader: &Reader| Hash::from(reader.hash()) == run.hash && reader.len() == run.len;
+        if let Some((replica, reader)) = last
+            && *replica == run.replica
+            && same(reader)
+            && reader.here().contains(&groups)
+        {
             return Ok(Ok(reader.clone()));
         }
-        let reader = match self.store.reader(get.hash).await {
+        let reader = match self.store.held_reader(run.replica, run.hash).await {
             Err(StoreError::Content(error)) if matches!(*error, ContentError::Damaged { .. }) => {
-                self.damaged(get.hash).await?;
+                self.damaged(run.hash).await?;
                 None
             }
             reader => reader?,
         };
         let Some(reader) = reader.filter(same) else { return Ok(Err(Reply::None)) };
         if reader.here().contains(&groups) {
-            *last = Some(reader.clone());
+            *last = Some((run.replica, reader.clone()));
             return Ok(Ok(reader));
         }
         let mut some = GroupRanges::empty();
@@ -154,9 +168,33 @@ impl Server {
         Ok(Err(if some.is_empty() { Reply::None } else { Reply::Part(some) }))
     }
 
-    async fn send(&self, reader: Reader, get: &Get, write: &mut (impl AsyncWrite + Unpin)) -> Result<Sent, BlobError> {
+    async fn prove(
+        &self,
+        reader: Reader,
+        asker: PeerId,
+        run: &Run,
+        nonce: &Nonce,
+        write: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Sent, BlobError> {
+        let (server, asked, nonce) = (self.me, run.clone(), *nonce);
+        let proving =
+            tokio::task::spawn_blocking(move || Question { asker, server, run: &asked, nonce: &nonce }.answer(&reader));
+        match proving.await.map_err(|_| StoreError::Failed("hashing content panicked".into()))? {
+            Ok(proof) => {
+                Reply::Proof(proof).write(write).await?;
+                Ok(Sent::All)
+            }
+            Err(ContentError::Damaged { .. }) => {
+                self.damaged(run.hash).await?;
+                Ok(Sent::Damaged)
+            }
+            Err(error) => Err(BlobError::Store(error.into())),
+        }
+    }
+
+    async fn send(&self, reader: Reader, run: &Run, write: &mut (impl AsyncWrite + Unpin)) -> Result<Sent, BlobError> {
         let (sender, mut pieces) = mpsc::channel(READ_AHEAD);
-        let groups = GroupRanges::from(get.start..get.end);
+        let groups = GroupRanges::from(run.groups());
         tokio::task::spawn_blocking(move || {
             let encoder = match reader.encode(groups) {
                 Ok(encoder) => encoder,
@@ -172,12 +210,13 @@ impl Server {
             match piece {
                 Ok(bytes) => Reply::Data(bytes).write(write).await?,
                 Err(ContentError::Damaged { .. }) => {
-                    self.damaged(get.hash).await?;
+                    self.damaged(run.hash).await?;
                     return Ok(Sent::Damaged);
                 }
                 Err(error) => return Err(BlobError::Store(error.into())),
             }
         }
+        Reply::Done.write(write).await?;
         Ok(Sent::All)
     }
 

@@ -23,10 +23,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    model::{PeerId, SecretKey},
+    model::{PeerId, ReplicaId, SecretKey},
     store::{
-        ContentStatus, ContentStore, EngineStore, Want,
-        content::tests::{MapEngine, refer_to},
+        ContentStatus, ContentStore, EngineStore, Origin, Want,
+        content::tests::{MapEngine, OTHER, REPLICA, number_replicas, refer_to, unrefer_to},
     },
     transport::{ByteStream, StreamWrite},
 };
@@ -44,18 +44,30 @@ fn bytes(number: u64, len: u64) -> Vec<u8> {
     bytes
 }
 
+fn run(hash: Hash, len: u64, groups: std::ops::Range<u64>) -> Run {
+    Run { replica: REPLICA, hash, len, start: groups.start, end: groups.end }
+}
+
+fn prove(hash: Hash, len: u64, groups: std::ops::Range<u64>) -> Ask {
+    Ask::Prove(run(hash, len, groups), [5; 32])
+}
+
 struct All;
 
 #[async_trait]
 impl WantFilter for All {
-    async fn is_wanted(&self, _: Want) -> bool {
+    async fn is_allowed(&self, _: Want) -> bool {
+        true
+    }
+
+    async fn is_wanted(&self, _: PeerId, _: Want) -> bool {
         true
     }
 }
 
 #[async_trait]
 impl MayRead for All {
-    async fn may_read(&self, _: PeerId, _: Hash) -> bool {
+    async fn may_read(&self, _: PeerId, _: ReplicaId, _: Hash) -> bool {
         true
     }
 }
@@ -64,7 +76,7 @@ struct AllBut(Mutex<HashSet<Hash>>);
 
 #[async_trait]
 impl MayRead for AllBut {
-    async fn may_read(&self, _: PeerId, hash: Hash) -> bool {
+    async fn may_read(&self, _: PeerId, _: ReplicaId, hash: Hash) -> bool {
         !self.0.lock().unwrap().contains(&hash)
     }
 }
@@ -78,6 +90,7 @@ struct Node {
 impl Node {
     fn on(engine: MapEngine, disk: &MemoryDisk) -> Self {
         let dir = ContentDir::open_on(Arc::new(disk.clone()), "/").unwrap();
+        number_replicas(&engine);
         let store = Arc::new(EngineStore::open_with(engine.clone(), [3; 32], dir).unwrap());
         Self { store, engine, ready: broadcast::channel(1024).0 }
     }
@@ -97,29 +110,33 @@ impl Node {
 
     async fn import(&self, content: &[u8]) -> Hash {
         let imported = self.store.import_bytes(content.to_vec().into()).await.unwrap();
-        refer_to(&self.engine, imported.hash, imported.len);
+        refer_to(&self.engine, REPLICA, imported.hash, imported.len, Origin::Local);
         // Nobody listening is no error.
-        let _ = self.ready.send(imported.hash);
+        let _ = self.ready.send(Arrived::Held(REPLICA, imported.hash));
         imported.hash
     }
 
     fn want(&self, content: &[u8]) -> Hash {
         let hash = blake3::hash(content).into();
-        refer_to(&self.engine, hash, content.len() as u64);
+        refer_to(&self.engine, REPLICA, hash, content.len() as u64, Origin::Peer(peer(9)));
         hash
     }
 
     fn fetcher(&self) -> Arc<Fetcher> {
-        Arc::new(Fetcher::new(self.store.clone(), Arc::new(All), self.ready.clone()))
+        Arc::new(Fetcher::new(self.store.clone(), Arc::new(All), self.ready.clone(), peer(100)))
     }
 
     fn server(&self, may_read: impl MayRead) -> Server {
-        Server::new(self.store.clone(), Arc::new(may_read), self.ready.clone())
+        Server::new(self.store.clone(), Arc::new(may_read), self.ready.clone(), peer(101))
     }
 
     fn serve(&self, stream: ByteStream) -> JoinHandle<Result<(), BlobError>> {
+        self.serve_as(peer(1), stream)
+    }
+
+    fn serve_as(&self, asker: PeerId, stream: ByteStream) -> JoinHandle<Result<(), BlobError>> {
         let server = self.server(All);
-        tokio::spawn(async move { server.serve(peer(1), stream).await })
+        tokio::spawn(async move { server.serve(asker, stream).await })
     }
 
     async fn has(&self, content: &[u8]) {
@@ -266,6 +283,79 @@ async fn b70_several_peers_give_disjoint_parts_of_one_content() {
     assert!(sent < content.len() as u64 * 102 / 100, "{counts:?}: nothing was sent twice");
 }
 
+/// Entries of [`OTHER`] refer to what [`REPLICA`] brought here: it does not move again when a peer
+/// proves that it has it, and nobody is believed who does not.
+#[tokio::test]
+async fn b64_what_is_here_because_of_another_replica_is_proved_and_does_not_move() {
+    let contents = [bytes(1, 70 * MIB + 5), bytes(2, 20_000)];
+    let (theirs, ours) = (Node::with(&contents).await, Node::with(&contents).await);
+    for content in &contents {
+        let (hash, len) = (blake3::hash(content).into(), content.len() as u64);
+        refer_to(&ours.engine, OTHER, hash, len, Origin::Peer(peer(9)));
+    }
+    assert_eq!(ours.store.count_wants(OTHER, 10).await.unwrap(), 2);
+    let mut ready = ours.ready.subscribe();
+    let fetcher = ours.fetcher();
+    let (asker, server, sent) = meddled(Way::Plain);
+    theirs.serve_as(peer(100), server);
+    let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(101), asker).await });
+    // They have it in another replica than the one that is asked about: they do not say so.
+    while sent.load(Ordering::Relaxed) < 2 * 5 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ours.store.count_wants(OTHER, 10).await.unwrap(), 2);
+    for content in &contents {
+        let (hash, len) = (blake3::hash(content).into(), content.len() as u64);
+        refer_to(&theirs.engine, OTHER, hash, len, Origin::Local);
+        theirs.ready.send(Arrived::Held(OTHER, hash)).unwrap();
+    }
+    for _ in &contents {
+        let arrived = tokio::time::timeout(LONG, ready.recv()).await.unwrap().unwrap();
+        assert!(matches!(arrived, Arrived::Held(OTHER, _)), "{arrived:?}");
+    }
+    assert_eq!(ours.store.count_wants(OTHER, 10).await.unwrap(), 0);
+    assert!(sent.load(Ordering::Relaxed) < 1000, "proofs are small");
+    fetching.abort();
+}
+
+#[tokio::test]
+async fn b64_a_proof_for_somebody_else_is_a_lie() {
+    let content = bytes(1, 100_000);
+    let (theirs, ours) =
+        (Node::with(std::slice::from_ref(&content)).await, Node::with(std::slice::from_ref(&content)).await);
+    let (hash, len) = (blake3::hash(&content).into(), content.len() as u64);
+    for node in [&theirs, &ours] {
+        let origin = if std::ptr::eq(node, &theirs) { Origin::Local } else { Origin::Peer(peer(9)) };
+        refer_to(&node.engine, OTHER, hash, len, origin);
+    }
+    // The peer passes the question on to somebody who has it, and who takes it for the peer's own; or
+    // takes the answer for its own.
+    for (asks, answers) in [(peer(1), peer(101)), (peer(100), peer(2))] {
+        let (asker, server) = pipe();
+        theirs.serve_as(asks, server);
+        let error = tokio::time::timeout(LONG, ours.fetcher().fetch_from(answers, asker)).await.unwrap().unwrap_err();
+        assert!(error.is_peers_fault(), "{error}");
+        assert_eq!(ours.store.count_wants(OTHER, 10).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn b48_wants_that_end_without_having_come_are_waited_for_no_longer() {
+    let ours = Node::new();
+    let fetcher = ours.fetcher();
+    let mut ready = ours.ready.subscribe();
+    let (one, two) = (ours.want(&bytes(1, 20_000)), ours.want(&bytes(2, 20_000)));
+    fetcher.touched(REPLICA).await;
+    unrefer_to(&ours.engine, REPLICA, one);
+    fetcher.touched(REPLICA).await;
+    assert!(ready.try_recv().is_err(), "one is left");
+    unrefer_to(&ours.engine, REPLICA, two);
+    fetcher.touched(REPLICA).await;
+    assert_eq!(ready.try_recv(), Ok(Arrived::All(REPLICA)));
+    fetcher.touched(REPLICA).await;
+    assert!(ready.try_recv().is_err(), "once");
+}
+
 #[tokio::test]
 async fn b71_a_wrong_byte_ends_that_peers_part_and_not_the_download() {
     let content = bytes(1, 20 * MIB);
@@ -281,7 +371,7 @@ async fn b71_a_wrong_byte_ends_that_peers_part_and_not_the_download() {
     let error = tokio::time::timeout(LONG, fetcher.fetch_from(peer(3), asker)).await.unwrap().unwrap_err();
     assert!(matches!(error, BlobError::Unproved(_) | BlobError::Protocol(_)), "{error}");
     assert!(error.is_peers_fault());
-    let (_, have, _) = fetcher.active()[0];
+    let have = fetcher.active()[0].here;
     assert!(have > MIB, "what came before the lie stays");
     let (asker, server, sent) = meddled(Way::Plain);
     honest.serve(server);
@@ -350,8 +440,8 @@ async fn b62_not_here_and_not_allowed_are_the_same_bytes() {
         let (mut asker, end) = pipe();
         let server = server.clone();
         let serving = tokio::spawn(async move { server.serve(peer(7), end).await });
-        for get in [Get { hash, len: 100_000, start: 0, end: 7 }, Get { hash, len: 5, start: 0, end: 1 }] {
-            protocol::write_get(&mut asker.write, &get).await.unwrap();
+        for ask in [Ask::Get(run(hash, 100_000, 0..7)), Ask::Get(run(hash, 5, 0..1)), prove(hash, 100_000, 0..7)] {
+            protocol::write_ask(&mut asker.write, &ask).await.unwrap();
         }
         asker.write.shutdown().await.unwrap();
         let mut answer = Vec::new();
@@ -360,7 +450,7 @@ async fn b62_not_here_and_not_allowed_are_the_same_bytes() {
         answers.push(answer);
     }
     assert_eq!(answers[0], answers[1]);
-    assert_eq!(answers[0].len(), 2 * 5, "two frames of one byte");
+    assert_eq!(answers[0].len(), 3 * 5, "three frames of one byte");
 }
 
 #[tokio::test]
@@ -374,12 +464,12 @@ async fn a_part_is_offered_by_who_has_a_part() {
     let fetcher = between.fetcher();
     let _ = fetcher.fetch_from(peer(8), asker).await;
     fetcher.checkpoint().await;
-    let have = fetcher.active()[0].1;
+    let have = fetcher.active()[0].here;
     let (asker, server, _) = meddled(Way::Plain);
     between.serve(server);
     let fetcher = ours.fetcher();
     let wait = async {
-        while fetcher.active().first().is_none_or(|(_, here, _)| *here < have) {
+        while fetcher.active().first().is_none_or(|download| download.here < have) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -401,7 +491,7 @@ async fn damaged_content_is_not_sent_and_is_wanted_again_where_it_is_damaged() {
     let (mut asker, end) = pipe();
     theirs.serve(end);
     let len = content.len() as u64;
-    protocol::write_get(&mut asker.write, &Get { hash, len, start: 0, end: 192 }).await.unwrap();
+    protocol::write_ask(&mut asker.write, &Ask::Get(run(hash, len, 0..192))).await.unwrap();
     let mut last = None;
     while let Some(reply) = protocol::read_reply(&mut asker.read).await.unwrap() {
         let ended = !matches!(reply, Reply::Data(_));
@@ -411,7 +501,7 @@ async fn damaged_content_is_not_sent_and_is_wanted_again_where_it_is_damaged() {
         }
     }
     assert_eq!(last, Some(Reply::None));
-    assert_eq!(theirs.store.wants(None, 10).await.unwrap(), [Want { hash, len }]);
+    assert_eq!(theirs.store.wants(None, 10).await.unwrap(), [Want { replica: REPLICA, hash, len }]);
 }
 
 #[tokio::test]
@@ -427,9 +517,9 @@ async fn b77_an_asker_that_breaks_the_protocol_loses_its_stream() {
     // More requests than the window, and nothing read.
     let (mut asker, end) = pipe();
     let serving = theirs.serve(end);
-    let get = Get { hash, len: content.len() as u64, start: 0, end: 64 };
+    let get = Ask::Get(run(hash, content.len() as u64, 0..64));
     for _ in 0..4 * WINDOW {
-        if protocol::write_get(&mut asker.write, &get).await.is_err() {
+        if protocol::write_ask(&mut asker.write, &get).await.is_err() {
             break;
         }
     }
@@ -444,6 +534,7 @@ async fn b77_a_server_that_breaks_the_protocol_loses_its_stream() {
         &[Reply::Done],
         &[Reply::None, Reply::None],
         &[Reply::Data(vec![0; 64].into())],
+        &[Reply::Proof([0; 32])],
     ];
     for replies in replies {
         let ours = Node::new();
@@ -451,7 +542,7 @@ async fn b77_a_server_that_breaks_the_protocol_loses_its_stream() {
         let (asker, mut end) = pipe();
         let fetcher = ours.fetcher();
         let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(10), asker).await });
-        protocol::read_get(&mut end.read).await.unwrap().unwrap();
+        protocol::read_ask(&mut end.read).await.unwrap().unwrap();
         for reply in *replies {
             reply.write(&mut end.write).await.unwrap();
         }
@@ -471,7 +562,7 @@ async fn b78_a_silent_peer_is_given_up_and_its_part_is_free() {
         let fetcher = fetcher.clone();
         tokio::spawn(async move { fetcher.fetch_from(peer(11), asker).await })
     };
-    protocol::read_get(&mut end.read).await.unwrap().expect("it asks");
+    protocol::read_ask(&mut end.read).await.unwrap().expect("it asks");
     // The clock does not go by itself while the worker waits on its thread.
     while !fetching.is_finished() {
         tokio::time::advance(STALL_DEADLINE / 4).await;

@@ -1,25 +1,24 @@
 //! Content over an engine: import, download, collection. Everything here blocks.
 
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
-use sync_content::{
-    Checkpoint, ContentDir, ContentError, FileKind, OnProgress, Partial, Published, Reader, Staged, quiet,
-};
+use sync_content::{Checkpoint, ContentDir, ContentError, FileKind, OnProgress, Published, Reader, Staged, quiet};
 
 use super::{
-    Begun, ContentStatus, Download, Imported, Referrer, Want,
+    Begun, ContentStatus, Download, Imported, Want,
     pins::Pins,
-    rows::{self, ContentRow},
+    rows::{self, CameFor, ContentRow},
 };
 use crate::{
     model::{Hash, Key, ReplicaId},
     store::{
-        Core, Engine, EngineRead, Scan, StoreError,
-        rows::{corrupt, entry_key, replica_rows},
+        Core, Engine, EngineRead, Scan, Scope, StoreError, names,
+        rows::{ReplicaNo, corrupt, entry_key, replica_rows},
     },
 };
 
@@ -36,6 +35,8 @@ pub(in crate::store) struct ContentKeeper<E> {
     dir: ContentDir,
     pins: Arc<Pins>,
     publisher: Publisher,
+    /// The replicas by their numbers, which are never used twice.
+    replicas: Mutex<HashMap<u32, ReplicaId>>,
 }
 
 impl<E: Engine> ContentKeeper<E> {
@@ -58,14 +59,14 @@ impl<E: Engine> ContentKeeper<E> {
         if !gone.is_empty() {
             core.engine().write(&mut |rows| gone.keys().try_for_each(|hash| rows::put_missing(rows, hash)))?;
         }
-        Ok(Self { core, dir, pins: Arc::default(), publisher: Publisher::default() })
+        Ok(Self { core, dir, pins: Arc::default(), publisher: Publisher::default(), replicas: Mutex::default() })
     }
 
     pub fn status(&self, hash: &Hash) -> Result<ContentStatus, StoreError> {
         Ok(match ContentRow::load(&self.core.engine().snapshot()?, hash)? {
             None => ContentStatus::Missing,
             Some(ContentRow::Complete { len, .. }) => ContentStatus::Complete { len },
-            Some(ContentRow::Partial(checkpoint)) => ContentStatus::Partial {
+            Some(ContentRow::Partial(checkpoint, _)) => ContentStatus::Partial {
                 len: checkpoint.len(),
                 have: checkpoint.verified().byte_count(checkpoint.len()),
             },
@@ -112,90 +113,180 @@ impl<E: Engine> ContentKeeper<E> {
     }
 
     fn publish_all(&self, batch: Vec<Staged>) -> Result<Vec<Published>, StoreError> {
+        self.publish_for(batch, &[])
+    }
+
+    /// The same; the contents came for these, in order, where that is known.
+    fn publish_for(&self, batch: Vec<Staged>, came_for: &[CameFor]) -> Result<Vec<Published>, StoreError> {
         let published = self.dir.publish(batch)?;
         self.core.engine().write(&mut |rows| {
-            published.iter().try_for_each(|content| {
-                rows::put_complete(rows, &content.hash.into(), content.len, content.outboard.clone())
-            })
+            for (at, content) in published.iter().enumerate() {
+                let hash = content.hash.into();
+                rows::put_complete(rows, &hash, content.len, content.outboard.clone())?;
+                if let Some(CameFor::One(replica)) = came_for.get(at)
+                    && let Some(replica) = names::find_replica(rows, replica)?
+                {
+                    rows::hold_if_here(rows, replica, &hash)?;
+                }
+            }
+            Ok(())
         })?;
         Ok(published)
     }
 
+    /// A reader for who is at this node.
     pub fn reader(&self, hash: &Hash) -> Result<Option<Reader>, StoreError> {
-        let mut row = ContentRow::load(&self.core.engine().snapshot()?, hash)?;
+        self.open_reader(hash, |_, _| Ok(true))
+    }
+
+    /// A reader of what `replica` holds: for its peers.
+    pub fn held_reader(&self, replica: &ReplicaId, hash: &Hash) -> Result<Option<Reader>, StoreError> {
+        self.open_reader(hash, |rows, row: &ContentRow| {
+            // A part that came for others too was not given to this replica.
+            if matches!(row, ContentRow::Partial(_, came_for) if *came_for == CameFor::One(*replica)) {
+                return Ok(true);
+            }
+            let number = names::find_replica(rows, replica)?;
+            number.map_or(Ok(false), |number| rows::is_held(rows, number, hash))
+        })
+    }
+
+    /// Opens what is here, if it `may` be.
+    fn open_reader(
+        &self,
+        hash: &Hash,
+        may: impl Fn(&dyn EngineRead, &ContentRow) -> Result<bool, StoreError>,
+    ) -> Result<Option<Reader>, StoreError> {
+        let mut failed: Option<(ContentRow, ContentError)> = None;
         loop {
-            let opened = match &row {
-                None => return Ok(None),
-                Some(ContentRow::Complete { len, outboard }) => self.dir.reader((*hash).into(), *len, outboard),
-                Some(ContentRow::Partial(checkpoint)) if checkpoint.verified().is_empty() => return Ok(None),
-                Some(ContentRow::Partial(checkpoint)) => self.dir.partial_reader(checkpoint),
-            };
-            let error = match opened {
-                Ok(reader) => return Ok(Some(reader)),
-                Err(error) => error,
-            };
-            // Collected or finished between the two looks? Then the row says so.
-            let now = ContentRow::load(&self.core.engine().snapshot()?, hash)?;
-            if now == row {
+            let snapshot = self.core.engine().snapshot()?;
+            let Some(row) = ContentRow::load(&snapshot, hash)? else { return Ok(None) };
+            // Collected or finished between the two looks? Then the row says something else.
+            if let Some((before, error)) = failed
+                && before == row
+            {
                 return Err(error.into());
             }
-            row = now;
+            if !may(&snapshot, &row)? {
+                return Ok(None);
+            }
+            drop(snapshot);
+            let opened = match &row {
+                ContentRow::Complete { len, outboard } => self.dir.reader((*hash).into(), *len, outboard),
+                ContentRow::Partial(checkpoint, _) if checkpoint.verified().is_empty() => return Ok(None),
+                ContentRow::Partial(checkpoint, _) => self.dir.partial_reader(checkpoint),
+            };
+            match opened {
+                Ok(reader) => return Ok(Some(reader)),
+                Err(error) => failed = Some((row, error)),
+            }
         }
     }
 
-    pub fn wants(&self, from: Option<&Hash>, limit: usize) -> Result<Vec<Want>, StoreError> {
-        let found = rows::wants(&self.core.engine().snapshot()?, from, limit)?;
-        Ok(found.into_iter().map(|(hash, len)| Want { hash, len }).collect())
+    pub fn wants(&self, from: Option<&Want>, limit: usize) -> Result<Vec<Want>, StoreError> {
+        let snapshot = self.core.engine().snapshot()?;
+        let from = match from {
+            // A replica that is gone wants nothing: whoever asks begins anew.
+            Some(want) => names::find_replica(&snapshot, &want.replica)?.map(|replica| (replica, &want.hash)),
+            None => None,
+        };
+        let found = rows::wants(&snapshot, from, limit)?;
+        found
+            .into_iter()
+            .map(|(replica, hash, len)| Ok(Want { replica: self.replica(&snapshot, replica)?, hash, len }))
+            .collect()
     }
 
-    pub fn references(&self, hash: &Hash, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+    pub fn count_wants(&self, replica: &ReplicaId, limit: u64) -> Result<u64, StoreError> {
         let snapshot = self.core.engine().snapshot()?;
-        let mut found = Vec::new();
-        rows::references(&snapshot, hash, &mut |entry| {
-            if found.len() == limit {
-                return ControlFlow::Break(());
+        match names::find_replica(&snapshot, replica)? {
+            Some(replica) => rows::count_wants(&snapshot, replica, limit),
+            None => Ok(0),
+        }
+    }
+
+    pub fn references(
+        &self,
+        replica: &ReplicaId,
+        hash: &Hash,
+        scope: &Scope,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        let snapshot = self.core.engine().snapshot()?;
+        let Some(number) = names::find_replica(&snapshot, replica)? else { return Ok(Vec::new()) };
+        let found = rows::references(&snapshot, (number, hash), scope, limit)?;
+        let key = |entry: &Vec<u8>| Key::new(entry_key::place(entry)?.slice(1..)).map_err(|_| corrupt("a reference"));
+        found.iter().map(key).collect()
+    }
+
+    /// The replica with this number.
+    fn replica(&self, rows: &dyn EngineRead, number: ReplicaNo) -> Result<ReplicaId, StoreError> {
+        let mut known = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(replica) = known.get(&number.0) {
+            return Ok(*replica);
+        }
+        let (start, end) = replica_rows();
+        rows.scan(&start, Some(&end), Scan::Forward, &mut |key, value| {
+            if let (Ok(id), Ok(number)) = (<[u8; 32]>::try_from(&key[1..]), <[u8; 4]>::try_from(value)) {
+                known.insert(u32::from_be_bytes(number), ReplicaId::from(id));
             }
-            found.push(entry.to_vec());
             ControlFlow::Continue(())
         })?;
-        found.into_iter().map(|entry| referrer(&snapshot, &entry)).collect()
+        known.get(&number.0).copied().ok_or_else(|| corrupt("a replica's number"))
     }
 
     pub fn begin_download(&self, hash: &Hash, len: u64) -> Result<Begun, StoreError> {
         let Some(lease) = self.pins.lease(*hash) else { return Ok(Begun::Busy) };
         let pin = self.pins.pin(*hash);
         let start = Checkpoint::start((*hash).into(), len);
-        let from = match ContentRow::load(&self.core.engine().snapshot()?, hash)? {
+        let (from, mut came_for) = match ContentRow::load(&self.core.engine().snapshot()?, hash)? {
             Some(ContentRow::Complete { .. }) => return Ok(Begun::Complete),
             // A length is only claimed until it is proved: another claim begins anew.
-            Some(ContentRow::Partial(checkpoint)) if checkpoint.len() == len => checkpoint,
-            Some(ContentRow::Partial(_)) => self.restart(&start)?,
-            None => start.clone(),
+            Some(ContentRow::Partial(checkpoint, came_for)) if checkpoint.len() == len => (checkpoint, came_for),
+            Some(ContentRow::Partial(..)) => (self.restart(&start)?, CameFor::Nobody),
+            None => (start.clone(), CameFor::Nobody),
         };
         let partial = match self.dir.download(from) {
-            Err(ContentError::Damaged { .. }) => self.dir.download(self.restart(&start)?)?,
+            Err(ContentError::Damaged { .. }) => {
+                came_for = CameFor::Nobody;
+                self.dir.download(self.restart(&start)?)?
+            }
             result => result?,
         };
-        Ok(Begun::Ours(Download { partial, _lease: lease, _pin: pin }))
+        Ok(Begun::Ours(Download { partial, came_for: Mutex::new(came_for), _lease: lease, _pin: pin }))
     }
 
     /// The row must say that nothing is here before the files do.
     fn restart(&self, start: &Checkpoint) -> Result<Checkpoint, StoreError> {
-        self.core.engine().write(&mut |rows| rows::put_partial(rows, start))?;
+        self.core.engine().write(&mut |rows| rows::put_partial(rows, start, CameFor::Nobody))?;
         Ok(start.clone())
     }
 
-    pub fn checkpoint_download(&self, partial: &Partial) -> Result<(), StoreError> {
-        let checkpoint = partial.checkpoint()?;
-        self.core.engine().write(&mut |rows| rows::put_partial(rows, &checkpoint))
+    pub fn checkpoint_download(&self, download: &Download) -> Result<(), StoreError> {
+        let checkpoint = download.partial.checkpoint()?;
+        // Looked at after the groups: for whom they came was noted before they were.
+        let came_for = download.came_for();
+        self.core.engine().write(&mut |rows| rows::put_partial(rows, &checkpoint, came_for))
     }
 
     pub fn finish_downloads(&self, downloads: &[Arc<Download>]) -> Result<(), StoreError> {
         for batch in downloads.chunks(PUBLISH_BATCH) {
             let staged = batch.iter().map(|download| download.partial.finish()).collect::<Result<_, _>>()?;
-            self.publish_all(staged)?;
+            let came_for: Vec<_> = batch.iter().map(|download| download.came_for()).collect();
+            self.publish_for(staged, &came_for)?;
         }
         Ok(())
+    }
+
+    pub fn hold(&self, replica: &ReplicaId, hash: &Hash) -> Result<bool, StoreError> {
+        let mut held = false;
+        self.core.engine().write(&mut |rows| {
+            if let Some(replica) = names::find_replica(rows, replica)? {
+                held = rows::hold_if_here(rows, replica, hash)?;
+            }
+            Ok(())
+        })?;
+        Ok(held)
     }
 
     pub fn damaged(&self, hash: &Hash) -> Result<(), StoreError> {
@@ -242,22 +333,6 @@ impl<E: Engine> ContentKeeper<E> {
         drop(collecting);
         Ok(gone.len() as u64)
     }
-}
-
-fn referrer(rows: &dyn EngineRead, entry: &[u8]) -> Result<Referrer, StoreError> {
-    let place = entry_key::place(entry)?;
-    let number = &entry[1..5];
-    let key = Key::new(place.slice(1..)).map_err(|_| corrupt("a reference to content"))?;
-    let (start, end) = replica_rows();
-    let mut replica = None;
-    rows.scan(&start, Some(&end), Scan::Forward, &mut |key, value| {
-        if value == number {
-            replica = key[1..].try_into().ok().map(|id: [u8; 32]| ReplicaId::from(id));
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(Referrer { replica: replica.ok_or_else(|| corrupt("a reference to content"))?, key })
 }
 
 /// Joins what is staged at the same time into one batch of syncs and one transaction. Whoever

@@ -6,6 +6,9 @@
 //! cannot be forgotten. The bytes themselves are files ([`sync_content`]), written and synced
 //! before the row that says so.
 //!
+//! The bytes are kept once for all replicas, but a replica *holds* only what was written into it
+//! here or given by one of its peers, and only that is for its peers: to know a hash is no right.
+//!
 //! | file | what it is |
 //! |---|---|
 //! | here | [`ContentStore`], the seam, and its values |
@@ -19,7 +22,12 @@ mod rows;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fmt, ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,9 +36,9 @@ pub use sync_content::{ContentDir, ContentError, GroupRanges, Partial, Progress,
 
 pub(super) use self::{
     keeper::ContentKeeper,
-    rows::{Reference, refer, unrefer},
+    rows::{CameFor, Reference, forget, refer, unrefer},
 };
-use super::StoreError;
+use super::{Scope, StoreError};
 use crate::model::{Hash, Key, ReplicaId};
 
 /// Is told how far an import is; `Break` stops it.
@@ -42,7 +50,10 @@ pub type OnProgress = Arc<dyn Fn(Progress) -> ControlFlow<()> + Send + Sync>;
 ///
 /// - *referenced content is never collected*, under any race of insert, overwrite and collection.
 /// - *unreferenced content is collected*: when its last reference and its last pin are gone.
-/// - *a want is as durable as the entry that wants*, and ends with the content or the last reference.
+/// - *a want is as durable as the entry that wants*, and ends when the replica holds the content, or
+///   with the last reference.
+/// - *a replica holds what was written into it or came for it*, and nothing because its entries name
+///   a hash whose bytes another replica brought here.
 /// - *imported content survives*: when an import completes, bytes and row are on disk.
 /// - *a download goes on at its checkpoint* after a crash, and never claims what is not there.
 /// - *one owner per hash*: a second download of a hash is refused while the first runs.
@@ -61,15 +72,28 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     /// Takes bytes in.
     async fn import_bytes(&self, bytes: Bytes) -> Result<Imported, StoreError>;
 
-    /// A reader of what is here, in full or in part; nothing when nothing is. It blocks on the
-    /// disk: use it on a blocking thread.
+    /// A reader of what is here, in full or in part, for who is at this node; nothing when nothing
+    /// is. It blocks on the disk: use it on a blocking thread.
     async fn reader(&self, hash: Hash) -> Result<Option<Reader>, StoreError>;
 
-    /// Contents that entries refer to and that are not here in full, by hash, after `after`.
-    async fn wants(&self, after: Option<Hash>, limit: usize) -> Result<Vec<Want>, StoreError>;
+    /// The same for the peers of `replica`: a reader of what it holds.
+    async fn held_reader(&self, replica: ReplicaId, hash: Hash) -> Result<Option<Reader>, StoreError>;
 
-    /// Entries that refer to a content, at most `limit`.
-    async fn references(&self, hash: Hash, limit: usize) -> Result<Vec<Referrer>, StoreError>;
+    /// Contents that entries refer to and that their replica does not hold in full, those of one
+    /// replica by hash, after `after`.
+    async fn wants(&self, after: Option<Want>, limit: usize) -> Result<Vec<Want>, StoreError>;
+
+    /// How many contents a replica wants; at most `limit` are counted.
+    async fn count_wants(&self, replica: ReplicaId, limit: u64) -> Result<u64, StoreError>;
+
+    /// The keys of entries of `replica` inside of `scope` that refer to a content, at most `limit`.
+    async fn references(
+        &self,
+        replica: ReplicaId,
+        hash: Hash,
+        scope: Scope,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError>;
 
     /// Begins or resumes a download.
     async fn begin_download(&self, hash: Hash, len: u64) -> Result<Begun, StoreError>;
@@ -78,8 +102,13 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     async fn checkpoint_download(&self, download: Arc<Download>) -> Result<(), StoreError>;
 
     /// Makes the content of downloads complete, with one batch of syncs for all. All their groups
-    /// must be here. After an error they begin again at their checkpoints.
+    /// must be here. A replica for which all of one came holds it. After an error they begin again
+    /// at their checkpoints.
     async fn finish_downloads(&self, downloads: Vec<Arc<Download>>) -> Result<(), StoreError>;
+
+    /// A peer of `replica` has proved that it has a content which is here in full: the replica
+    /// holds it, if an entry still refers to it. Answers whether it does.
+    async fn hold_content(&self, replica: ReplicaId, hash: Hash) -> Result<bool, StoreError>;
 
     /// Content turned out to be damaged on the disk: it is not here any more, and wanted again
     /// where an entry refers to it.
@@ -120,22 +149,15 @@ pub struct Imported {
     pub pin: Pin,
 }
 
-/// Content that an entry refers to and that is not here in full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Content that an entry of a replica refers to and that the replica does not hold in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Want {
-    /// Its hash.
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The content's hash.
     pub hash: Hash,
     /// The length that the entry claims.
     pub len: u64,
-}
-
-/// An entry that refers to a content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Referrer {
-    /// Its replica.
-    pub replica: ReplicaId,
-    /// Its key.
-    pub key: Key,
 }
 
 /// What came of the wish to download.
@@ -153,6 +175,7 @@ pub enum Begun {
 #[derive(Debug)]
 pub struct Download {
     pub(crate) partial: Arc<Partial>,
+    pub(super) came_for: Mutex<CameFor>,
     pub(crate) _lease: pins::Lease,
     pub(crate) _pin: Pin,
 }
@@ -161,6 +184,25 @@ impl Download {
     /// What receives the groups. Pushing to it blocks on the disk.
     pub fn partial(&self) -> &Arc<Partial> {
         &self.partial
+    }
+
+    /// What is pushed from now on comes from a peer of `replica`, on its behalf. Said before it is
+    /// pushed.
+    pub fn comes_for(&self, replica: ReplicaId) {
+        let mut came_for = self.came_for.lock().expect("nothing panics while it notes a replica");
+        *came_for = came_for.and(replica);
+    }
+
+    /// The replica on whose behalf all came so far, if it was one.
+    pub fn came_for_one(&self) -> Option<ReplicaId> {
+        match self.came_for() {
+            CameFor::One(replica) => Some(replica),
+            CameFor::Nobody | CameFor::Several => None,
+        }
+    }
+
+    pub(super) fn came_for(&self) -> CameFor {
+        *self.came_for.lock().expect("nothing panics while it notes a replica")
     }
 
     /// The hash of the whole.

@@ -4,28 +4,48 @@
 //! |---|---|---|
 //! | content | hash | what is here: [`ContentRow`] |
 //! | reference | hash, and the key of the entry's row | the length that the entry claims |
-//! | want | hash | the length claimed last |
 //! | doomed | hash | nothing: the collector looks at it |
+//! | want | replica, hash | the length claimed last |
+//! | held | hash, replica | nothing: the replica was given the content |
+//!
+//! The bytes are here once, whoever refers to them. Whether a *replica* holds them is another
+//! question: only when they were written into it here, or a peer of it proved to have them. So an
+//! entry that merely names a hash gives nobody the bytes that another replica brought here. A
+//! replica wants what its entries refer to until it holds that and all of it is here.
 
 use std::{collections::HashMap, ops::ControlFlow};
 
+use serde::{Deserialize, Serialize};
 use sync_content::{Checkpoint, FileKind};
 
 use crate::{
-    model::Hash,
+    model::{Hash, ReplicaId},
     store::{
-        EngineRead, EngineWrite, Scan, StoreError,
-        rows::{Fields, after, corrupt},
+        EngineRead, EngineWrite, Origin, Scan, Scope, StoreError,
+        rows::{Fields, ReplicaNo, after, corrupt, entry_key},
     },
 };
 
 const CONTENT: u8 = 20;
 const REFERENCE: u8 = 21;
-const WANT: u8 = 22;
 const DOOMED: u8 = 23;
+const WANT: u8 = 24;
+const HELD: u8 = 25;
 
 fn of_hash(space: u8, hash: &Hash) -> Vec<u8> {
     [&[space][..], &hash.0].concat()
+}
+
+fn of_replica(space: u8, replica: ReplicaNo) -> Vec<u8> {
+    [&[space][..], &replica.0.to_be_bytes()].concat()
+}
+
+fn want_key(replica: ReplicaNo, hash: &Hash) -> Vec<u8> {
+    [&of_replica(WANT, replica)[..], &hash.0].concat()
+}
+
+fn held_key(hash: &Hash, replica: ReplicaNo) -> Vec<u8> {
+    [&of_hash(HELD, hash)[..], &replica.0.to_be_bytes()].concat()
 }
 
 /// What is here of a content.
@@ -34,7 +54,30 @@ pub(super) enum ContentRow {
     /// All of it, with its outboard when that is small.
     Complete { len: u64, outboard: Vec<u8> },
     /// What a download has.
-    Partial(Checkpoint),
+    Partial(Checkpoint, CameFor),
+}
+
+/// The replicas on whose behalf the bytes of a download came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(in crate::store) enum CameFor {
+    /// Nothing came yet.
+    #[default]
+    Nobody,
+    /// All of it came from peers of this one: with the last byte it holds the content.
+    One(ReplicaId),
+    /// Peers of several gave parts, so that none of them has shown to have the whole.
+    Several,
+}
+
+impl CameFor {
+    /// Something comes for `replica`.
+    pub fn and(self, replica: ReplicaId) -> Self {
+        match self {
+            Self::Nobody => Self::One(replica),
+            Self::One(first) if first == replica => self,
+            Self::One(_) | Self::Several => Self::Several,
+        }
+    }
 }
 
 const COMPLETE: u8 = 1;
@@ -44,8 +87,8 @@ impl ContentRow {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Complete { len, outboard } => [&[COMPLETE][..], &len.to_be_bytes(), outboard].concat(),
-            Self::Partial(checkpoint) => {
-                postcard::to_extend(checkpoint, vec![PARTIAL]).expect("a checkpoint has an encoding")
+            Self::Partial(checkpoint, came_for) => {
+                postcard::to_extend(&(came_for, checkpoint), vec![PARTIAL]).expect("a checkpoint has an encoding")
             }
         }
     }
@@ -55,7 +98,10 @@ impl ContentRow {
         let mut fields = Fields(bytes);
         match fields.u8(WHAT)? {
             COMPLETE => Ok(Self::Complete { len: fields.u64(WHAT)?, outboard: fields.0.to_vec() }),
-            PARTIAL => postcard::from_bytes(fields.0).map(Self::Partial).map_err(|_| corrupt(WHAT)),
+            PARTIAL => {
+                let (came_for, checkpoint) = postcard::from_bytes(fields.0).map_err(|_| corrupt(WHAT))?;
+                Ok(Self::Partial(checkpoint, came_for))
+            }
             _ => Err(corrupt(WHAT)),
         }
     }
@@ -79,50 +125,137 @@ impl Reference<'_> {
         // Without the byte of its space: 32 + 1 more bytes still fit into a key.
         [&of_hash(REFERENCE, &self.hash)[..], &self.entry[1..]].concat()
     }
-}
 
-/// An entry with a blob came into a replica. What is not here in full is wanted.
-pub(in crate::store) fn refer(rows: &mut dyn EngineWrite, reference: &Reference) -> Result<(), StoreError> {
-    let len = reference.len.to_be_bytes();
-    rows.put(&reference.key(), &len)?;
-    match ContentRow::load(rows, &reference.hash)? {
-        Some(ContentRow::Complete { .. }) => Ok(()),
-        _ => rows.put(&of_hash(WANT, &reference.hash), &len),
+    fn replica(&self) -> ReplicaNo {
+        ReplicaNo(u32::from_be_bytes(self.entry[1..5].try_into().expect("an entry's key names its replica")))
     }
 }
 
-/// An entry with a blob left a replica. Without another reference nothing is wanted, and what is
-/// here is for the collector.
+/// An entry with a blob came into a replica. What is not here in full is wanted. What is here is
+/// held when it was written here; from a peer it is an entry like any other, and proves nothing.
+pub(in crate::store) fn refer(
+    rows: &mut dyn EngineWrite,
+    reference: &Reference,
+    origin: Origin,
+) -> Result<(), StoreError> {
+    let (replica, hash, len) = (reference.replica(), reference.hash, reference.len.to_be_bytes());
+    rows.put(&reference.key(), &len)?;
+    let here = matches!(ContentRow::load(rows, &hash)?, Some(ContentRow::Complete { .. }));
+    match here && (origin == Origin::Local || is_held(rows, replica, &hash)?) {
+        true => hold(rows, replica, &hash),
+        false => rows.put(&want_key(replica, &hash), &len),
+    }
+}
+
+/// An entry with a blob left a replica. Without another one there nothing is wanted, and the
+/// collector looks whether what is here, or held, is needed.
 pub(in crate::store) fn unrefer(rows: &mut dyn EngineWrite, reference: &Reference) -> Result<(), StoreError> {
     rows.delete(&reference.key())?;
-    if !is_referenced(rows, &reference.hash)? {
-        rows.delete(&of_hash(WANT, &reference.hash))?;
+    if !refers(rows, reference.replica(), &reference.hash)? {
+        rows.delete(&want_key(reference.replica(), &reference.hash))?;
         rows.put(&of_hash(DOOMED, &reference.hash), &[])?;
     }
     Ok(())
 }
 
-pub(super) fn is_referenced(rows: &dyn EngineRead, hash: &Hash) -> Result<bool, StoreError> {
+/// The same, as the replica goes with all its entries: it holds nothing any more.
+pub(in crate::store) fn forget(rows: &mut dyn EngineWrite, reference: &Reference) -> Result<(), StoreError> {
+    rows.delete(&held_key(&reference.hash, reference.replica()))?;
+    unrefer(rows, reference)
+}
+
+/// The replica was given the content, all of which is here.
+fn hold(rows: &mut dyn EngineWrite, replica: ReplicaNo, hash: &Hash) -> Result<(), StoreError> {
+    rows.put(&held_key(hash, replica), &[])?;
+    rows.delete(&want_key(replica, hash))
+}
+
+/// The same, if all of it is here still and an entry refers to it. Says whether it was so.
+pub(super) fn hold_if_here(rows: &mut dyn EngineWrite, replica: ReplicaNo, hash: &Hash) -> Result<bool, StoreError> {
+    let here = matches!(ContentRow::load(rows, hash)?, Some(ContentRow::Complete { .. }));
+    let needed = here && refers(rows, replica, hash)?;
+    if needed {
+        hold(rows, replica, hash)?;
+    }
+    Ok(needed)
+}
+
+pub(super) fn is_held(rows: &dyn EngineRead, replica: ReplicaNo, hash: &Hash) -> Result<bool, StoreError> {
+    Ok(rows.get(&held_key(hash, replica))?.is_some())
+}
+
+/// Whether an entry of the replica refers to `hash`.
+fn refers(rows: &dyn EngineRead, replica: ReplicaNo, hash: &Hash) -> Result<bool, StoreError> {
+    let start = [&of_hash(REFERENCE, hash)[..], &replica.0.to_be_bytes()].concat();
     let mut found = false;
-    references(rows, hash, &mut |_| {
+    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |_, _| {
         found = true;
         ControlFlow::Break(())
     })?;
     Ok(found)
 }
 
-/// Shows the key of each entry that refers to `hash`.
-pub(super) fn references(
-    rows: &dyn EngineRead,
-    hash: &Hash,
-    visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-) -> Result<(), StoreError> {
-    let start = of_hash(REFERENCE, hash);
-    // The byte of the space makes it the entry's key again; which one it is nobody looks at.
-    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |key, _| visit(&key[start.len() - 1..]))
+/// The replicas that refer to `hash`, each with the length that one of its entries claims.
+fn referring(rows: &dyn EngineRead, hash: &Hash) -> Result<Vec<(ReplicaNo, Vec<u8>)>, StoreError> {
+    let all = of_hash(REFERENCE, hash);
+    let (mut start, end) = (all.clone(), after(&all));
+    let mut found: Vec<(ReplicaNo, Vec<u8>)> = Vec::new();
+    loop {
+        let before = found.len();
+        rows.scan(&start, end.as_deref(), Scan::Forward, &mut |key, len| {
+            let number = key[all.len()..all.len() + 4].try_into().expect("an entry's key names its replica");
+            found.push((ReplicaNo(u32::from_be_bytes(number)), len.to_vec()));
+            ControlFlow::Break(())
+        })?;
+        // On with the next replica: how many entries of one refer to it does not matter.
+        match found[before..].first().map(|(replica, _)| replica.0.checked_add(1)) {
+            Some(Some(next)) => start = [&all[..], &next.to_be_bytes()].concat(),
+            Some(None) | None => return Ok(found),
+        }
+    }
 }
 
-/// All of a content is here: nothing is wanted, and without a reference it is for the collector.
+pub(super) fn is_referenced(rows: &dyn EngineRead, hash: &Hash) -> Result<bool, StoreError> {
+    let start = of_hash(REFERENCE, hash);
+    let mut found = false;
+    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |_, _| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
+/// The keys of the rows of at most `limit` entries inside of `scope` that refer to `hash`.
+pub(super) fn references(
+    rows: &dyn EngineRead,
+    (replica, hash): (ReplicaNo, &Hash),
+    scope: &Scope,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let all = of_hash(REFERENCE, hash);
+    let mut found = Vec::new();
+    for range in scope.ranges() {
+        if found.len() == limit {
+            break;
+        }
+        // The byte of the space stands before an entry's key, the hash in its place before a reference's.
+        let (start, end) = entry_key::range(replica, range);
+        let space = start[0];
+        let start = [&all[..], &start[1..]].concat();
+        let end = match end {
+            Some(end) if end[0] == space => Some([&all[..], &end[1..]].concat()),
+            _ => after(&all),
+        };
+        rows.scan(&start, end.as_deref(), Scan::Forward, &mut |key, _| {
+            found.push([&[space], &key[all.len()..]].concat());
+            if found.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+    }
+    Ok(found)
+}
+
+/// All of a content is here. Whoever holds it wants it no longer, and without a reference it is
+/// for the collector.
 pub(super) fn put_complete(
     rows: &mut dyn EngineWrite,
     hash: &Hash,
@@ -130,60 +263,106 @@ pub(super) fn put_complete(
     outboard: Vec<u8>,
 ) -> Result<(), StoreError> {
     rows.put(&of_hash(CONTENT, hash), &ContentRow::Complete { len, outboard }.encode())?;
-    rows.delete(&of_hash(WANT, hash))?;
+    for (replica, _) in referring(rows, hash)? {
+        if is_held(rows, replica, hash)? {
+            rows.delete(&want_key(replica, hash))?;
+        }
+    }
     doom_unless_referenced(rows, hash)
 }
 
 /// A download has something. What is complete stays so: it was finished, or imported, meanwhile.
-pub(super) fn put_partial(rows: &mut dyn EngineWrite, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+pub(super) fn put_partial(
+    rows: &mut dyn EngineWrite,
+    checkpoint: &Checkpoint,
+    came_for: CameFor,
+) -> Result<(), StoreError> {
     let hash = checkpoint.hash().into();
     if let Some(ContentRow::Complete { .. }) = ContentRow::load(rows, &hash)? {
         return Ok(());
     }
-    rows.put(&of_hash(CONTENT, &hash), &ContentRow::Partial(checkpoint.clone()).encode())?;
+    rows.put(&of_hash(CONTENT, &hash), &ContentRow::Partial(checkpoint.clone(), came_for).encode())?;
     doom_unless_referenced(rows, &hash)
 }
 
-/// Nothing is here any more. Where an entry refers to it, it is wanted.
+/// Nothing is here any more. Whoever refers to it wants it.
 pub(super) fn put_missing(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
     rows.delete(&of_hash(CONTENT, hash))?;
-    let start = of_hash(REFERENCE, hash);
-    let mut claimed = None;
-    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |_, len| {
-        claimed = Some(len.to_vec());
-        ControlFlow::Break(())
-    })?;
-    match claimed {
-        Some(len) => rows.put(&of_hash(WANT, hash), &len),
-        None => Ok(()),
-    }
+    referring(rows, hash)?.into_iter().try_for_each(|(replica, len)| rows.put(&want_key(replica, hash), &len))
 }
 
-/// The collector took it.
+/// The collector took it: no entry refers to it.
 pub(super) fn remove(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
     rows.delete(&of_hash(CONTENT, hash))?;
-    rows.delete(&of_hash(WANT, hash))?;
-    rows.delete(&of_hash(DOOMED, hash))
+    spare(rows, hash)
 }
 
-/// The collector saw a reference.
+/// The collector looked. A replica that does not refer to it any more does not hold it any more: it
+/// must not come back to who joins later and knows the hash.
 pub(super) fn spare(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
-    rows.delete(&of_hash(DOOMED, hash))
+    rows.delete(&of_hash(DOOMED, hash))?;
+    let all = of_hash(HELD, hash);
+    let mut holders = Vec::new();
+    rows.scan(&all, after(&all).as_deref(), Scan::Forward, &mut |key, _| {
+        holders.push(key.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    for key in holders {
+        let replica = ReplicaNo(Fields(&key[all.len()..]).u32("a holding")?);
+        if !refers(rows, replica, hash)? {
+            rows.delete(&key)?;
+        }
+    }
+    Ok(())
 }
 
 fn doom_unless_referenced(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
     if is_referenced(rows, hash)? { Ok(()) } else { rows.put(&of_hash(DOOMED, hash), &[]) }
 }
 
-/// The wants after `from`, by hash: with the claimed lengths.
-pub(super) fn wants(rows: &dyn EngineRead, from: Option<&Hash>, limit: usize) -> Result<Vec<(Hash, u64)>, StoreError> {
+/// The wants after `from`, by replica and hash: with the claimed lengths.
+pub(super) fn wants(
+    rows: &dyn EngineRead,
+    from: Option<(ReplicaNo, &Hash)>,
+    limit: usize,
+) -> Result<Vec<(ReplicaNo, Hash, u64)>, StoreError> {
+    let mut start = from.map_or_else(|| vec![WANT], |(replica, hash)| want_key(replica, hash));
+    if from.is_some() {
+        start.push(0); // The first key after that of `from`.
+    }
     let mut found = Vec::new();
-    hashes(rows, WANT, from, limit, |hash, value| {
-        let len = value.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("a want"))?;
-        found.push((hash, len));
-        Ok(())
+    let mut result = Ok(());
+    rows.scan(&start, Some(&[WANT + 1]), Scan::Forward, &mut |key, value| {
+        if found.len() == limit {
+            return ControlFlow::Break(());
+        }
+        match want(key, value) {
+            Ok(want) => found.push(want),
+            Err(error) => result = Err(error),
+        }
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
+    result.map(|()| found)
+}
+
+fn want(key: &[u8], value: &[u8]) -> Result<(ReplicaNo, Hash, u64), StoreError> {
+    const WHAT: &str = "a want";
+    let (mut key, mut value) = (Fields(&key[1..]), Fields(value));
+    let found = (ReplicaNo(key.u32(WHAT)?), Hash(key.take(WHAT)?), value.u64(WHAT)?);
+    key.end(WHAT)?;
+    value.end(WHAT)?;
     Ok(found)
+}
+
+/// How many contents a replica wants; at most `limit` are counted.
+pub(super) fn count_wants(rows: &dyn EngineRead, replica: ReplicaNo, limit: u64) -> Result<u64, StoreError> {
+    let start = of_replica(WANT, replica);
+    let mut count = 0;
+    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |_, _| {
+        count += 1;
+        if count >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(count)
 }
 
 /// What the collector has to look at, after `from`.

@@ -11,11 +11,11 @@ use std::{
 
 use sync_content::{ContentDir, GROUP_LEN, MemoryDisk};
 
-use super::{Begun, ContentKeeper, ContentStatus, Reference, Want, refer, unrefer};
+use super::{Begun, ContentKeeper, ContentStatus, Reference, Want, forget, refer, unrefer};
 use crate::{
-    model::{Hash, PublicKey},
+    model::{Hash, PeerId, PublicKey, ReplicaId},
     store::{
-        Core, Engine, EngineRead, EngineWrite, Scan, StoreError, Visit, Work,
+        Core, Engine, EngineRead, EngineWrite, Origin, Scan, Scope, StoreError, Visit, Work,
         rows::{KeyNo, ReplicaNo, entry_key, replica_key},
     },
 };
@@ -83,10 +83,35 @@ impl EngineWrite for Rows {
     }
 }
 
-/// An entry refers to `hash`.
-pub(crate) fn refer_to(engine: &MapEngine, hash: Hash, len: u64) {
-    let entry = slot(&hash.0);
-    engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry })).unwrap();
+/// The replica that entries belong to where nothing else is said.
+pub(crate) const REPLICA: ReplicaId = ReplicaId(PublicKey([9; 32]));
+
+/// A peer that entries come from.
+const FROM_PEER: Origin = Origin::Peer(PeerId(PublicKey([8; 32])));
+
+/// Another one.
+pub(crate) const OTHER: ReplicaId = ReplicaId(PublicKey([7; 32]));
+
+/// An entry of [`REPLICA`] or [`OTHER`] refers to `hash`.
+pub(crate) fn refer_to(engine: &MapEngine, replica: ReplicaId, hash: Hash, len: u64, origin: Origin) {
+    let entry = slot_of(if replica == REPLICA { 1 } else { 2 }, &hash.0);
+    engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry }, origin)).unwrap();
+}
+
+/// That entry goes.
+pub(crate) fn unrefer_to(engine: &MapEngine, replica: ReplicaId, hash: Hash) {
+    let entry = slot_of(if replica == REPLICA { 1 } else { 2 }, &hash.0);
+    engine.write(&mut |rows| unrefer(rows, &Reference { hash, len: 0, entry: &entry })).unwrap();
+}
+
+/// Gives replicas their numbers.
+pub(crate) fn number_replicas(engine: &MapEngine) {
+    engine
+        .write(&mut |rows| {
+            rows.put(&replica_key(&REPLICA.0), &1_u32.to_be_bytes())?;
+            rows.put(&replica_key(&OTHER.0), &2_u32.to_be_bytes())
+        })
+        .unwrap();
 }
 
 struct Store {
@@ -96,6 +121,7 @@ struct Store {
 
 impl Store {
     fn open(engine: MapEngine, disk: &MemoryDisk) -> Self {
+        number_replicas(&engine);
         let core = Arc::new(Core::open(engine.clone(), [1; 32]).unwrap());
         let dir = ContentDir::open_on(Arc::new(disk.clone()), "/").unwrap();
         Self { engine, keeper: ContentKeeper::open(core, dir).unwrap() }
@@ -105,7 +131,13 @@ impl Store {
         Self::open(MapEngine::default(), &MemoryDisk::new())
     }
 
-    /// An entry at `key` refers to `hash`, in place of one that referred to `old`.
+    /// An entry from a peer, in a replica, at `key`.
+    fn receive(&self, replica: u32, key: &[u8], hash: Hash, len: u64) {
+        let entry = slot_of(replica, key);
+        self.engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry }, FROM_PEER)).unwrap();
+    }
+
+    /// An entry that is written here, at `key`, refers to `hash`, in place of one that referred to `old`.
     fn put(&self, key: &[u8], hash: Hash, len: u64, old: Option<Hash>) {
         let entry = slot(key);
         self.engine
@@ -113,7 +145,7 @@ impl Store {
                 if let Some(old) = old {
                     unrefer(rows, &Reference { hash: old, len: 0, entry: &entry })?;
                 }
-                refer(rows, &Reference { hash, len, entry: &entry })
+                refer(rows, &Reference { hash, len, entry: &entry }, Origin::Local)
             })
             .unwrap();
     }
@@ -142,7 +174,15 @@ impl Store {
 }
 
 fn slot(key: &[u8]) -> Vec<u8> {
-    entry_key::value(ReplicaNo(1), &[&[2], key].concat(), KeyNo(1))
+    slot_of(1, key)
+}
+
+fn slot_of(replica: u32, key: &[u8]) -> Vec<u8> {
+    entry_key::value(ReplicaNo(replica), &[&[2], key].concat(), KeyNo(1))
+}
+
+fn want(hash: Hash, len: u64) -> Want {
+    Want { replica: REPLICA, hash, len }
 }
 
 fn bytes(number: u64, len: u64) -> Vec<u8> {
@@ -163,7 +203,7 @@ fn b70_a_want_lives_as_long_as_its_references_and_ends_with_the_content() {
     assert_eq!(store.status(hash), ContentStatus::Missing);
     store.put(b"a", hash, 50_000, None);
     store.put(b"b", hash, 50_000, None);
-    assert_eq!(store.wants(), [Want { hash, len: 50_000 }]);
+    assert_eq!(store.wants(), [want(hash, 50_000)]);
     store.drop_entry(b"a", hash);
     assert_eq!(store.wants().len(), 1, "b still refers to it");
     store.drop_entry(b"b", hash);
@@ -171,10 +211,10 @@ fn b70_a_want_lives_as_long_as_its_references_and_ends_with_the_content() {
     store.put(b"c", hash, 50_000, None);
     let imported = store.keeper.import_bytes(&content).unwrap();
     assert_eq!((imported.hash, imported.len), (hash, 50_000));
-    assert!(store.wants().is_empty());
+    assert_eq!(store.wants().len(), 1, "that it is here says nothing about this replica");
     assert_eq!(store.status(hash), ContentStatus::Complete { len: 50_000 });
     store.put(b"d", hash, 50_000, None);
-    assert!(store.wants().is_empty(), "it is here already");
+    assert!(store.wants().is_empty(), "it was written into it");
 }
 
 #[test]
@@ -184,7 +224,7 @@ fn wants_are_read_page_by_page() {
         store.put(&[number], Hash([number; 32]), 1, None);
     }
     let first = store.keeper.wants(None, 4).unwrap();
-    let second = store.keeper.wants(Some(&first[3].hash), 100).unwrap();
+    let second = store.keeper.wants(Some(&first[3]), 100).unwrap();
     assert_eq!((first.len(), second.len()), (4, 6));
     assert_eq!(second[0].hash, Hash([4; 32]));
 }
@@ -218,15 +258,16 @@ fn b70_a_download_resumes_after_a_restart_and_has_one_owner() {
     let hash = theirs.keeper.import_bytes(&bytes(1, len)).unwrap().hash;
     theirs.put(b"x", hash, len, None);
     let server = theirs.keeper.reader(&hash).unwrap().unwrap();
-    ours.put(b"a", hash, len, None);
+    ours.receive(1, b"a", hash, len);
     {
         let Begun::Ours(download) = ours.keeper.begin_download(&hash, len).unwrap() else { panic!() };
         assert!(matches!(ours.keeper.begin_download(&hash, len).unwrap(), Begun::Busy));
         let mut claim = download.partial().claim(4).unwrap();
+        download.comes_for(REPLICA);
         server.encode(claim.groups().into()).unwrap().for_each(|piece| {
             claim.push(&piece.unwrap()).unwrap();
         });
-        ours.keeper.checkpoint_download(download.partial()).unwrap();
+        ours.keeper.checkpoint_download(&download).unwrap();
         assert_eq!(ours.collect_all(), 0);
     }
     let ours = Store::open(ours.engine, &disk);
@@ -234,6 +275,7 @@ fn b70_a_download_resumes_after_a_restart_and_has_one_owner() {
     assert_eq!(ours.status(hash), ContentStatus::Partial { len, have: 4 * GROUP_LEN });
     assert_eq!(ours.keeper.reader(&hash).unwrap().unwrap().here().count(), 4);
     let Begun::Ours(download) = ours.keeper.begin_download(&hash, len).unwrap() else { panic!() };
+    download.comes_for(REPLICA);
     assert_eq!(download.partial().missing().count(), 6, "nothing is asked for twice");
     while let Some(mut claim) = download.partial().claim(4) {
         server.encode(claim.groups().into()).unwrap().for_each(|piece| {
@@ -257,7 +299,7 @@ fn a_late_checkpoint_does_not_undo_what_became_complete() {
     store.put(b"a", hash, content.len() as u64, None);
     let Begun::Ours(download) = store.keeper.begin_download(&hash, content.len() as u64).unwrap() else { panic!() };
     let _pin = store.keeper.import_bytes(&content).unwrap();
-    store.keeper.checkpoint_download(download.partial()).unwrap();
+    store.keeper.checkpoint_download(&download).unwrap();
     assert_eq!(store.status(hash), ContentStatus::Complete { len: content.len() as u64 });
     assert_eq!(store.read(hash), content);
 }
@@ -268,7 +310,7 @@ fn another_claim_of_the_length_begins_anew() {
     let hash = Hash([5; 32]);
     store.put(b"a", hash, 100_000, None);
     let Begun::Ours(download) = store.keeper.begin_download(&hash, 100_000).unwrap() else { panic!() };
-    store.keeper.checkpoint_download(download.partial()).unwrap();
+    store.keeper.checkpoint_download(&download).unwrap();
     drop(download);
     let Begun::Ours(download) = store.keeper.begin_download(&hash, 200_000).unwrap() else { panic!() };
     assert_eq!(download.partial().len(), 200_000);
@@ -281,7 +323,7 @@ fn damaged_content_is_wanted_again() {
     let imported = store.keeper.import_bytes(&bytes(1, 40_000)).unwrap();
     store.put(b"a", imported.hash, 40_000, None);
     store.keeper.damaged(&imported.hash).unwrap();
-    assert_eq!(store.wants(), [Want { hash: imported.hash, len: 40_000 }]);
+    assert_eq!(store.wants(), [want(imported.hash, 40_000)]);
     // The next import heals it.
     store.keeper.import_bytes(&bytes(1, 40_000)).unwrap();
     assert!(store.wants().is_empty());
@@ -306,19 +348,118 @@ fn a_start_sweeps_files_without_a_row() {
 }
 
 #[test]
-fn referrers_are_named_by_replica_and_key() {
+fn references_are_named_by_their_keys_and_stay_inside_the_scope() {
     let store = Store::new();
-    let replica = PublicKey([9; 32]);
-    store.engine.write(&mut |rows| rows.put(&replica_key(&replica), &1_u32.to_be_bytes())).unwrap();
     let hash = Hash([5; 32]);
-    for key in [&b"a"[..], &[1, 0, 0, 7], &[255; 1024], &[0xff, 0, 0xff]] {
+    let keys = [&b"a"[..], &[1, 0, 0, 7], &[255; 1024], &[0xff, 0, 0xff]];
+    for key in keys {
         store.put(key, hash, 1, None);
     }
-    let found = store.keeper.references(&hash, 100).unwrap();
+    store.receive(2, b"elsewhere", hash, 1);
+    let references = |replica, scope: &Scope, limit| store.keeper.references(&replica, &hash, scope, limit).unwrap();
+    let found = references(REPLICA, &Scope::all(), 100);
     assert_eq!(found.len(), 4);
-    assert!(found.iter().all(|referrer| referrer.replica.0 == replica));
-    assert!(found.iter().any(|referrer| referrer.key[..] == [1, 0, 0, 7]));
-    assert_eq!(store.keeper.references(&hash, 2).unwrap().len(), 2);
+    assert!(keys.iter().all(|key| found.iter().any(|found| found[..] == **key)));
+    assert_eq!(references(REPLICA, &Scope::all(), 2).len(), 2);
+    assert!(references(REPLICA, &Scope::nothing(), 2).is_empty());
+    assert!(references(ReplicaId(PublicKey([1; 32])), &Scope::all(), 2).is_empty());
+    let prefix = crate::model::Prefix::new(&[0xff_u8][..]).unwrap();
+    let scope = Scope::of(&crate::model::ReadScope { prefixes: vec![prefix] });
+    assert_eq!(references(REPLICA, &scope, 100).len(), 2);
+}
+
+/// The story: whoever may write to one replica and knows the hash of a content in another wrote an
+/// entry that refers to it, and was served what the node had.
+#[test]
+fn b64_a_planted_reference_holds_nothing_and_wants() {
+    let store = Store::new();
+    let secret = store.keeper.import_bytes(&bytes(1, 40_000)).unwrap();
+    let hash = secret.hash;
+    store.put(b"secret", hash, 40_000, None);
+    drop(secret);
+    assert!(store.keeper.held_reader(&REPLICA, &hash).unwrap().is_some());
+    store.receive(2, b"planted", hash, 40_000);
+    assert!(store.keeper.held_reader(&OTHER, &hash).unwrap().is_none());
+    assert_eq!(store.wants(), [Want { replica: OTHER, hash, len: 40_000 }]);
+    // Not by another import of the same bytes, nor because the content was damaged and came back.
+    let again = store.keeper.import_bytes(&bytes(1, 40_000)).unwrap();
+    store.put(b"again", hash, 40_000, None);
+    store.keeper.damaged(&hash).unwrap();
+    assert_eq!(store.wants().len(), 2);
+    drop(store.keeper.import_bytes(&bytes(1, 40_000)).unwrap());
+    assert_eq!(store.wants().len(), 1);
+    drop(again);
+    assert!(store.keeper.held_reader(&OTHER, &hash).unwrap().is_none());
+    // Until a peer of it proves that it has it.
+    assert!(store.keeper.hold(&OTHER, &hash).unwrap());
+    assert!(store.wants().is_empty());
+    assert!(store.keeper.held_reader(&OTHER, &hash).unwrap().is_some());
+    assert!(!store.keeper.hold(&OTHER, &Hash([1; 32])).unwrap(), "what is not here is held by nobody");
+}
+
+#[test]
+fn b64_what_left_a_replica_does_not_come_back_with_a_planted_reference() {
+    let store = Store::new();
+    let hash = store.keeper.import_bytes(&bytes(1, 40_000)).unwrap().hash;
+    store.put(b"a", hash, 40_000, None);
+    store.receive(2, b"b", hash, 40_000);
+    store.drop_entry(b"a", hash);
+    // A rename is no loss.
+    store.receive(1, b"c", hash, 40_000);
+    assert!(store.keeper.held_reader(&REPLICA, &hash).unwrap().is_some());
+    store.drop_entry(b"c", hash);
+    assert_eq!(store.collect_all(), 0, "the other replica refers to it");
+    store.receive(1, b"planted", hash, 40_000);
+    assert!(store.keeper.held_reader(&REPLICA, &hash).unwrap().is_none());
+    assert_eq!(store.wants().len(), 2);
+    // With the replica at once.
+    store.keeper.hold(&REPLICA, &hash).unwrap();
+    let entry = slot(b"planted");
+    store.engine.write(&mut |rows| forget(rows, &Reference { hash, len: 0, entry: &entry })).unwrap();
+    store.receive(1, b"planted", hash, 40_000);
+    assert!(store.keeper.held_reader(&REPLICA, &hash).unwrap().is_none());
+}
+
+#[test]
+fn b64_a_download_is_held_by_the_replica_for_which_all_of_it_came() {
+    let (theirs, disk) = (Store::new(), MemoryDisk::new());
+    let len = 10 * GROUP_LEN;
+    let hash = theirs.keeper.import_bytes(&bytes(1, len)).unwrap().hash;
+    theirs.put(b"x", hash, len, None);
+    let server = theirs.keeper.reader(&hash).unwrap().unwrap();
+    // One replica gives all, over a restart; or another gives a part.
+    for (second, held) in [(REPLICA, true), (OTHER, false)] {
+        let ours = Store::open(MapEngine::default(), &disk);
+        ours.receive(1, b"a", hash, len);
+        ours.receive(2, b"b", hash, len);
+        let fetch = |store: &Store, replica, groups| {
+            let Begun::Ours(download) = store.keeper.begin_download(&hash, len).unwrap() else { panic!() };
+            let mut claim = download.partial().claim(groups).unwrap();
+            download.comes_for(replica);
+            server.encode(claim.groups().into()).unwrap().for_each(|piece| {
+                claim.push(&piece.unwrap()).unwrap();
+            });
+            drop(claim);
+            store.keeper.checkpoint_download(&download).unwrap();
+            Arc::new(download)
+        };
+        drop(fetch(&ours, REPLICA, 5));
+        assert!(ours.keeper.held_reader(&REPLICA, &hash).unwrap().is_some(), "a part can be served to its peers");
+        assert!(ours.keeper.held_reader(&OTHER, &hash).unwrap().is_none(), "and to nobody else");
+        let ours = Store::open(ours.engine, &disk);
+        let download = fetch(&ours, second, 10);
+        assert_eq!(ours.keeper.held_reader(&REPLICA, &hash).unwrap().is_some(), held);
+        ours.keeper.finish_downloads(&[download]).unwrap();
+        assert_eq!(ours.keeper.held_reader(&REPLICA, &hash).unwrap().is_some(), held);
+        assert!(ours.keeper.held_reader(&OTHER, &hash).unwrap().is_none());
+        assert_eq!(ours.keeper.count_wants(&REPLICA, 10).unwrap(), u64::from(!held));
+        assert_eq!(ours.keeper.count_wants(&OTHER, 10).unwrap(), 1);
+        assert_eq!(ours.read(hash), bytes(1, len), "here it can be read");
+        ours.drop_entry(b"a", hash);
+        let entry = slot_of(2, b"b");
+        ours.engine.write(&mut |rows| unrefer(rows, &Reference { hash, len: 0, entry: &entry })).unwrap();
+        assert_eq!(ours.collect_all(), 1);
+    }
 }
 
 #[test]

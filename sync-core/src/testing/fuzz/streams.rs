@@ -120,9 +120,9 @@ pub fn content(data: &[u8]) {
         }
         let rest = Bytes::copy_from_slice(read.bytes);
         let mut read = Pieces { bytes: &rest, random: Random::new(1) };
-        while let Ok(Some(get)) = protocol::read_get(&mut read).await {
+        while let Ok(Some(ask)) = protocol::read_ask(&mut read).await {
             assert!(get.start < get.end && get.end - get.start <= MAX_RUN);
-            assert_eq!(protocol::Get::decode(&get.encode()).expect("it has an encoding"), Some(get));
+            assert_eq!(protocol::Ask::decode(&ask.encode()).expect("it has an encoding"), Some(ask));
         }
     });
     drop(claim);

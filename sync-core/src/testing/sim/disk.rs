@@ -346,11 +346,19 @@ impl ContentStore for SimStore {
         Ok(None)
     }
 
-    async fn wants(&self, _: Option<Hash>, _: usize) -> Result<Vec<Want>, StoreError> {
+    async fn held_reader(&self, _: ReplicaId, _: Hash) -> Result<Option<Reader>, StoreError> {
+        Ok(None)
+    }
+
+    async fn wants(&self, _: Option<Want>, _: usize) -> Result<Vec<Want>, StoreError> {
         Ok(Vec::new())
     }
 
-    async fn references(&self, _: Hash, _: usize) -> Result<Vec<Referrer>, StoreError> {
+    async fn count_wants(&self, _: ReplicaId, _: u64) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn references(&self, _: ReplicaId, _: Hash, _: Scope, _: usize) -> Result<Vec<Key>, StoreError> {
         Ok(Vec::new())
     }
 
@@ -363,6 +371,10 @@ impl ContentStore for SimStore {
     }
 
     async fn finish_downloads(&self, _: Vec<Arc<Download>>) -> Result<(), StoreError> {
+        no_contents()
+    }
+
+    async fn hold_content(&self, _: ReplicaId, _: Hash) -> Result<bool, StoreError> {
         no_contents()
     }
 

@@ -13,8 +13,8 @@ use super::{
     world::{World, delete, delete_prefix, key},
 };
 use crate::{
-    model::{Hash, Op, Value},
-    store::{Begun, ContentStatus, Reader, ReplicaStore, Want},
+    model::{Hash, Op, Prefix, ReadScope, Value},
+    store::{Begun, ContentStatus, Origin, Reader, ReplicaStore, Scope, Want},
     testing::{block_on, random::Random},
 };
 
@@ -44,6 +44,16 @@ async fn wants(store: &dyn ReplicaStore) -> Vec<Want> {
     store.wants(None, 100).await.expect("wants can be read")
 }
 
+/// Applies what is written here.
+async fn write(world: &World, store: &dyn ReplicaStore, at: i64, ops: Vec<Op>) {
+    let bundles = vec![world.commit(0, at, ops)];
+    world.try_apply(store, bundles, Origin::Local, Vec::new()).await.expect("the store can apply");
+}
+
+async fn held(store: &dyn ReplicaStore, world: &World, hash: Hash) -> Option<Reader> {
+    store.held_reader(world.replica, hash).await.expect("content can be opened")
+}
+
 async fn reader(store: &dyn ReplicaStore, hash: Hash) -> Option<Reader> {
     store.reader(hash).await.expect("content can be opened")
 }
@@ -58,6 +68,11 @@ async fn collect_all(store: &dyn ReplicaStore) -> u64 {
     }
 }
 
+async fn references(store: &dyn ReplicaStore, world: &World, hash: Hash, scope: Scope) -> Vec<String> {
+    let found = store.references(world.replica, hash, scope, 10).await.expect("references can be read");
+    found.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
+}
+
 fn read_all(reader: &Reader) -> Vec<u8> {
     reader.read_to_vec(0..reader.len()).expect("what is here can be read")
 }
@@ -69,7 +84,7 @@ pub async fn imported_content_survives<H: StoreHarness>(harness: &H) {
     let store = world.create(harness.open()).await;
     let imported = store.import_bytes(content.clone()).await.expect("it can be imported");
     assert_eq!(imported.hash, Hash::from(blake3::hash(&content)), "the hash is plain BLAKE3");
-    world.apply(&*store, vec![world.commit(0, 0, vec![refer("a", imported.hash, imported.len)])]).await;
+    write(&world, &*store, 0, vec![refer("a", imported.hash, imported.len)]).await;
     let hash = imported.hash;
     drop((imported, store));
     let store = harness.open();
@@ -77,16 +92,15 @@ pub async fn imported_content_survives<H: StoreHarness>(harness: &H) {
     assert_eq!(status(&*store, hash).await, ContentStatus::Complete { len: content.len() as u64 });
     assert_eq!(read_all(&reader(&*store, hash).await.expect("it is here")), content);
     assert!(wants(&*store).await.is_empty());
-    let referrers = store.references(hash, 10).await.expect("references can be read");
-    assert_eq!(referrers.len(), 1);
-    assert_eq!((referrers[0].replica, &referrers[0].key[..]), (world.replica, &b"a"[..]));
+    assert!(held(&*store, &world, hash).await.is_some(), "so can its peers");
+    assert_eq!(references(&*store, &world, hash, Scope::all()).await, ["a"]);
 }
 
 /// A want comes with its entry, survives a restart, and goes with the last entry.
 pub async fn b70_a_want_is_as_durable_as_the_entry_that_wants<H: StoreHarness>(harness: &H) {
     let world = World::default();
     let store = world.create(harness.open()).await;
-    let want = Want { hash: Hash([7; 32]), len: 99_999 };
+    let want = Want { replica: world.replica, hash: Hash([7; 32]), len: 99_999 };
     let ops = vec![refer("a/1", want.hash, want.len), refer("a/2", want.hash, want.len)];
     world.apply(&*store, vec![world.commit(0, 0, ops)]).await;
     assert_eq!(wants(&*store).await, [want]);
@@ -107,7 +121,7 @@ pub async fn b72_unreferenced_content_is_collected<H: StoreHarness>(harness: &H)
     for number in 0..5 {
         let imported = store.import_bytes(bytes(number, 20_000)).await.expect("it can be imported");
         let at = format!("k{number}");
-        world.apply(&*store, vec![world.commit(0, number as i64, vec![refer(&at, imported.hash, imported.len)])]).await;
+        write(&world, &*store, number as i64, vec![refer(&at, imported.hash, imported.len)]).await;
         hashes.push(imported.hash);
     }
     assert_eq!(collect_all(&*store).await, 0, "all are referenced");
@@ -120,7 +134,7 @@ pub async fn b72_unreferenced_content_is_collected<H: StoreHarness>(harness: &H)
         assert!(reader(&*store, *hash).await.is_none());
     }
     // Two references: the one that is left holds it.
-    world.apply(&*store, vec![world.commit(0, 110, vec![refer("other", hashes[3], 20_000)])]).await;
+    write(&world, &*store, 110, vec![refer("other", hashes[3], 20_000)]).await;
     world.apply(&*store, vec![world.commit(0, 120, vec![delete("k3")])]).await;
     assert_eq!(collect_all(&*store).await, 0);
     store.drop_replica(world.replica, Vec::new()).await.expect("a replica can be dropped");
@@ -144,6 +158,7 @@ pub async fn b70_a_download_goes_on_at_its_checkpoint<H: StoreHarness>(harness: 
     assert!(matches!(store.begin_download(hash, len).await, Ok(Begun::Busy)));
     for _ in 0..3 {
         let mut claim = download.partial().claim(50).expect("something is missing");
+        download.comes_for(world.replica);
         for piece in server.encode(claim.groups().into()).expect("it is there") {
             claim.push(&piece.expect("it is well")).expect("it is proved");
         }
@@ -158,6 +173,7 @@ pub async fn b70_a_download_goes_on_at_its_checkpoint<H: StoreHarness>(harness: 
         panic!("nobody else downloads it")
     };
     assert_eq!(download.partial().missing().count(), 151, "nothing is asked for twice");
+    download.comes_for(world.replica);
     while let Some(mut claim) = download.partial().claim(50) {
         for piece in server.encode(claim.groups().into()).expect("it is there") {
             claim.push(&piece.expect("it is well")).expect("it is proved");
@@ -167,6 +183,59 @@ pub async fn b70_a_download_goes_on_at_its_checkpoint<H: StoreHarness>(harness: 
     assert!(wants(&*store).await.is_empty());
     assert_eq!(read_all(&reader(&*store, hash).await.expect("it is here")), bytes(1, len));
     assert!(matches!(store.begin_download(hash, len).await, Ok(Begun::Complete)));
+}
+
+/// A replica's peers can have what was written into it or came for it; an entry from a peer that
+/// names the hash of what another replica brought here holds nothing, and stays a want.
+pub async fn b64_a_replica_holds_what_was_written_into_it_or_came_for_it<H: StoreHarness>(harness: &H) {
+    let (owned, open) = (World::new(1), World::new(2));
+    let store = open.create(owned.create(harness.open()).await).await;
+    let len = 40_000;
+    let imported = store.import_bytes(bytes(1, len)).await.expect("it can be imported");
+    let hash = imported.hash;
+    write(&owned, &*store, 0, vec![refer("secret", hash, len)]).await;
+    drop(imported);
+    open.apply(&*store, vec![open.commit(0, 0, vec![refer("planted", hash, len)])]).await;
+    assert!(held(&*store, &owned, hash).await.is_some());
+    assert!(held(&*store, &open, hash).await.is_none());
+    assert_eq!(wants(&*store).await, [Want { replica: open.replica, hash, len }]);
+    drop(store);
+    let store = harness.open();
+    assert!(held(&*store, &open, hash).await.is_none());
+    assert!(matches!(store.begin_download(hash, len).await, Ok(Begun::Complete)), "the bytes need not move");
+    // A peer of it proves that it has the bytes.
+    assert!(store.hold_content(open.replica, hash).await.expect("a proof can be kept"));
+    assert!(wants(&*store).await.is_empty());
+    drop(store);
+    let store = harness.open();
+    assert_eq!(read_all(&held(&*store, &open, hash).await.expect("it was given to it")), bytes(1, len));
+    // What the replica loses it does not hold any more, and dropped it holds nothing.
+    open.apply(&*store, vec![open.commit(0, 10, vec![delete("planted")])]).await;
+    assert_eq!(collect_all(&*store).await, 0, "the other replica refers to it");
+    open.apply(&*store, vec![open.commit(0, 20, vec![refer("planted", hash, len)])]).await;
+    assert!(held(&*store, &open, hash).await.is_none());
+    store.drop_replica(owned.replica, Vec::new()).await.expect("a replica can be dropped");
+    owned.create(Arc::clone(&store)).await;
+    owned.apply(&*store, vec![owned.commit(0, 0, vec![refer("secret", hash, len)])]).await;
+    assert!(held(&*store, &owned, hash).await.is_none());
+    assert_eq!(store.count_wants(owned.replica, 10).await.expect("wants can be counted"), 1);
+}
+
+/// References are those of one replica, inside of the scope that is asked for.
+pub async fn references_stay_inside_the_scope<H: StoreHarness>(harness: &H) {
+    let (world, other) = (World::new(1), World::new(2));
+    let store = other.create(world.create(harness.open()).await).await;
+    let hash = Hash([7; 32]);
+    let ops = ["a/1", "a/2", "b"].map(|at| refer(at, hash, 99_999)).to_vec();
+    world.apply(&*store, vec![world.commit(0, 0, ops)]).await;
+    other.apply(&*store, vec![other.commit(0, 0, vec![refer("elsewhere", hash, 99_999)])]).await;
+    assert_eq!(references(&*store, &world, hash, Scope::all()).await, ["a/1", "a/2", "b"]);
+    assert_eq!(references(&*store, &other, hash, Scope::all()).await, ["elsewhere"]);
+    let prefix = |text: &'static str| Prefix::new(text.as_bytes()).expect("it is short");
+    let scope = |text| Scope::of(&ReadScope { prefixes: vec![prefix(text)] });
+    assert_eq!(references(&*store, &world, hash, scope("a/")).await, ["a/1", "a/2"]);
+    assert!(references(&*store, &world, hash, scope("c")).await.is_empty());
+    assert!(references(&*store, &world, hash, Scope::nothing()).await.is_empty());
 }
 
 /// The story: iroh-blobs' collector decided and deleted in two steps, and took tagged blobs. Here
@@ -223,7 +292,7 @@ pub async fn b72_referenced_content_is_never_collected<H: StoreHarness>(harness:
 async fn cycle(store: &dyn ReplicaStore, world: &World, at: i64, content: &Bytes) {
     let imported = store.import_bytes(content.clone()).await.expect("it can be imported");
     let hash = imported.hash;
-    world.apply(store, vec![world.commit(0, at, vec![refer("key", hash, imported.len)])]).await;
+    write(world, store, at, vec![refer("key", hash, imported.len)]).await;
     // From here on only the entry holds it.
     drop(imported);
     assert_eq!(status(store, hash).await, ContentStatus::Complete { len: content.len() as u64 }, "cycle {at}");
@@ -238,6 +307,10 @@ pub async fn reading_content_creates_nothing<H: StoreHarness>(harness: &H) {
     assert_eq!(status(&*store, hash).await, ContentStatus::Missing);
     assert!(reader(&*store, hash).await.is_none());
     assert!(wants(&*store).await.is_empty());
-    assert!(store.references(hash, 10).await.expect("references can be read").is_empty());
+    let world = World::default();
+    assert!(held(&*store, &world, hash).await.is_none());
+    assert!(references(&*store, &world, hash, Scope::all()).await.is_empty());
+    assert_eq!(store.count_wants(world.replica, 10).await.expect("wants can be counted"), 0);
+    assert!(store.replicas().await.expect("replicas can be listed").is_empty());
     assert_eq!(collect_all(&*store).await, 0);
 }

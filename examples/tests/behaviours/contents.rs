@@ -140,6 +140,34 @@ async fn b69_b70_what_nobody_has_now_is_wanted_over_a_restart_and_arrives_when_s
     assert!(third.read("large").await.unwrap().unwrap() == value);
 }
 
+/// The old version is here: of the new one only the tree and what changed moves, whoever wrote the two.
+#[tokio::test]
+async fn b18_a_new_version_of_a_large_value_moves_what_changed() {
+    let world = World::new(Wire::Quic, Keep::Redb);
+    let Pair { a, b, left, right } = pair(&world).await;
+    let mut value = bytes(16 << 20, 18);
+    let len = value.len() as u64;
+    left.put("large", value.clone()).await.unwrap();
+    equal(&[&left, &right]).await;
+    content_ready(&b, &right, "large").await;
+    for (number, (from, to, node)) in
+        [(&left, &right, &b), (&right, &left, &a), (&left, &right, &b)].into_iter().enumerate()
+    {
+        let before = node.status().await.unwrap().content_bytes;
+        let at = (number + 1) * 3_000_000;
+        value[at..at + 65_536].iter_mut().for_each(|byte| *byte ^= 0x55);
+        from.put("large", value.clone()).await.unwrap();
+        equal(&[&left, &right]).await;
+        content_ready(node, to, "large").await;
+        assert!(to.read("large").await.unwrap().unwrap() == value);
+        let after = node.status().await.unwrap().content_bytes;
+        let received = after.received - before.received;
+        // 64 bytes of tree for each of 1,024 groups, and few groups.
+        assert!(received < 64 * 1024 + 12 * 16_384 + 16_384, "{number}: {received} bytes");
+        assert!(after.reused - before.reused > len - 12 * 16_384, "{number}");
+    }
+}
+
 /// Writes an entry that names a content which its author does not have.
 async fn plant(node: &SyncManager, replica: &Replica, key: &str, hash: Hash, len: u64) {
     let author = node.export_author(node.default_author()).await.unwrap();

@@ -10,8 +10,8 @@ use super::{
     shared::WallClock,
 };
 use crate::{
-    model::{Hash, PeerId, ReplicaId},
-    store::{ReplicaStore, Scope, Want},
+    model::{Hash, Op, PeerId, ReplicaId, Value},
+    store::{Query, ReplicaStore, Scope, Select, Want},
 };
 
 /// How many entries that refer to a content are looked at to find one whose key the policy allows.
@@ -49,6 +49,21 @@ impl WantFilter for Wanted {
         }
         let found = self.store.references(want.replica, want.hash, Scope::all(), MAX_REFERENCES).await;
         found.is_ok_and(|keys| keys.iter().any(|key| policy.allows(key)))
+    }
+
+    async fn base(&self, want: Want) -> Option<Hash> {
+        // What another author wrote at the same key, newest first.
+        let key = self.store.references(want.replica, want.hash, Scope::all(), 1).await.ok()?.pop()?;
+        let query = Query { key: Some(key.as_bytes().clone()), select: Select::All, ..Query::default() };
+        for entry in self.store.query(want.replica, query).await.ok()? {
+            if let Op::Put { value: Value::Blob { hash, .. }, .. } = entry.entry.op
+                && hash != want.hash
+                && self.store.held_reader(want.replica, hash).await.is_ok_and(|reader| reader.is_some())
+            {
+                return Some(hash);
+            }
+        }
+        None
     }
 
     async fn is_wanted(&self, peer: PeerId, want: Want) -> bool {

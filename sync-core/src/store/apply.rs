@@ -209,6 +209,13 @@ impl Writer<'_> {
             return Ok(Outcome::Dominated);
         }
         let mut replaced = 0;
+        // Before the old version's reference goes: the new one may be made from it.
+        let base = match (&old, candidate.entry.op) {
+            (Some((_, Some((hash, _)), _)), Op::Put { value: Value::Blob { .. }, .. }) => {
+                content::base(self.rows, self.replica, hash)?
+            }
+            _ => None,
+        };
         if let Some((row, blob, len)) = old {
             self.remove(&slot, &candidate.place, &row, blob, len)?;
             replaced += 1;
@@ -229,7 +236,7 @@ impl Writer<'_> {
                 }
             }
         }
-        self.insert(candidate, slot, author)?;
+        self.insert(candidate, slot, author, base)?;
         Ok(Outcome::Inserted { replaced })
     }
 
@@ -332,7 +339,13 @@ impl Writer<'_> {
         self.bound_deltas()
     }
 
-    fn insert(&mut self, candidate: &Candidate<'_>, slot: Vec<u8>, author: KeyNo) -> Result<(), StoreError> {
+    fn insert(
+        &mut self,
+        candidate: &Candidate<'_>,
+        slot: Vec<u8>,
+        author: KeyNo,
+        base: Option<Hash>,
+    ) -> Result<(), StoreError> {
         let VerifiedEntry { index, order, op } = candidate.entry;
         let bundle = candidate.bundle;
         let origin = match candidate.origin {
@@ -353,7 +366,7 @@ impl Writer<'_> {
         if let Op::Put { value: Value::Blob { hash, len }, .. } = op {
             self.head.blobs += 1;
             let reference = Reference { hash: *hash, len: *len, entry: &slot };
-            content::refer(self.rows, &reference, candidate.origin)?;
+            content::refer(self.rows, &reference, candidate.origin, base)?;
         }
         self.commits.inserted(&proof);
         self.log.push((position, origin, slot));

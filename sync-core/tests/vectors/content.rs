@@ -16,6 +16,7 @@ fn ask_json(ask: &Ask) -> Json {
     });
     match ask {
         Ask::Get(_) => json!({ "get": json }),
+        Ask::Tree(_) => json!({ "tree": json }),
         Ask::Prove(_, nonce) => {
             json["nonce"] = json!(hex(nonce));
             json!({ "prove": json })
@@ -66,7 +67,15 @@ fn encodings() -> Vec<Json> {
             "encoding": hex(encoding.concat()),
         })
     };
+    let tree = |name: &str, wanted: &[(u64, u64)], encoding: &[&[u8]]| {
+        json!({
+            "name": name, "content": hex(&three), "hash": blake3::hash(&three).to_hex().as_str(), "wanted": wanted,
+            "tree": hex(encoding.concat()),
+        })
+    };
     vec![
+        tree("the tree of three groups", &[(0, 3)], &[&root_pair, &left_pair]),
+        tree("the tree above the last of three", &[(2, 3)], &[&root_pair]),
         encoding("no bytes", b"", &[(0, 1)], &[b""]),
         encoding("one group", b"hello", &[(0, 1)], &[b"hello"]),
         encoding("three groups", &three, &[(0, 3)], &[&root_pair, &left_pair, first, second, third]),
@@ -102,7 +111,7 @@ fn make() -> Json {
     let run = |start, end| Run { replica, hash, len: 5_000_000, start, end };
     let get = |start, end| Ask::Get(run(start, end));
     let prove = |start, end| Ask::Prove(run(start, end), [7; 32]);
-    let asks: Vec<Json> = [get(0, 1), get(49, 305), prove(0, 4096)]
+    let asks: Vec<Json> = [get(0, 1), get(49, 305), prove(0, 4096), Ask::Tree(run(0, 4096))]
         .iter()
         .map(|ask| json!({ "frame": hex(ask.encode()), "ask": ask_json(ask) }))
         .collect();
@@ -128,6 +137,7 @@ fn make() -> Json {
                 refused("groups in the wrong order", &get(5, 4).encode()),
                 refused("257 groups to be sent", &get(0, 257).encode()),
                 refused("4097 groups to be proved", &prove(0, 4097).encode()),
+                refused("the tree of 4097 groups", &Ask::Tree(run(0, 4097)).encode()),
                 refused("cut by a byte", &get_frame[..get_frame.len() - 1]),
                 refused("with a byte behind it", &[&get_frame[..], &[0]].concat()),
             ],
@@ -174,8 +184,12 @@ fn the_vectors_of_content_hold() {
         assert_eq!(published.hash.as_bytes(), &bytes32(&vector["hash"]));
         let reader = dir.reader(published.hash, published.len, &published.outboard).unwrap();
         let wanted: Vec<_> = list(&vector["wanted"]).iter().map(|run| (number(&run[0]), number(&run[1]))).collect();
-        let pieces: Result<Vec<_>, _> = reader.encode(groups(&wanted)).unwrap().collect();
-        assert_eq!(pieces.unwrap().concat(), bytes(&vector["encoding"]), "{}", vector["name"]);
+        let (encoder, expected) = match vector.get("tree") {
+            Some(tree) => (reader.encode_tree(groups(&wanted)), tree),
+            None => (reader.encode(groups(&wanted)), &vector["encoding"]),
+        };
+        let pieces: Result<Vec<_>, _> = encoder.unwrap().collect();
+        assert_eq!(pieces.unwrap().concat(), bytes(expected), "{}", vector["name"]);
     }
     for vector in list(&file["proofs"]) {
         let whole = bytes(&vector["content"]);

@@ -15,11 +15,11 @@ use std::{
     time::Duration,
 };
 
-use sync_content::{Claim, groups::group_count};
+use sync_content::{Claim, TreeClaim, groups::group_count};
 use tokio::time::Instant;
 
 use super::{
-    ASK_AGAIN, ASK_AGAIN_MAX, BlobError, MAX_DOWNLOADS, MAX_PROOF_RUN, MAX_REMEMBERED,
+    ASK_AGAIN, ASK_AGAIN_MAX, BlobError, MAX_DOWNLOADS, MAX_PROOF_RUN, MAX_REMEMBERED, MAX_TREE_RUN,
     fetch::{Active, Changes, Finished, Shared, lock},
     protocol::{Ask, Nonce, Run},
 };
@@ -32,6 +32,13 @@ use crate::{
 /// that requests and repeated pairs cost nothing.
 const CLAIM_GROUPS: u64 = 64;
 
+/// Content of at least this many bytes is made from an older version where it can be. For less a
+/// round trip more costs as much as the bytes.
+const REUSE_LEN: u64 = 512 * 1024;
+
+/// The groups of which only the tree is asked count for a fraction of those that are sent.
+const TREE_WEIGHT: u64 = 256;
+
 /// The groups that are hashed to prove them count for a fraction of those that are sent.
 const PROOF_WEIGHT: u64 = 64;
 
@@ -42,6 +49,8 @@ const WANTS_PAGE: usize = 256;
 pub(super) enum Task {
     /// Groups of a download.
     Groups { replica: ReplicaId, download: Arc<Download>, claim: Claim },
+    /// The tree above groups that an older version may have.
+    Tree { replica: ReplicaId, download: Arc<Download>, claim: TreeClaim },
     /// To show that it has groups that are here.
     Proof { proving: Arc<Proving>, groups: Range<u64> },
 }
@@ -55,17 +64,23 @@ impl Task {
                 let len = download.partial().len();
                 Ask::Get(Run { replica: *replica, hash: download.hash(), len, start, end })
             }
+            Self::Tree { replica, download, claim } => {
+                let Range { start, end } = claim.groups();
+                let len = download.partial().len();
+                Ask::Tree(Run { replica: *replica, hash: download.hash(), len, start, end })
+            }
             Self::Proof { proving, groups } => Ask::Prove(proving.run(groups), proving.nonce),
         }
     }
 
     /// How many groups it counts for in the window.
     pub fn weight(&self) -> u32 {
-        let groups = match self {
-            Self::Groups { claim, .. } => claim.groups(),
-            Self::Proof { groups, .. } => 0..(groups.end - groups.start).div_ceil(PROOF_WEIGHT),
+        let (groups, fraction) = match self {
+            Self::Groups { claim, .. } => (claim.groups(), 1),
+            Self::Tree { claim, .. } => (claim.groups(), TREE_WEIGHT),
+            Self::Proof { groups, .. } => (groups.clone(), PROOF_WEIGHT),
         };
-        u32::try_from(groups.end - groups.start).expect("runs are short")
+        u32::try_from((groups.end - groups.start).div_ceil(fraction)).expect("runs are short")
     }
 }
 
@@ -225,12 +240,12 @@ impl Shared {
                             Some(true) => {}
                             Some(false) => continue,
                             None => {
-                                unknown.push(Want { replica, hash, len });
+                                unknown.push(Want { replica, hash, len, base: None });
                                 continue;
                             }
                         }
-                        if let Some(claim) = claim(&active.download, view.has(&(replica, hash))) {
-                            return Some(Task::Groups { replica, download: Arc::clone(&active.download), claim });
+                        if let Some(task) = task(replica, &active.download, view.has(&(replica, hash))) {
+                            return Some(task);
                         }
                     }
                 }
@@ -272,19 +287,38 @@ impl Shared {
             if !lock(&self.aside).remove(&want.hash) {
                 self.resumed.fetch_add(found, Ordering::Relaxed);
             }
-            let claim = claim(&download, lock(view).has(&what));
-            let (replica, replicas) = (want.replica, vec![want.replica]);
+            self.look_at_base(&download, want).await?;
+            let task = task(want.replica, &download, lock(view).has(&what));
+            let replicas = vec![want.replica];
             let active =
                 Active { download: Arc::clone(&download), replicas, checkpointed: Instant::now(), durable: found };
             self.active().insert(want.hash, active);
             self.changed(|changes| changes.claims += 1);
-            match claim {
+            match task {
                 // Empty content proves itself, and what was complete at the checkpoint is complete.
                 _ if download.partial().is_complete() => self.finish_soon(Finished::Download(download)),
-                Some(claim) => return Ok(Some(Task::Groups { replica, download, claim })),
+                Some(task) => return Ok(Some(task)),
                 None => {}
             }
         }
+    }
+
+    /// Lets a large download take from an older version what that has.
+    async fn look_at_base(&self, download: &Download, want: Want) -> Result<(), StoreError> {
+        if want.len < REUSE_LEN {
+            return Ok(());
+        }
+        let base = match want.base {
+            Some(base) => Some(base),
+            None => self.filter.base(want).await,
+        };
+        let Some(base) = base else { return Ok(()) };
+        if let Some(reader) =
+            self.store.reader(base).await?.filter(|base| base.here().contains(&(0..group_count(base.len()))))
+        {
+            download.partial().reuse(reader);
+        }
+        Ok(())
     }
 
     /// Whether a download of the content runs, for this replica too from now on.
@@ -376,10 +410,15 @@ impl Shared {
     }
 }
 
-/// Reserves groups of a download for a peer that has `has`, or may have all.
-fn claim(download: &Download, has: Option<&GroupRanges>) -> Option<Claim> {
-    match has {
-        Some(has) => download.partial().claim_of(has, CLAIM_GROUPS),
-        None => download.partial().claim(CLAIM_GROUPS),
+/// Reserves groups of a download for a peer that has `has`, or may have all: first those of which an
+/// older version may save the fetching.
+fn task(replica: ReplicaId, download: &Arc<Download>, has: Option<&GroupRanges>) -> Option<Task> {
+    let partial = download.partial();
+    let all = GroupRanges::all(partial.len());
+    let has = has.unwrap_or(&all);
+    if let Some(claim) = partial.claim_tree(has, MAX_TREE_RUN) {
+        return Some(Task::Tree { replica, download: Arc::clone(download), claim });
     }
+    let claim = partial.claim_of(has, CLAIM_GROUPS)?;
+    Some(Task::Groups { replica, download: Arc::clone(download), claim })
 }

@@ -56,6 +56,9 @@ pub trait WantFilter: Send + Sync + 'static {
     /// Whether its replica's policy allows it.
     async fn is_allowed(&self, want: Want) -> bool;
 
+    /// An older version of it that the replica holds, when the store knows of none.
+    async fn base(&self, want: Want) -> Option<Hash>;
+
     /// Asked before a peer is asked for anything: whether the content is wanted, and whether the
     /// peer may read an entry that refers to it. Nobody else is to learn that it exists.
     async fn is_wanted(&self, peer: PeerId, want: Want) -> bool;
@@ -68,6 +71,8 @@ pub struct ContentTraffic {
     pub received: u64,
     /// Content that downloads found here, from before the start, when they began.
     pub resumed: u64,
+    /// Content that downloads took from older versions.
+    pub reused: u64,
 }
 
 /// A download that runs.
@@ -105,6 +110,7 @@ pub(super) struct Shared {
     finished: mpsc::UnboundedSender<Finished>,
     pub received: AtomicU64,
     pub resumed: AtomicU64,
+    pub reused: AtomicU64,
 }
 
 /// A download that runs.
@@ -161,6 +167,7 @@ impl Fetcher {
             finished,
             received: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).finish(to_finish));
@@ -195,6 +202,7 @@ impl Fetcher {
         ContentTraffic {
             received: self.shared.received.load(Ordering::Relaxed),
             resumed: self.shared.resumed.load(Ordering::Relaxed),
+            reused: self.shared.reused.load(Ordering::Relaxed),
         }
     }
 

@@ -46,6 +46,9 @@ pub const MAX_RUN: u64 = 256;
 /// The longest run of groups in one question for possession: 64 MiB, which are read and hashed for it.
 pub const MAX_PROOF_RUN: u64 = 4096;
 
+/// The longest run of groups in one question for a tree: 256 KiB of hashes of 64 MiB.
+pub const MAX_TREE_RUN: u64 = 4096;
+
 /// How many downloads run at once; each holds one or two files open.
 pub const MAX_DOWNLOADS: usize = 128;
 

@@ -45,7 +45,7 @@ impl Shared {
 
     /// Whether a replica wants something that its policy does not leave out.
     async fn is_waiting(&self, pending: &mut Pending, replica: ReplicaId) -> Result<bool, StoreError> {
-        let beginning = Want { replica, hash: Hash([0; 32]), len: 0 };
+        let beginning = Want { replica, hash: Hash([0; 32]), len: 0, base: None };
         let mut from = pending.left_out.get(&replica).copied();
         loop {
             let after = from.unwrap_or(beginning);

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | 64 `Get` | asker | postcard | send a run of groups of a content |
 //! | 65 `Prove` | asker | postcard | show that you have a run of groups, without sending it |
+//! | 66 `Tree` | asker | postcard | send the tree above a run of groups, without the groups |
 //! | 80 `Data` | server | bytes | the next bytes of the encoding of the oldest unanswered request |
 //! | 81 `Done` | server | nothing | the oldest request is answered in full |
 //! | 82 `None` | server | nothing | it will not be: not here, not any more, or not for you |
@@ -19,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{BlobError, MAX_PROOF_RUN, MAX_RUN};
+use super::{BlobError, MAX_PROOF_RUN, MAX_RUN, MAX_TREE_RUN};
 use crate::{
     model::{Hash, ReplicaId},
     store::GroupRanges,
@@ -36,6 +37,7 @@ pub(super) const MAX_PART_RUNS: usize = 256;
 
 const GET: u8 = 64;
 const PROVE: u8 = 65;
+const TREE: u8 = 66;
 const DATA: u8 = 80;
 const DONE: u8 = 81;
 const NONE: u8 = 82;
@@ -72,6 +74,8 @@ pub enum Ask {
     Get(Run),
     /// Show that you have them, at most [`MAX_PROOF_RUN`]: the bytes are here already.
     Prove(Run, Nonce),
+    /// Send the encoding of these groups without their bytes, at most [`MAX_TREE_RUN`].
+    Tree(Run),
 }
 
 /// Fresh randomness of an asker, so that no answer can be given twice.
@@ -99,6 +103,7 @@ impl Ask {
     pub fn encode(&self) -> Bytes {
         let frame = match self {
             Self::Get(run) => postcard::to_extend(run, vec![GET]),
+            Self::Tree(run) => postcard::to_extend(run, vec![TREE]),
             Self::Prove(run, nonce) => postcard::to_extend(&(run, nonce), vec![PROVE]),
         };
         frame.expect("a request has an encoding").into()
@@ -108,6 +113,7 @@ impl Ask {
     pub fn decode(frame: &[u8]) -> Result<Option<Self>, BlobError> {
         let (ask, longest) = match frame.split_first() {
             Some((&GET, body)) => (Self::Get(decode_all(body)?), MAX_RUN),
+            Some((&TREE, body)) => (Self::Tree(decode_all(body)?), MAX_TREE_RUN),
             Some((&PROVE, body)) => {
                 let (run, nonce) = decode_all(body)?;
                 (Self::Prove(run, nonce), MAX_PROOF_RUN)
@@ -124,7 +130,7 @@ impl Ask {
     /// What it is about.
     pub fn run(&self) -> &Run {
         match self {
-            Self::Get(run) | Self::Prove(run, _) => run,
+            Self::Get(run) | Self::Prove(run, _) | Self::Tree(run) => run,
         }
     }
 }
@@ -254,7 +260,9 @@ mod tests {
     #[test]
     fn frames_come_back_as_they_went() {
         let far = u64::MAX - MAX_PROOF_RUN;
-        for ask in [Ask::Get(run(far, far + MAX_RUN)), Ask::Prove(run(far, u64::MAX), [9; 32])] {
+        for ask in
+            [Ask::Get(run(far, far + MAX_RUN)), Ask::Prove(run(far, u64::MAX), [9; 32]), Ask::Tree(run(far, u64::MAX))]
+        {
             assert_eq!(Ask::decode(&ask.encode()).unwrap(), Some(ask.clone()));
             assert!(ask.encode().len() <= MAX_ASK_LEN);
         }
@@ -286,7 +294,8 @@ mod tests {
         }
         let get = |start, end| Ask::Get(run(start, end));
         let prove = |start, end| Ask::Prove(run(start, end), [0; 32]);
-        let too_long = [get(0, MAX_RUN + 1), get(0, u64::MAX), prove(0, MAX_PROOF_RUN + 1)];
+        let too_long =
+            [get(0, MAX_RUN + 1), get(0, u64::MAX), prove(0, MAX_PROOF_RUN + 1), Ask::Tree(run(0, MAX_TREE_RUN + 1))];
         for ask in [get(0, 0), get(5, 4), prove(1, 1)].into_iter().chain(too_long) {
             assert!(matches!(Ask::decode(&ask.encode()), Err(BlobError::Protocol(_))));
         }

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
+use sync_content::Encoder;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::{broadcast, mpsc},
@@ -115,7 +116,8 @@ impl Server {
         let refusal = match self.reader(peer, run, last).await? {
             Ok(reader) => {
                 let sent = match ask {
-                    Ask::Get(run) => self.send(reader, run, write).await?,
+                    Ask::Get(run) => self.send(reader, run, Reader::encode, write).await?,
+                    Ask::Tree(run) => self.send(reader, run, Reader::encode_tree, write).await?,
                     Ask::Prove(run, nonce) => self.prove(reader, peer, run, nonce, write).await?,
                 };
                 match sent {
@@ -192,11 +194,17 @@ impl Server {
         }
     }
 
-    async fn send(&self, reader: Reader, run: &Run, write: &mut (impl AsyncWrite + Unpin)) -> Result<Sent, BlobError> {
+    async fn send(
+        &self,
+        reader: Reader,
+        run: &Run,
+        encode: fn(&Reader, GroupRanges) -> Result<Encoder, ContentError>,
+        write: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Sent, BlobError> {
         let (sender, mut pieces) = mpsc::channel(READ_AHEAD);
         let groups = GroupRanges::from(run.groups());
         tokio::task::spawn_blocking(move || {
-            let encoder = match reader.encode(groups) {
+            let encoder = match encode(&reader, groups) {
                 Ok(encoder) => encoder,
                 Err(error) => return drop(sender.blocking_send(Err(error))),
             };

@@ -26,7 +26,7 @@ use crate::{
     model::{PeerId, ReplicaId, SecretKey},
     store::{
         ContentStatus, ContentStore, EngineStore, Origin, Want,
-        content::tests::{MapEngine, OTHER, REPLICA, number_replicas, refer_to, unrefer_to},
+        content::tests::{MapEngine, OTHER, REPLICA, number_replicas, refer_to, replace, unrefer_to},
     },
     transport::{ByteStream, StreamWrite},
 };
@@ -58,6 +58,10 @@ struct All;
 impl WantFilter for All {
     async fn is_allowed(&self, _: Want) -> bool {
         true
+    }
+
+    async fn base(&self, _: Want) -> Option<Hash> {
+        None
     }
 
     async fn is_wanted(&self, _: PeerId, _: Want) -> bool {
@@ -340,6 +344,33 @@ async fn b64_a_proof_for_somebody_else_is_a_lie() {
 }
 
 #[tokio::test]
+async fn a_new_version_of_a_content_moves_what_changed() {
+    let old = bytes(1, 80 * MIB + 3);
+    let mut new = old.clone();
+    new[33_333_333..33_398_869].iter_mut().for_each(|byte| *byte ^= 0x55);
+    let (theirs, ours) = (Node::with(std::slice::from_ref(&new)).await, Node::with(std::slice::from_ref(&old)).await);
+    let (before, after) = (blake3::hash(&old).into(), blake3::hash(&new).into());
+    replace(&ours.engine, before, after, new.len() as u64);
+    let (asker, server, sent) = meddled(Way::Plain);
+    theirs.serve(server);
+    let fetcher = ours.fetcher();
+    let fetching = {
+        let fetcher = fetcher.clone();
+        tokio::spawn(async move { fetcher.fetch_from(peer(2), asker).await })
+    };
+    ours.has(&new).await;
+    // The tree has 64 bytes a group; five groups changed.
+    let tree = new.len() as u64 / 256;
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < tree + 6 * 16 * 1024 + 20_000, "{sent} bytes");
+    let moved = fetcher.traffic();
+    assert!(moved.received <= sent && moved.resumed == 0, "{moved:?}");
+    assert_eq!(moved.reused, new.len() as u64 - 5 * 16 * 1024);
+    assert!(ours.store.wants(None, 10).await.unwrap().is_empty());
+    fetching.abort();
+}
+
+#[tokio::test]
 async fn b48_wants_that_end_without_having_come_are_waited_for_no_longer() {
     let ours = Node::new();
     let fetcher = ours.fetcher();
@@ -501,7 +532,7 @@ async fn damaged_content_is_not_sent_and_is_wanted_again_where_it_is_damaged() {
         }
     }
     assert_eq!(last, Some(Reply::None));
-    assert_eq!(theirs.store.wants(None, 10).await.unwrap(), [Want { replica: REPLICA, hash, len }]);
+    assert_eq!(theirs.store.wants(None, 10).await.unwrap(), [Want { replica: REPLICA, hash, len, base: None }]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The blocking side of fetching from a peer: what comes is proved and written.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -62,10 +62,7 @@ impl Worker {
         match (work, &mut asked.task) {
             (Work::Data(bytes), Task::Groups { replica, download, claim }) => {
                 download.comes_for(*replica);
-                claim.push(&bytes).map_err(|error| match error {
-                    ContentError::Unproved { .. } => BlobError::Unproved(error),
-                    error => BlobError::Store(error.into()),
-                })?;
+                claim.push(&bytes).map_err(unproved)?;
             }
             (Work::Done, Task::Groups { download, claim, .. }) => {
                 if !claim.is_done() {
@@ -75,6 +72,22 @@ impl Worker {
                     self.shared.finish_soon(Finished::Download(Arc::clone(download)));
                 }
                 self.current = None;
+            }
+            (Work::Data(bytes), Task::Tree { replica, download, claim }) => {
+                download.comes_for(*replica);
+                let copied = claim.push(&bytes).map_err(unproved)?;
+                self.shared.reused.fetch_add(copied, Ordering::Relaxed);
+            }
+            (Work::Done, Task::Tree { download, claim, .. }) => {
+                if !claim.is_done() {
+                    return Err(BlobError::Protocol("an answer that ends early"));
+                }
+                if download.partial().is_complete() {
+                    self.shared.finish_soon(Finished::Download(Arc::clone(download)));
+                }
+                self.current = None;
+                // What the older version does not have can be asked for.
+                self.shared.changed(|changes| changes.claims += 1);
             }
             (Work::Proof(proof), Task::Proof { .. }) => {
                 let Some(Asked { task: Task::Proof { proving, groups }, .. }) = self.current.take() else {
@@ -105,6 +118,10 @@ impl Worker {
                         let named = has.contains(&claim.groups());
                         ((*replica, download.hash()), if named { GroupRanges::empty() } else { has })
                     }
+                    Task::Tree { replica, download, claim } => {
+                        let named = has.contains(&claim.groups());
+                        ((*replica, download.hash()), if named { GroupRanges::empty() } else { has })
+                    }
                     // Only who has all of it can prove that.
                     Task::Proof { proving, .. } => {
                         proving.give_up();
@@ -124,5 +141,12 @@ impl Worker {
             }
         }
         Ok(())
+    }
+}
+
+fn unproved(error: ContentError) -> BlobError {
+    match error {
+        ContentError::Unproved { .. } => BlobError::Unproved(error),
+        error => BlobError::Store(error.into()),
     }
 }

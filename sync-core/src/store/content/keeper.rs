@@ -193,7 +193,9 @@ impl<E: Engine> ContentKeeper<E> {
         let found = rows::wants(&snapshot, from, limit)?;
         found
             .into_iter()
-            .map(|(replica, hash, len)| Ok(Want { replica: self.replica(&snapshot, replica)?, hash, len }))
+            .map(|rows::WantRow { replica, hash, len, base }| {
+                Ok(Want { replica: self.replica(&snapshot, replica)?, hash, len, base })
+            })
             .collect()
     }
 
@@ -313,12 +315,13 @@ impl<E: Engine> ContentKeeper<E> {
         // writing under a name that is about to go. An entry that comes to refer to one of them
         // is a transaction before this one, which then spares it, or after it, which then wants it.
         let collecting = self.pins.collecting();
-        let mut gone = Vec::new();
+        let (mut gone, mut count) = (Vec::new(), 0);
         self.core.engine().write(&mut |rows| {
             for hash in candidates {
-                if rows::is_referenced(rows, hash)? {
+                if rows::is_needed(rows, hash)? {
                     rows::spare(rows, hash)?;
                 } else if !self.pins.is_pinned(hash) {
+                    count += u64::from(ContentRow::load(rows, hash)?.is_some());
                     rows::remove(rows, hash)?;
                     gone.push(*hash);
                 }
@@ -331,7 +334,7 @@ impl<E: Engine> ContentKeeper<E> {
             self.dir.remove_partial(&hash)?;
         }
         drop(collecting);
-        Ok(gone.len() as u64)
+        Ok(count)
     }
 }
 

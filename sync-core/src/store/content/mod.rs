@@ -36,7 +36,7 @@ pub use sync_content::{ContentDir, ContentError, GroupRanges, Partial, Progress,
 
 pub(super) use self::{
     keeper::ContentKeeper,
-    rows::{CameFor, Reference, forget, refer, unrefer},
+    rows::{CameFor, Reference, base, forget, refer, unrefer},
 };
 use super::{Scope, StoreError};
 use crate::model::{Hash, Key, ReplicaId};
@@ -52,6 +52,7 @@ pub type OnProgress = Arc<dyn Fn(Progress) -> ControlFlow<()> + Send + Sync>;
 /// - *unreferenced content is collected*: when its last reference and its last pin are gone.
 /// - *a want is as durable as the entry that wants*, and ends when the replica holds the content, or
 ///   with the last reference.
+/// - *an older version is not collected while the new one is on its way*.
 /// - *a replica holds what was written into it or came for it*, and nothing because its entries name
 ///   a hash whose bytes another replica brought here.
 /// - *imported content survives*: when an import completes, bytes and row are on disk.
@@ -158,6 +159,9 @@ pub struct Want {
     pub hash: Hash,
     /// The length that the entry claims.
     pub len: u64,
+    /// An older version, which an entry of the same key and author referred to and which is here in
+    /// full: it stays until the want ends.
+    pub base: Option<Hash>,
 }
 
 /// What came of the wish to download.

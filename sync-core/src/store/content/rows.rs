@@ -5,8 +5,9 @@
 //! | content | hash | what is here: [`ContentRow`] |
 //! | reference | hash, and the key of the entry's row | the length that the entry claims |
 //! | doomed | hash | nothing: the collector looks at it |
-//! | want | replica, hash | the length claimed last |
+//! | want | replica, hash | the length claimed last; the hash of the older version, if one is here |
 //! | held | hash, replica | nothing: the replica was given the content |
+//! | base | hash of the older version, and the want's replica and hash | nothing: it is not collected |
 //!
 //! The bytes are here once, whoever refers to them. Whether a *replica* holds them is another
 //! question: only when they were written into it here, or a peer of it proved to have them. So an
@@ -31,6 +32,7 @@ const REFERENCE: u8 = 21;
 const DOOMED: u8 = 23;
 const WANT: u8 = 24;
 const HELD: u8 = 25;
+const BASE: u8 = 26;
 
 fn of_hash(space: u8, hash: &Hash) -> Vec<u8> {
     [&[space][..], &hash.0].concat()
@@ -42,6 +44,10 @@ fn of_replica(space: u8, replica: ReplicaNo) -> Vec<u8> {
 
 fn want_key(replica: ReplicaNo, hash: &Hash) -> Vec<u8> {
     [&of_replica(WANT, replica)[..], &hash.0].concat()
+}
+
+fn base_key(base: &Hash, replica: ReplicaNo, hash: &Hash) -> Vec<u8> {
+    [&of_hash(BASE, base)[..], &replica.0.to_be_bytes(), &hash.0].concat()
 }
 
 fn held_key(hash: &Hash, replica: ReplicaNo) -> Vec<u8> {
@@ -137,14 +143,60 @@ pub(in crate::store) fn refer(
     rows: &mut dyn EngineWrite,
     reference: &Reference,
     origin: Origin,
+    base: Option<Hash>,
 ) -> Result<(), StoreError> {
-    let (replica, hash, len) = (reference.replica(), reference.hash, reference.len.to_be_bytes());
-    rows.put(&reference.key(), &len)?;
+    let (replica, hash) = (reference.replica(), reference.hash);
+    rows.put(&reference.key(), &reference.len.to_be_bytes())?;
     let here = matches!(ContentRow::load(rows, &hash)?, Some(ContentRow::Complete { .. }));
     match here && (origin == Origin::Local || is_held(rows, replica, &hash)?) {
         true => hold(rows, replica, &hash),
-        false => rows.put(&want_key(replica, &hash), &len),
+        false => {
+            let key = want_key(replica, &hash);
+            let known = rows.get(&key)?.map_or(Ok(None), |value| want(&key, &value).map(|want| want.base))?;
+            end_want(rows, replica, &hash)?;
+            put_want(rows, replica, &hash, reference.len, base.filter(|base| *base != hash).or(known))
+        }
     }
+}
+
+/// What of an older version can be used for a new one that replaces `hash` in a replica: it, if the
+/// replica holds it, or what it was itself to be made from.
+pub(in crate::store) fn base(
+    rows: &dyn EngineRead,
+    replica: ReplicaNo,
+    hash: &Hash,
+) -> Result<Option<Hash>, StoreError> {
+    if is_held(rows, replica, hash)? && matches!(ContentRow::load(rows, hash)?, Some(ContentRow::Complete { .. })) {
+        return Ok(Some(*hash));
+    }
+    let key = want_key(replica, hash);
+    rows.get(&key)?.map_or(Ok(None), |value| Ok(want(&key, &value)?.base))
+}
+
+fn put_want(
+    rows: &mut dyn EngineWrite,
+    replica: ReplicaNo,
+    hash: &Hash,
+    len: u64,
+    base: Option<Hash>,
+) -> Result<(), StoreError> {
+    let mut value = len.to_be_bytes().to_vec();
+    if let Some(base) = base {
+        value.extend_from_slice(&base.0);
+        rows.put(&base_key(&base, replica, hash), &[])?;
+    }
+    rows.put(&want_key(replica, hash), &value)
+}
+
+/// A replica wants a content no longer. Its older version may be collected.
+fn end_want(rows: &mut dyn EngineWrite, replica: ReplicaNo, hash: &Hash) -> Result<(), StoreError> {
+    let key = want_key(replica, hash);
+    let Some(value) = rows.get(&key)? else { return Ok(()) };
+    if let Some(base) = want(&key, &value)?.base {
+        rows.delete(&base_key(&base, replica, hash))?;
+        rows.put(&of_hash(DOOMED, &base), &[])?;
+    }
+    rows.delete(&key)
 }
 
 /// An entry with a blob left a replica. Without another one there nothing is wanted, and the
@@ -152,7 +204,7 @@ pub(in crate::store) fn refer(
 pub(in crate::store) fn unrefer(rows: &mut dyn EngineWrite, reference: &Reference) -> Result<(), StoreError> {
     rows.delete(&reference.key())?;
     if !refers(rows, reference.replica(), &reference.hash)? {
-        rows.delete(&want_key(reference.replica(), &reference.hash))?;
+        end_want(rows, reference.replica(), &reference.hash)?;
         rows.put(&of_hash(DOOMED, &reference.hash), &[])?;
     }
     Ok(())
@@ -167,7 +219,7 @@ pub(in crate::store) fn forget(rows: &mut dyn EngineWrite, reference: &Reference
 /// The replica was given the content, all of which is here.
 fn hold(rows: &mut dyn EngineWrite, replica: ReplicaNo, hash: &Hash) -> Result<(), StoreError> {
     rows.put(&held_key(hash, replica), &[])?;
-    rows.delete(&want_key(replica, hash))
+    end_want(rows, replica, hash)
 }
 
 /// The same, if all of it is here still and an entry refers to it. Says whether it was so.
@@ -186,13 +238,7 @@ pub(super) fn is_held(rows: &dyn EngineRead, replica: ReplicaNo, hash: &Hash) ->
 
 /// Whether an entry of the replica refers to `hash`.
 fn refers(rows: &dyn EngineRead, replica: ReplicaNo, hash: &Hash) -> Result<bool, StoreError> {
-    let start = [&of_hash(REFERENCE, hash)[..], &replica.0.to_be_bytes()].concat();
-    let mut found = false;
-    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |_, _| {
-        found = true;
-        ControlFlow::Break(())
-    })?;
-    Ok(found)
+    has_any(rows, &[&of_hash(REFERENCE, hash)[..], &replica.0.to_be_bytes()].concat())
 }
 
 /// The replicas that refer to `hash`, each with the length that one of its entries claims.
@@ -215,10 +261,14 @@ fn referring(rows: &dyn EngineRead, hash: &Hash) -> Result<Vec<(ReplicaNo, Vec<u
     }
 }
 
-pub(super) fn is_referenced(rows: &dyn EngineRead, hash: &Hash) -> Result<bool, StoreError> {
-    let start = of_hash(REFERENCE, hash);
+/// Whether an entry refers to `hash`, or it is the older version of something wanted.
+pub(super) fn is_needed(rows: &dyn EngineRead, hash: &Hash) -> Result<bool, StoreError> {
+    Ok(has_any(rows, &of_hash(REFERENCE, hash))? || has_any(rows, &of_hash(BASE, hash))?)
+}
+
+fn has_any(rows: &dyn EngineRead, start: &[u8]) -> Result<bool, StoreError> {
     let mut found = false;
-    rows.scan(&start, after(&start).as_deref(), Scan::Forward, &mut |_, _| {
+    rows.scan(start, after(start).as_deref(), Scan::Forward, &mut |_, _| {
         found = true;
         ControlFlow::Break(())
     })?;
@@ -265,7 +315,7 @@ pub(super) fn put_complete(
     rows.put(&of_hash(CONTENT, hash), &ContentRow::Complete { len, outboard }.encode())?;
     for (replica, _) in referring(rows, hash)? {
         if is_held(rows, replica, hash)? {
-            rows.delete(&want_key(replica, hash))?;
+            end_want(rows, replica, hash)?;
         }
     }
     doom_unless_referenced(rows, hash)
@@ -288,7 +338,13 @@ pub(super) fn put_partial(
 /// Nothing is here any more. Whoever refers to it wants it.
 pub(super) fn put_missing(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
     rows.delete(&of_hash(CONTENT, hash))?;
-    referring(rows, hash)?.into_iter().try_for_each(|(replica, len)| rows.put(&want_key(replica, hash), &len))
+    for (replica, len) in referring(rows, hash)? {
+        let key = want_key(replica, hash);
+        if rows.get(&key)?.is_none() {
+            rows.put(&key, &len)?;
+        }
+    }
+    Ok(())
 }
 
 /// The collector took it: no entry refers to it.
@@ -317,15 +373,23 @@ pub(super) fn spare(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), Store
 }
 
 fn doom_unless_referenced(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
-    if is_referenced(rows, hash)? { Ok(()) } else { rows.put(&of_hash(DOOMED, hash), &[]) }
+    if is_needed(rows, hash)? { Ok(()) } else { rows.put(&of_hash(DOOMED, hash), &[]) }
 }
 
-/// The wants after `from`, by replica and hash: with the claimed lengths.
+/// A row of a want.
+pub(super) struct WantRow {
+    pub replica: ReplicaNo,
+    pub hash: Hash,
+    pub len: u64,
+    pub base: Option<Hash>,
+}
+
+/// The wants after `from`, by replica and hash.
 pub(super) fn wants(
     rows: &dyn EngineRead,
     from: Option<(ReplicaNo, &Hash)>,
     limit: usize,
-) -> Result<Vec<(ReplicaNo, Hash, u64)>, StoreError> {
+) -> Result<Vec<WantRow>, StoreError> {
     let mut start = from.map_or_else(|| vec![WANT], |(replica, hash)| want_key(replica, hash));
     if from.is_some() {
         start.push(0); // The first key after that of `from`.
@@ -345,13 +409,14 @@ pub(super) fn wants(
     result.map(|()| found)
 }
 
-fn want(key: &[u8], value: &[u8]) -> Result<(ReplicaNo, Hash, u64), StoreError> {
+fn want(key: &[u8], value: &[u8]) -> Result<WantRow, StoreError> {
     const WHAT: &str = "a want";
     let (mut key, mut value) = (Fields(&key[1..]), Fields(value));
-    let found = (ReplicaNo(key.u32(WHAT)?), Hash(key.take(WHAT)?), value.u64(WHAT)?);
+    let (replica, hash, len) = (ReplicaNo(key.u32(WHAT)?), Hash(key.take(WHAT)?), value.u64(WHAT)?);
+    let base = if value.0.is_empty() { None } else { Some(Hash(value.take(WHAT)?)) };
     key.end(WHAT)?;
     value.end(WHAT)?;
-    Ok(found)
+    Ok(WantRow { replica, hash, len, base })
 }
 
 /// How many contents a replica wants; at most `limit` are counted.

@@ -11,7 +11,7 @@ use std::{
 
 use sync_content::{ContentDir, GROUP_LEN, MemoryDisk};
 
-use super::{Begun, ContentKeeper, ContentStatus, Reference, Want, forget, refer, unrefer};
+use super::{Begun, ContentKeeper, ContentStatus, Reference, Want, base, forget, refer, unrefer};
 use crate::{
     model::{Hash, PeerId, PublicKey, ReplicaId},
     store::{
@@ -95,7 +95,19 @@ pub(crate) const OTHER: ReplicaId = ReplicaId(PublicKey([7; 32]));
 /// An entry of [`REPLICA`] or [`OTHER`] refers to `hash`.
 pub(crate) fn refer_to(engine: &MapEngine, replica: ReplicaId, hash: Hash, len: u64, origin: Origin) {
     let entry = slot_of(if replica == REPLICA { 1 } else { 2 }, &hash.0);
-    engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry }, origin)).unwrap();
+    engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry }, origin, None)).unwrap();
+}
+
+/// An entry of [`REPLICA`] from a peer refers to `new`, in place of one that referred to `old`.
+pub(crate) fn replace(engine: &MapEngine, old: Hash, new: Hash, len: u64) {
+    let entry = slot(&old.0);
+    engine
+        .write(&mut |rows| {
+            let base = base(rows, ReplicaNo(1), &old)?;
+            unrefer(rows, &Reference { hash: old, len: 0, entry: &entry })?;
+            refer(rows, &Reference { hash: new, len, entry: &entry }, FROM_PEER, base)
+        })
+        .unwrap();
 }
 
 /// That entry goes.
@@ -134,7 +146,7 @@ impl Store {
     /// An entry from a peer, in a replica, at `key`.
     fn receive(&self, replica: u32, key: &[u8], hash: Hash, len: u64) {
         let entry = slot_of(replica, key);
-        self.engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry }, FROM_PEER)).unwrap();
+        self.engine.write(&mut |rows| refer(rows, &Reference { hash, len, entry: &entry }, FROM_PEER, None)).unwrap();
     }
 
     /// An entry that is written here, at `key`, refers to `hash`, in place of one that referred to `old`.
@@ -145,7 +157,7 @@ impl Store {
                 if let Some(old) = old {
                     unrefer(rows, &Reference { hash: old, len: 0, entry: &entry })?;
                 }
-                refer(rows, &Reference { hash, len, entry: &entry }, Origin::Local)
+                refer(rows, &Reference { hash, len, entry: &entry }, Origin::Local, None)
             })
             .unwrap();
     }
@@ -182,7 +194,7 @@ fn slot_of(replica: u32, key: &[u8]) -> Vec<u8> {
 }
 
 fn want(hash: Hash, len: u64) -> Want {
-    Want { replica: REPLICA, hash, len }
+    Want { replica: REPLICA, hash, len, base: None }
 }
 
 fn bytes(number: u64, len: u64) -> Vec<u8> {
@@ -380,7 +392,7 @@ fn b64_a_planted_reference_holds_nothing_and_wants() {
     assert!(store.keeper.held_reader(&REPLICA, &hash).unwrap().is_some());
     store.receive(2, b"planted", hash, 40_000);
     assert!(store.keeper.held_reader(&OTHER, &hash).unwrap().is_none());
-    assert_eq!(store.wants(), [Want { replica: OTHER, hash, len: 40_000 }]);
+    assert_eq!(store.wants(), [Want { replica: OTHER, hash, len: 40_000, base: None }]);
     // Not by another import of the same bytes, nor because the content was damaged and came back.
     let again = store.keeper.import_bytes(&bytes(1, 40_000)).unwrap();
     store.put(b"again", hash, 40_000, None);
@@ -418,6 +430,46 @@ fn b64_what_left_a_replica_does_not_come_back_with_a_planted_reference() {
     store.engine.write(&mut |rows| forget(rows, &Reference { hash, len: 0, entry: &entry })).unwrap();
     store.receive(1, b"planted", hash, 40_000);
     assert!(store.keeper.held_reader(&REPLICA, &hash).unwrap().is_none());
+}
+
+#[test]
+fn an_older_version_stays_until_the_new_one_is_here_or_gone() {
+    let store = Store::new();
+    let old = store.keeper.import_bytes(&bytes(1, 40_000)).unwrap().hash;
+    refer_to(&store.engine, REPLICA, old, 40_000, Origin::Local);
+    let (second, third) = (Hash([2; 32]), hash_of(&bytes(3, 40_000)));
+    replace(&store.engine, old, second, 50_000);
+    assert_eq!(store.wants(), [Want { base: Some(old), ..want(second, 50_000) }]);
+    // A third version before the second came: still the first is what is here.
+    let entry = slot(&old.0);
+    store
+        .engine
+        .write(&mut |rows| {
+            let base = base(rows, ReplicaNo(1), &second)?;
+            unrefer(rows, &Reference { hash: second, len: 0, entry: &entry })?;
+            refer(rows, &Reference { hash: third, len: 40_000, entry: &entry }, FROM_PEER, base)
+        })
+        .unwrap();
+    assert_eq!(store.wants(), [Want { base: Some(old), ..want(third, 40_000) }]);
+    assert_eq!(store.collect_all(), 0);
+    assert_eq!(store.read(old), bytes(1, 40_000));
+    // It comes, and the old one goes.
+    let pin = store.keeper.import_bytes(&bytes(3, 40_000)).unwrap();
+    assert!(store.keeper.hold(&REPLICA, &third).unwrap());
+    drop(pin);
+    assert_eq!(store.collect_all(), 1);
+    assert_eq!(store.status(old), ContentStatus::Missing);
+    // Or nobody wants it any more.
+    replace(&store.engine, third, second, 50_000);
+    assert_eq!(store.wants().len(), 1, "another slot than the one of the third");
+    unrefer_at(&store.engine, &entry, third);
+    assert_eq!(store.collect_all(), 0);
+    unrefer_at(&store.engine, &slot(&third.0), second);
+    assert_eq!(store.collect_all(), 1);
+}
+
+fn unrefer_at(engine: &MapEngine, entry: &[u8], hash: Hash) {
+    engine.write(&mut |rows| unrefer(rows, &Reference { hash, len: 0, entry })).unwrap();
 }
 
 #[test]

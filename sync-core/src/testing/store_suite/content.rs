@@ -100,7 +100,7 @@ pub async fn imported_content_survives<H: StoreHarness>(harness: &H) {
 pub async fn b70_a_want_is_as_durable_as_the_entry_that_wants<H: StoreHarness>(harness: &H) {
     let world = World::default();
     let store = world.create(harness.open()).await;
-    let want = Want { replica: world.replica, hash: Hash([7; 32]), len: 99_999 };
+    let want = Want { replica: world.replica, hash: Hash([7; 32]), len: 99_999, base: None };
     let ops = vec![refer("a/1", want.hash, want.len), refer("a/2", want.hash, want.len)];
     world.apply(&*store, vec![world.commit(0, 0, ops)]).await;
     assert_eq!(wants(&*store).await, [want]);
@@ -198,7 +198,7 @@ pub async fn b64_a_replica_holds_what_was_written_into_it_or_came_for_it<H: Stor
     open.apply(&*store, vec![open.commit(0, 0, vec![refer("planted", hash, len)])]).await;
     assert!(held(&*store, &owned, hash).await.is_some());
     assert!(held(&*store, &open, hash).await.is_none());
-    assert_eq!(wants(&*store).await, [Want { replica: open.replica, hash, len }]);
+    assert_eq!(wants(&*store).await, [Want { replica: open.replica, hash, len, base: None }]);
     drop(store);
     let store = harness.open();
     assert!(held(&*store, &open, hash).await.is_none());
@@ -219,6 +219,27 @@ pub async fn b64_a_replica_holds_what_was_written_into_it_or_came_for_it<H: Stor
     owned.apply(&*store, vec![owned.commit(0, 0, vec![refer("secret", hash, len)])]).await;
     assert!(held(&*store, &owned, hash).await.is_none());
     assert_eq!(store.count_wants(owned.replica, 10).await.expect("wants can be counted"), 1);
+}
+
+/// What an entry is about to replace is there while the new version is fetched: it may be made from it.
+pub async fn an_older_version_is_not_collected_while_the_new_one_is_on_its_way<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    let (old, len) = (bytes(1, 40_000), 40_000);
+    let imported = store.import_bytes(old.clone()).await.expect("it can be imported");
+    let base = imported.hash;
+    write(&world, &*store, 0, vec![refer("a", base, len)]).await;
+    drop(imported);
+    let want = Want { replica: world.replica, hash: Hash([7; 32]), len: 50_000, base: Some(base) };
+    world.apply(&*store, vec![world.commit(0, 10, vec![refer("a", want.hash, want.len)])]).await;
+    assert_eq!(wants(&*store).await, [want]);
+    drop(store);
+    let store = harness.open();
+    assert_eq!(collect_all(&*store).await, 0);
+    assert_eq!(wants(&*store).await, [want]);
+    assert_eq!(read_all(&reader(&*store, base).await.expect("it is here")), old);
+    world.apply(&*store, vec![world.commit(0, 20, vec![delete("a")])]).await;
+    assert_eq!(collect_all(&*store).await, 1);
 }
 
 /// References are those of one replica, inside of the scope that is asked for.

@@ -25,7 +25,7 @@ use super::{
     wanted::{Readers, Wanted},
 };
 use crate::{
-    machine::{ConnectionId, Event, wire::StreamKind},
+    machine::{ConnectionId, Event, Obstacle, wire::StreamKind},
     model::{Hash, PeerId, ReplicaId},
     store::{ReplicaStore, StoreError},
     transport::{ByteStream, Connection},
@@ -203,6 +203,26 @@ impl Hub {
     /// The downloads that run.
     pub fn downloads(&self) -> Vec<DownloadStatus> {
         self.inner.fetcher.active()
+    }
+
+    /// What keeps contents from coming.
+    pub fn obstacles(&self) -> Vec<Obstacle> {
+        let obstacle = |subject: String, cause, advice: &str| Obstacle {
+            subject,
+            cause,
+            since: None,
+            next_try: None,
+            advice: advice.into(),
+        };
+        let failing = self.inner.fetcher.failing().map(|cause| {
+            let advice = "make space, or see to the disk; it goes on by itself";
+            obstacle("contents on this device".into(), cause, advice)
+        });
+        let liars = self.inner.fetcher.liars().into_iter().map(|(peer, cause)| {
+            let advice = "nothing: others are asked, and it is again in a minute; if it stays so, see to its disk";
+            obstacle(format!("contents from peer {}", peer.short()), cause, advice)
+        });
+        failing.into_iter().chain(liars).collect()
     }
 
     /// What moved since the node started.

@@ -605,6 +605,7 @@ impl SyncManager {
     pub async fn why(&self) -> Result<Vec<Obstacle>, ManagerError> {
         let mut obstacles = self.report().await?.obstacles;
         obstacles.extend(self.inner.shared.raised());
+        obstacles.extend(self.inner.shared.content.obstacles());
         Ok(obstacles)
     }
 

@@ -44,6 +44,10 @@ use crate::{
 /// A checkpoint is due after this many new bytes: a crash costs at most that much of the transfer.
 pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 
+/// So many new bytes are written out at once, while more come: at a checkpoint, and at the end, little
+/// is left to wait for.
+pub const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
+
 /// A checkpoint is due after this time, if anything is new.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -110,6 +114,7 @@ pub(crate) struct State {
     /// Another content that may have some of it.
     pub base: Option<Base>,
     unsynced_bytes: u64,
+    unflushed_bytes: u64,
     names_synced: bool,
     /// Finished, or failed: after a failed sync the system may call pages clean that it has
     /// lost, so nothing is synced again until the files are opened at the last checkpoint.
@@ -133,6 +138,7 @@ impl ContentDir {
             claimed: GroupRanges::empty(),
             base: None,
             unsynced_bytes: 0,
+            unflushed_bytes: 0,
             names_synced: false,
             ended: false,
         };
@@ -259,6 +265,21 @@ impl Partial {
     pub fn checkpoint_due(&self, elapsed: Duration) -> bool {
         let unsynced = self.unsynced_bytes();
         unsynced >= CHECKPOINT_BYTES || (unsynced > 0 && elapsed >= CHECKPOINT_INTERVAL)
+    }
+
+    /// Whether it is time to [`Partial::flush`].
+    pub fn flush_due(&self) -> bool {
+        self.lock().unflushed_bytes >= FLUSH_BYTES
+    }
+
+    /// Has the disk write what is here. That is no checkpoint: until one is made, nothing counts.
+    pub fn flush(&self) -> Result<(), ContentError> {
+        self.trusted()?.unflushed_bytes = 0;
+        let synced = self.data.sync().map_err(ContentError::io("sync", &self.path));
+        if synced.is_err() {
+            self.lock().ended = true;
+        }
+        synced
     }
 
     /// Makes durable what is here and gives the record to be kept. After an error the download
@@ -436,6 +457,7 @@ impl Partial {
                 let mut state = self.lock();
                 state.verified.insert(group..group + 1);
                 state.unsynced_bytes += len as u64;
+                state.unflushed_bytes += len as u64;
                 Ok(len as u64)
             }
         }

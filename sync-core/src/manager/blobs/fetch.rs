@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -107,10 +107,16 @@ pub(super) struct Shared {
     /// Downloads that were put aside with something of them here.
     pub aside: Mutex<HashSet<Hash>>,
     changes: watch::Sender<Changes>,
+    /// Some download has much that was not written out.
+    pub flush: Notify,
     finished: mpsc::UnboundedSender<Finished>,
     pub received: AtomicU64,
     pub resumed: AtomicU64,
     pub reused: AtomicU64,
+    /// Why contents cannot be kept, while that is so.
+    failing: Mutex<Option<String>>,
+    /// What peers did that are not asked for a while.
+    liars: Mutex<HashMap<PeerId, String>>,
 }
 
 /// A download that runs.
@@ -164,14 +170,18 @@ impl Fetcher {
             proving: Arc::default(),
             aside: Mutex::default(),
             changes: watch::Sender::default(),
+            flush: Notify::new(),
             finished,
             received: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
             reused: AtomicU64::new(0),
+            failing: Mutex::default(),
+            liars: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).finish(to_finish));
         tasks.spawn(Arc::clone(&shared).checkpoint());
+        tasks.spawn(Arc::clone(&shared).flush());
         Self { shared, tasks: Mutex::new(tasks) }
     }
 
@@ -206,6 +216,16 @@ impl Fetcher {
         }
     }
 
+    /// Why contents cannot be kept here, while that is so.
+    pub fn failing(&self) -> Option<String> {
+        lock(&self.shared.failing).clone()
+    }
+
+    /// The peers that broke the protocol or sent wrong bytes when they were last asked, and how.
+    pub fn liars(&self) -> Vec<(PeerId, String)> {
+        lock(&self.shared.liars).iter().map(|(peer, what)| (*peer, what.clone())).collect()
+    }
+
     /// Makes durable what is here, so that the next start asks for nothing twice.
     pub async fn checkpoint(&self) {
         let downloads: Vec<_> = self.shared.active().values().map(|active| Arc::clone(&active.download)).collect();
@@ -225,10 +245,16 @@ impl Fetcher {
     /// Fetches from a peer over `stream` until the stream ends. What was claimed and did not come
     /// is free for other peers then.
     pub async fn fetch_from(&self, peer: PeerId, stream: ByteStream) -> Result<(), BlobError> {
+        lock(&self.shared.liars).remove(&peer);
         let result = Arc::clone(&self.shared).fetch_from(peer, stream).await;
         self.shared.changed(|changes| changes.claims += 1);
         if let Err(error) = &result {
             tracing::debug!(?peer, %error, "fetching content ended");
+            match error {
+                BlobError::Store(error) => self.shared.fails(error),
+                error if error.is_peers_fault() => drop(lock(&self.shared.liars).insert(peer, error.to_string())),
+                _ => {}
+            }
         }
         result
     }
@@ -380,6 +406,11 @@ impl Shared {
         }
     }
 
+    /// Shown until some content could be kept.
+    fn fails(&self, error: &StoreError) {
+        *lock(&self.failing) = Some(error.to_string());
+    }
+
     async fn finish_all(&self, mut downloads: Vec<Arc<Download>>) {
         // Two workers may both have seen the last group.
         downloads.sort_by_key(|download| download.hash());
@@ -401,6 +432,7 @@ impl Shared {
         }
         match result {
             Ok(()) => {
+                *lock(&self.failing) = None;
                 let replicas: BTreeSet<ReplicaId> = came.iter().filter_map(|(_, came_for)| *came_for).collect();
                 for (hash, came_for) in came {
                     // Nobody listening is no error.
@@ -415,6 +447,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::warn!(%error, "downloaded content could not be kept; it is fetched again");
+                self.fails(&error);
                 tokio::time::sleep(RETRY_STORE).await;
                 wanted_elsewhere = true;
             }
@@ -423,6 +456,23 @@ impl Shared {
             changes.claims += 1;
             changes.wants += u64::from(wanted_elsewhere);
         });
+    }
+
+    /// Has the disk write what came, while more comes.
+    async fn flush(self: Arc<Self>) {
+        loop {
+            self.flush.notified().await;
+            let due: Vec<_> = {
+                let active = self.active();
+                let due = |active: &&Active| active.download.partial().flush_due();
+                active.values().filter(due).map(|active| Arc::clone(&active.download)).collect()
+            };
+            for download in due {
+                // The next checkpoint fails like this one, and says so.
+                let flushed = tokio::task::spawn_blocking(move || download.partial().flush()).await;
+                tracing::trace!(?flushed, "a download is written out");
+            }
+        }
     }
 
     /// Makes checkpoints when they are due.
@@ -454,6 +504,7 @@ impl Shared {
             Err(StoreError::Content(error)) if matches!(*error, ContentError::Ended(_)) => {}
             Err(error) => {
                 tracing::warn!(%hash, %error, "a download could not be made durable; it goes on from its last checkpoint");
+                self.fails(&error);
                 self.active().remove(&hash);
                 self.changed(|changes| changes.wants += 1);
             }

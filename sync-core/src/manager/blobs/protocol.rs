@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -233,8 +233,13 @@ async fn read_frame(read: &mut (impl AsyncRead + Unpin), limit: usize) -> Result
     if len == 0 || len > limit {
         return Err(BlobError::Protocol("a frame of no bytes or too many"));
     }
-    let mut frame = BytesMut::zeroed(len);
-    read.read_exact(&mut frame).await?;
+    let mut frame = BytesMut::with_capacity(len);
+    while frame.len() < len {
+        let lacking = len - frame.len();
+        if read.read_buf(&mut (&mut frame).limit(lacking)).await? == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+    }
     Ok(Some(frame.freeze()))
 }
 

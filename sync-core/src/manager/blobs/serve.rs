@@ -3,16 +3,18 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use sync_content::Encoder;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::{broadcast, mpsc},
+    task::JoinHandle,
 };
 
 use super::{
     Arrived, BlobError, ContentReady, MAX_REMEMBERED, WINDOW,
     possession::Question,
-    protocol::{self, Ask, MAX_PART_RUNS, Nonce, Reply, Run},
+    protocol::{self, Ask, MAX_PART_RUNS, Reply, Run},
 };
 use crate::{
     model::{Hash, PeerId, ReplicaId},
@@ -22,6 +24,10 @@ use crate::{
 
 /// How many pieces of 64 KiB are read ahead of the stream.
 const READ_AHEAD: usize = 4;
+
+/// How many requests are looked up, and their first pieces read, while another is answered: neither
+/// the store nor the disk makes the stream wait.
+const PREPARED: usize = 2;
 
 /// Decides whether a peer may have a content: whether an entry of the replica refers to it that the
 /// peer may read. (Whether the replica holds it is the store's to say.)
@@ -71,15 +77,25 @@ impl Server {
             }
             Ok(())
         };
+        let (prepared, mut to_answer) = mpsc::channel(PREPARED);
+        let preparing = async move {
+            let mut last = None;
+            while let Some(ask) = requests.recv().await {
+                let answer = self.prepare(peer, &ask, &mut last).await?.ok();
+                if prepared.send((ask, answer)).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
         let mut ready = self.ready.subscribe();
         let answering = async {
             let mut unanswered = Unanswered::new();
-            let mut last = None;
             loop {
                 tokio::select! {
                     biased;
-                    request = requests.recv() => match request {
-                        Some(ask) => self.answer(peer, &ask, &mut last, &mut unanswered, &mut write).await?,
+                    next = to_answer.recv() => match next {
+                        Some((ask, answer)) => self.answer(peer, &ask, answer, &mut unanswered, &mut write).await?,
                         None => return Ok(()),
                     },
                     arrived = ready.recv() => match arrived {
@@ -95,39 +111,55 @@ impl Server {
                         Err(broadcast::error::RecvError::Closed) => return Ok(()),
                     },
                 }
-                if requests.is_empty() {
+                if to_answer.is_empty() {
                     write.flush().await?;
                 }
             }
         };
-        tokio::try_join!(reading, answering).map(drop)?;
+        tokio::try_join!(reading, preparing, answering).map(drop)?;
         Ok(write.shutdown().await?)
     }
 
+    /// Looks up who may have what, and begins to read it.
+    async fn prepare(&self, peer: PeerId, ask: &Ask, last: &mut Last) -> Result<Result<Answer, Reply>, BlobError> {
+        let run = ask.run();
+        let reader = match self.reader(peer, run, last).await? {
+            Ok(reader) => reader,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let groups = GroupRanges::from(run.groups());
+        Ok(Ok(match ask {
+            Ask::Get(_) => Answer::Pieces(pieces(move || reader.encode(groups))),
+            Ask::Tree(_) => Answer::Pieces(pieces(move || reader.encode_tree(groups))),
+            Ask::Prove(_, nonce) => {
+                let (asker, server, run, nonce) = (peer, self.me, run.clone(), *nonce);
+                Answer::Proof(tokio::task::spawn_blocking(move || {
+                    Question { asker, server, run: &run, nonce: &nonce }.answer(&reader)
+                }))
+            }
+        }))
+    }
+
+    /// Answers one request. Without a prepared answer it is looked up anew: what was not here a
+    /// moment ago may have come since, and nobody would tell the peer.
     async fn answer(
         &self,
         peer: PeerId,
         ask: &Ask,
-        last: &mut Last,
+        prepared: Option<Answer>,
         unanswered: &mut Unanswered,
         write: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), BlobError> {
         let run = ask.run();
-        let refusal = match self.reader(peer, run, last).await? {
-            Ok(reader) => {
-                let sent = match ask {
-                    Ask::Get(run) => self.send(reader, run, Reader::encode, write).await?,
-                    Ask::Tree(run) => self.send(reader, run, Reader::encode_tree, write).await?,
-                    Ask::Prove(run, nonce) => self.prove(reader, peer, run, nonce, write).await?,
-                };
-                match sent {
-                    Sent::All => return Ok(()),
-                    Sent::Damaged => {
-                        *last = None;
-                        Reply::None
-                    }
-                }
-            }
+        let answer = match prepared {
+            Some(answer) => Ok(answer),
+            None => self.prepare(peer, ask, &mut None).await?,
+        };
+        let refusal = match answer {
+            Ok(answer) => match self.send(run, answer, write).await? {
+                Sent::All => return Ok(()),
+                Sent::Damaged => Reply::None,
+            },
             Err(refusal) => refusal,
         };
         if unanswered.len() < MAX_REMEMBERED {
@@ -170,20 +202,23 @@ impl Server {
         Ok(Err(if some.is_empty() { Reply::None } else { Reply::Part(some) }))
     }
 
-    async fn prove(
-        &self,
-        reader: Reader,
-        asker: PeerId,
-        run: &Run,
-        nonce: &Nonce,
-        write: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Sent, BlobError> {
-        let (server, asked, nonce) = (self.me, run.clone(), *nonce);
-        let proving =
-            tokio::task::spawn_blocking(move || Question { asker, server, run: &asked, nonce: &nonce }.answer(&reader));
-        match proving.await.map_err(|_| StoreError::Failed("hashing content panicked".into()))? {
-            Ok(proof) => {
-                Reply::Proof(proof).write(write).await?;
+    async fn send(&self, run: &Run, answer: Answer, write: &mut (impl AsyncWrite + Unpin)) -> Result<Sent, BlobError> {
+        let result = match answer {
+            Answer::Pieces(mut pieces) => loop {
+                match pieces.recv().await {
+                    Some(Ok(bytes)) => Reply::Data(bytes).write(write).await?,
+                    Some(Err(error)) => break Err(error),
+                    None => break Ok(Reply::Done),
+                }
+            },
+            Answer::Proof(proving) => {
+                let proof = proving.await.map_err(|_| StoreError::Failed("hashing content panicked".into()))?;
+                proof.map(Reply::Proof)
+            }
+        };
+        match result {
+            Ok(end) => {
+                end.write(write).await?;
                 Ok(Sent::All)
             }
             Err(ContentError::Damaged { .. }) => {
@@ -194,44 +229,31 @@ impl Server {
         }
     }
 
-    async fn send(
-        &self,
-        reader: Reader,
-        run: &Run,
-        encode: fn(&Reader, GroupRanges) -> Result<Encoder, ContentError>,
-        write: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Sent, BlobError> {
-        let (sender, mut pieces) = mpsc::channel(READ_AHEAD);
-        let groups = GroupRanges::from(run.groups());
-        tokio::task::spawn_blocking(move || {
-            let encoder = match encode(&reader, groups) {
-                Ok(encoder) => encoder,
-                Err(error) => return drop(sender.blocking_send(Err(error))),
-            };
-            for piece in encoder {
-                if sender.blocking_send(piece).is_err() {
-                    return; // The stream is gone.
-                }
-            }
-        });
-        while let Some(piece) = pieces.recv().await {
-            match piece {
-                Ok(bytes) => Reply::Data(bytes).write(write).await?,
-                Err(ContentError::Damaged { .. }) => {
-                    self.damaged(run.hash).await?;
-                    return Ok(Sent::Damaged);
-                }
-                Err(error) => return Err(BlobError::Store(error.into())),
-            }
-        }
-        Reply::Done.write(write).await?;
-        Ok(Sent::All)
-    }
-
     async fn damaged(&self, hash: Hash) -> Result<(), StoreError> {
         tracing::warn!(%hash, "content is damaged on the disk; it is fetched again");
         self.store.content_damaged(hash).await
     }
+}
+
+/// An answer that is being made.
+enum Answer {
+    Pieces(mpsc::Receiver<Result<Bytes, ContentError>>),
+    Proof(JoinHandle<Result<[u8; 32], ContentError>>),
+}
+
+/// Reads pieces ahead, on a blocking thread.
+fn pieces(
+    encode: impl FnOnce() -> Result<Encoder, ContentError> + Send + 'static,
+) -> mpsc::Receiver<Result<Bytes, ContentError>> {
+    let (sender, pieces) = mpsc::channel(READ_AHEAD);
+    tokio::task::spawn_blocking(move || match encode() {
+        // The stream is gone when nobody takes them.
+        Ok(mut encoder) => {
+            let _ = encoder.try_for_each(|piece| sender.blocking_send(piece));
+        }
+        Err(error) => drop(sender.blocking_send(Err(error))),
+    });
+    pieces
 }
 
 enum Sent {

@@ -402,6 +402,7 @@ async fn b71_a_wrong_byte_ends_that_peers_part_and_not_the_download() {
     let error = tokio::time::timeout(LONG, fetcher.fetch_from(peer(3), asker)).await.unwrap().unwrap_err();
     assert!(matches!(error, BlobError::Unproved(_) | BlobError::Protocol(_)), "{error}");
     assert!(error.is_peers_fault());
+    assert_eq!(fetcher.liars(), [(peer(3), error.to_string())]);
     let have = fetcher.active()[0].here;
     assert!(have > MIB, "what came before the lie stays");
     let (asker, server, sent) = meddled(Way::Plain);

@@ -63,6 +63,9 @@ impl Worker {
             (Work::Data(bytes), Task::Groups { replica, download, claim }) => {
                 download.comes_for(*replica);
                 claim.push(&bytes).map_err(unproved)?;
+                if download.partial().flush_due() {
+                    self.shared.flush.notify_one();
+                }
             }
             (Work::Done, Task::Groups { download, claim, .. }) => {
                 if !claim.is_done() {
@@ -76,6 +79,9 @@ impl Worker {
             (Work::Data(bytes), Task::Tree { replica, download, claim }) => {
                 download.comes_for(*replica);
                 let copied = claim.push(&bytes).map_err(unproved)?;
+                if download.partial().flush_due() {
+                    self.shared.flush.notify_one();
+                }
                 self.shared.reused.fetch_add(copied, Ordering::Relaxed);
             }
             (Work::Done, Task::Tree { download, claim, .. }) => {

@@ -92,6 +92,7 @@ impl Story<'_> {
             panic!("nobody else downloads it")
         };
         let download = Arc::new(download);
+        download.comes_for(self.world.replica);
         while let Some(mut claim) = download.partial().claim(3) {
             for piece in server.encode(claim.groups().into()).expect("the server is well") {
                 claim.push(&piece.expect("the server is well"))?;
@@ -155,6 +156,7 @@ async fn check(store: &RedbStore, world: &World, told: &Acknowledged, server: &R
             "{missing} are missing after {}",
             told.downloaded
         );
+        download.comes_for(world.replica);
         while let Some(mut claim) = download.partial().claim(3) {
             for piece in server.encode(claim.groups().into()).expect("the server is well") {
                 claim.push(&piece.expect("the server is well"))?;

@@ -232,7 +232,7 @@ async fn b64_equal_content_of_two_replicas_arrives_in_both_and_moves_once(world:
     // It is for the peers of both: a third node gets it from the second, in a replica where it was only proved.
     a.remove_transport(world.wire.name()).await.unwrap();
     for replica in [&right, &second_right] {
-        let c = world.node(&format!("c {}", replica.id().short())).await;
+        let c = world.node(&format!("c{}", replica.id().short())).await;
         let joined = join(replica, &c, Access::READ).await;
         let key = if replica.id() == right.id() { "one" } else { "other" };
         content_ready(&c, &joined, key).await;

@@ -209,6 +209,7 @@ impl Hub {
     pub fn obstacles(&self) -> Vec<Obstacle> {
         let obstacle = |subject: String, cause, advice: &str| Obstacle {
             subject,
+            replica: None,
             cause,
             since: None,
             next_try: None,

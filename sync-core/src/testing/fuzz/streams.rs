@@ -14,7 +14,7 @@ use super::Input;
 use crate::{
     machine::limits::{MAX_FRAME_LEN, MAX_HANDSHAKE_FRAME_LEN},
     manager::{
-        blobs::{MAX_RUN, protocol},
+        blobs::{MAX_PROOF_RUN, protocol},
         read_frame,
     },
     testing::{block_on, random::Random},
@@ -121,7 +121,8 @@ pub fn content(data: &[u8]) {
         let rest = Bytes::copy_from_slice(read.bytes);
         let mut read = Pieces { bytes: &rest, random: Random::new(1) };
         while let Ok(Some(ask)) = protocol::read_ask(&mut read).await {
-            assert!(get.start < get.end && get.end - get.start <= MAX_RUN);
+            let run = ask.run();
+            assert!(run.start < run.end && run.end - run.start <= MAX_PROOF_RUN);
             assert_eq!(protocol::Ask::decode(&ask.encode()).expect("it has an encoding"), Some(ask));
         }
     });

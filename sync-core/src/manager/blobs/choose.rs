@@ -283,6 +283,10 @@ impl Shared {
                     }
                 }
             };
+            if want.len == 0 {
+                // Nobody has to give what has no bytes.
+                download.comes_for(want.replica);
+            }
             let found = download.partial().verified().byte_count(want.len);
             if !lock(&self.aside).remove(&want.hash) {
                 self.resumed.fetch_add(found, Ordering::Relaxed);

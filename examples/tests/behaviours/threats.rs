@@ -97,9 +97,16 @@ async fn b61_an_invalid_signature_ends_the_link_and_a_stranger_s_entry_enters_no
         let mut session = connection.open().await.unwrap();
         session.write_all(&[StreamKind::Session as u8]).await.unwrap();
         let (store, head) = (StoreId([7; 16]), Position(1));
-        let (direction, credentials) = (Direction::Both, Vec::new());
-        let root = Digest::EMPTY;
-        let open = Open { replica, store, head, root, have: None, direction, asks: false, credentials };
+        let open = Open {
+            replica,
+            store,
+            head,
+            root: Digest::EMPTY,
+            have: None,
+            direction: Direction::Both,
+            asks: false,
+            credentials: Vec::new(),
+        };
         send(&mut session, &Message::Open(open).encode()).await.unwrap();
         let opened = soon("a member is let in", receive(&mut session)).await.unwrap();
         assert!(matches!(Message::decode(opened), Ok(Some(Message::Opened(_)))));

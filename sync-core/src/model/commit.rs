@@ -14,7 +14,7 @@ use super::{
     clock::HybridClock,
     domain,
     entry::{Entry, EntryError, Op, Order, Timestamp, entry_hash},
-    identity::{AuthorId, Hash, ReplicaId, SecretKey, Signature},
+    identity::{AuthorId, Hash, PublicPoint, ReplicaId, SecretKey, Signature},
     merkle::{self, MAX_COMMIT_LEN, PartialTree},
 };
 use crate::sequence::as_it_comes;
@@ -75,14 +75,16 @@ pub enum VerifyError {
     Entry(#[from] EntryError),
 }
 
-/// Remembers verified roots, so that a commit that arrives in many parts costs one signature check.
+/// Remembers verified roots, so that a commit that arrives in many parts costs one signature check, and its authors'
+/// keys as points.
 #[derive(Debug, Default)]
 pub struct Verifier {
     known: HashMap<(Signature, Hash), (ReplicaId, AuthorId, u32)>,
+    points: HashMap<AuthorId, PublicPoint>,
 }
 
 impl Verifier {
-    /// How many roots are remembered. A bootstrap streams at most a few commits at a time.
+    /// How many roots, and how many authors' keys, are remembered. A bootstrap streams at most a few commits at a time.
     pub const CAPACITY: usize = 1024;
 
     fn check(&mut self, replica: &ReplicaId, seal: &Seal, root: Hash) -> bool {
@@ -90,7 +92,11 @@ impl Verifier {
         if self.known.get(&(seal.signature, root)) == Some(&claim) {
             return true;
         }
-        if !seal.author.0.verify(&signed_bytes(replica, &seal.author, seal.count, &root), &seal.signature) {
+        if self.points.len() >= Self::CAPACITY {
+            self.points.clear();
+        }
+        let point = self.points.entry(seal.author).or_insert_with(|| seal.author.0.point());
+        if !point.verify(&signed_bytes(replica, &seal.author, seal.count, &root), &seal.signature) {
             return false;
         }
         // Only commits of several entries can come in parts.
@@ -129,11 +135,10 @@ impl Bundle {
         if seal.timestamp.0.checked_add(u64::from(seal.count)).is_none() {
             return Err(VerifyError::Proof);
         }
-        let root = merkle::root_of_part(seal.count, &leaves, &proof).ok_or(VerifyError::Proof)?;
+        let (tree, root) = PartialTree::with_root(seal.count, leaves, proof).ok_or(VerifyError::Proof)?;
         if !verifier.check(&replica, &seal, root) {
             return Err(VerifyError::Signature);
         }
-        let tree = PartialTree::new(seal.count, leaves, proof).ok_or(VerifyError::Proof)?;
         Ok(VerifiedBundle { replica, seal, root, tree, ops: items.into_iter().map(|item| item.op).collect() })
     }
 }
@@ -247,8 +252,7 @@ pub fn sign_commit(
         .collect();
     let root = merkle::root(&leaves);
     let signature = author.sign(&signed_bytes(&replica, &author_id, count, &root));
-    let tree = PartialTree::new(count, (0..count).zip(leaves).collect(), Vec::new())
-        .expect("all leaves of a commit need no proof");
+    let tree = PartialTree::whole(leaves);
     Ok(VerifiedBundle { replica, seal: Seal { author: author_id, timestamp, count, signature }, root, tree, ops })
 }
 

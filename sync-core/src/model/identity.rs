@@ -119,17 +119,46 @@ impl PublicKey {
     /// Verifies `signature` over `message` strictly (`verify_strict`): small-order keys and
     /// non-canonical encodings are refused, so that no two nodes can disagree.
     pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        self.point().verify(message, signature)
+    }
+
+    /// The key made ready for many verifications.
+    pub(crate) fn point(&self) -> PublicPoint {
         #[cfg(any(test, feature = "testing"))]
         if stand_in::is_on() {
-            return stand_in::sign(self, message) == *signature;
+            return PublicPoint { bytes: *self, key: None };
         }
-        VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok())
+        PublicPoint {
+            #[cfg(any(test, feature = "testing"))]
+            bytes: *self,
+            key: VerifyingKey::from_bytes(&self.0).ok(),
+        }
     }
 
     /// The first ten hexadecimal digits, for logs and tables.
     pub fn short(&self) -> String {
         data_encoding::HEXLOWER.encode(&self.0[..5])
+    }
+}
+
+/// A public key, decompressed: that costs an eighth of a verification, so it is worth keeping.
+#[derive(Debug, Clone)]
+pub(crate) struct PublicPoint {
+    #[cfg(any(test, feature = "testing"))]
+    bytes: PublicKey,
+    /// None where the bytes are no point: nothing verifies.
+    key: Option<VerifyingKey>,
+}
+
+impl PublicPoint {
+    /// See [`PublicKey::verify`].
+    pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        #[cfg(any(test, feature = "testing"))]
+        if stand_in::is_on() {
+            return stand_in::sign(&self.bytes, message) == *signature;
+        }
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        self.key.as_ref().is_some_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 }
 

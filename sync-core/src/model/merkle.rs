@@ -86,8 +86,19 @@ pub struct PartialTree {
 impl PartialTree {
     /// A part that [`root_of_part`] has accepted; none when it does not fit together.
     pub fn new(count: u32, leaves: Vec<(u32, Hash)>, proof: Vec<Hash>) -> Option<Self> {
-        root_of_part(count, &leaves, &proof)?;
-        Some(Self { count, leaves, proof })
+        Self::with_root(count, leaves, proof).map(|(tree, _)| tree)
+    }
+
+    /// The part that leaves and proof give, and its root; none when they do not fit together exactly.
+    pub(crate) fn with_root(count: u32, leaves: Vec<(u32, Hash)>, proof: Vec<Hash>) -> Option<(Self, Hash)> {
+        let root = root_of_part(count, &leaves, &proof)?;
+        Some((Self { count, leaves, proof }, root))
+    }
+
+    /// All of a tree: its leaves need no proof.
+    pub(crate) fn whole(leaves: Vec<Hash>) -> Self {
+        let count = u32::try_from(leaves.len()).expect("a commit has at most 65,536 entries");
+        Self { count, leaves: (0..count).zip(leaves).collect(), proof: Vec::new() }
     }
 
     /// The number of entries of the commit.

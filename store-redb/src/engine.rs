@@ -1,54 +1,141 @@
-//! The engine seam on one redb table of bytes.
+//! The engine seam on one redb table of bytes, with a journal in front of it.
 //!
-//! Commits are two-phase: redb's design document says that one-phase commits with checksums can be
-//! attacked with chosen data, and most data here was chosen by others. After an I/O error the file
-//! is closed and opened again before anything else is done with it: a failed flush is never
+//! A redb commit writes pages of the tree for each row and flushes twice. So a small transaction is appended to the
+//! journal (`journal.rs`), one flush, and its rows are kept in memory above redb's; a thread folds them into redb
+//! by the thousand. A large transaction goes to redb at once, together with all that is in memory. Readers see redb's
+//! rows with those in memory above them.
+//!
+//! redb's commits are two-phase: its design document says that one-phase commits with checksums can be
+//! attacked with chosen data, and most data here was chosen by others. After an I/O error the files
+//! are closed and opened again before anything else is done with them: a failed flush is never
 //! retried on the same file, as the kernel may have marked the pages clean.
+//!
+//! Locks are taken in this order: `writing`, `folding`, `state`.
 
 use std::{
+    cell::OnceCell,
     fmt, fs, io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    thread::JoinHandle,
+    time::Duration,
 };
 
-use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table,
-    TableDefinition, TableError,
-};
+use redb::{Builder, Database, StorageBackend, WriteTransaction, backends::FileBackend};
 use sync_core::store::{Engine, EngineRead, EngineWrite, Scan, StoreError, Visit, Work};
 
-use crate::error;
-
-const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("syncline");
+use crate::{
+    error,
+    journal::{Journal, Record},
+    overlay::{Layer, Overlay},
+    table::{self, JournalState, Rows, RowsInWriting},
+};
 
 /// How much memory redb may use for its cache unless told otherwise; its own default is 1 GiB.
 pub const DEFAULT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// A redb file as an engine.
-#[derive(Debug)]
+/// How long rows stay in memory alone when few come: reads are a little faster without them.
+const FOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// What bounds the journal and the rows in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A transaction with more bytes of rows goes to redb at once. Larger ones gain nothing from the journal: they
+    /// share redb's pages among themselves.
+    pub transaction_bytes: usize,
+    /// With so many bytes in memory the rows are folded. As many again may come while that is done.
+    pub overlay_bytes: usize,
+    /// The size of each half of the journal: when one is full, its rows are folded.
+    pub half_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { transaction_bytes: 256 * 1024, overlay_bytes: 6 * 1024 * 1024, half_bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// A redb file and its journal as an engine.
 pub struct RedbEngine {
-    file: Arc<File>,
+    store: Arc<Store>,
+    folder: Option<JoinHandle<()>>,
 }
 
-/// The file, open or to be opened again.
-struct File {
+impl fmt::Debug for RedbEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedbEngine({})", self.store.place)
+    }
+}
+
+struct Store {
     place: String,
-    open: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>,
-    database: Mutex<Option<Arc<Database>>>,
-    /// The view of the last commit, as long as it is that: beginning a read costs more than a read.
-    latest: Mutex<Option<RedbSnapshot>>,
+    limits: Limits,
+    open: Box<dyn Fn() -> Result<Files, StoreError> + Send + Sync>,
+    /// Held by the one writer.
+    writing: Mutex<()>,
+    /// Held by whoever folds, or opens the files.
+    folding: Mutex<()>,
+    state: Mutex<State>,
+    /// Wakes the thread that folds.
+    wake: Condvar,
 }
 
-impl fmt::Debug for File {
+impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.place)
     }
 }
 
-type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+/// What opening gives.
+struct Files {
+    database: Database,
+    /// None where every transaction goes to redb at once.
+    journal: Option<Journal>,
+    /// What the journal had and redb had not.
+    unfolded: Layer,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Current>,
+    /// Why the files were closed, for those who still used them.
+    failure: Option<StoreError>,
+    /// Folding failed: it is the next writer's, who can be told, to try again.
+    fold_failed: bool,
+    /// The engine is being dropped.
+    ends: bool,
+}
+
+/// The files while they can be used, and what readers see.
+struct Current {
+    files: Arc<Opened>,
+    base: Arc<Base>,
+    overlay: Overlay,
+    /// The number of the last record that the frozen rows come from.
+    frozen_through: u64,
+    /// The frozen rows are those of an earlier process or opening: they go before anything is written.
+    is_recovered: bool,
+}
+
+struct Opened {
+    database: Database,
+    journal: Option<Mutex<Journal>>,
+}
+
+/// redb's rows at one moment.
+struct Base {
+    table: Rows,
+    /// While somebody reads, the files stay locked.
+    files: Arc<Opened>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl RedbEngine {
     /// Opens the file, or makes a new one that only its owner can read, and the directories above it.
+    /// The journal lies beside it, under the same name with `.journal` behind it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with_cache(path, DEFAULT_CACHE_BYTES)
     }
@@ -57,52 +144,316 @@ impl RedbEngine {
     pub fn open_with_cache(path: impl AsRef<Path>, cache_bytes: usize) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
         let place = path.display().to_string();
-        Self::new(place.clone(), move || open_path(&path, &place, cache_bytes))
+        let limits = Limits::default();
+        let mut engine = Self::new(place.clone(), limits, move || open_path(&path, &place, cache_bytes, &limits))?;
+        let store = engine.store.clone();
+        let folder = std::thread::Builder::new().name("store folder".into()).spawn(move || fold_all(&store));
+        engine.folder = Some(folder.map_err(|error| error::io("starting a thread for", &engine.store.place, error))?);
+        Ok(engine)
     }
 
     /// Opens a store on a backend of redb's, and again on another after an I/O error: tests cut,
-    /// tear and refuse its writes.
+    /// tear and refuse its writes. There is no journal: every transaction is one of redb's.
     pub fn with_backend<B: StorageBackend>(
         open: impl Fn() -> io::Result<B> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let place = "the given backend";
-        Self::new(place.into(), move || {
+        Self::new(place.into(), Limits::default(), move || {
             let backend = open().map_err(|error| error::io("opening", place, error))?;
-            with_table(builder(DEFAULT_CACHE_BYTES).create_with_backend(backend), place)
+            let opened = builder(DEFAULT_CACHE_BYTES).create_with_backend(backend);
+            let (database, _) = table::with_tables(opened, place, || [0; 32])?;
+            Ok(Files { database, journal: None, unfolded: Layer::default() })
+        })
+    }
+
+    /// The same with a journal: `open` answers a backend for the redb file and one for the journal. Nothing is done
+    /// in the background: whoever fills the journal folds it. `secret` ties the two together.
+    pub fn with_backends<B: StorageBackend>(
+        open: impl Fn() -> io::Result<(B, B)> + Send + Sync + 'static,
+        limits: Limits,
+        secret: [u8; 32],
+    ) -> Result<Self, StoreError> {
+        let place = "the given backend";
+        Self::new(place.into(), limits, move || {
+            let (rows, journal) = open().map_err(|error| error::io("opening", place, error))?;
+            let opened = builder(DEFAULT_CACHE_BYTES).create_with_backend(rows);
+            let (database, state) = table::with_tables(opened, place, || secret)?;
+            Files::new(database, state, Box::new(journal), &limits, place)
         })
     }
 
     fn new(
         place: String,
-        open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
+        limits: Limits,
+        open: impl Fn() -> Result<Files, StoreError> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        let database = Mutex::new(Some(Arc::new(open()?)));
-        Ok(Self { file: Arc::new(File { place, open: Box::new(open), database, latest: Mutex::default() }) })
+        let store = Store {
+            place,
+            limits,
+            open: Box::new(open),
+            writing: Mutex::default(),
+            folding: Mutex::default(),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        };
+        store.current(|_| ())?;
+        Ok(Self { store: Arc::new(store), folder: None })
+    }
+
+    /// Folds what is in memory into redb: nothing is left in the journal.
+    fn fold_now(&self) -> Result<(), StoreError> {
+        let _one = lock(&self.store.writing);
+        let files = self.store.current(|current| current.files.clone())?;
+        self.store.fold(&files)?;
+        self.store.freeze(&files);
+        self.store.fold(&files)?;
+        match &files.journal {
+            Some(journal) => lock(journal).shrink(),
+            None => Ok(()),
+        }
     }
 }
 
-impl File {
-    /// The database; opens the file again when it failed before.
-    fn database(&self) -> Result<Arc<Database>, StoreError> {
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = &*database {
-            return Ok(database.clone());
+impl Drop for RedbEngine {
+    fn drop(&mut self) {
+        lock(&self.store.state).ends = true;
+        self.store.wake.notify_all();
+        if let Some(folder) = self.folder.take() {
+            // A panic there was reported when it happened.
+            let _ = folder.join();
         }
-        tracing::info!(store = %self.place, "opening the store again after an error");
-        let opened = Arc::new((self.open)()?);
-        *database = Some(opened.clone());
-        Ok(opened)
+        if lock(&self.store.state).current.is_some()
+            && let Err(error) = self.fold_now()
+        {
+            // Nothing is lost: it is in the journal.
+            tracing::warn!(store = %self.store.place, %error, "the journal could not be folded");
+        }
+    }
+}
+
+impl Files {
+    fn new(
+        database: Database,
+        JournalState { secret, folded }: JournalState,
+        journal: Box<dyn StorageBackend>,
+        limits: &Limits,
+        place: &str,
+    ) -> Result<Self, StoreError> {
+        let (journal, unfolded) = Journal::open(journal, (secret, folded), limits.half_bytes, place)?;
+        Ok(Self { database, journal: Some(journal), unfolded })
+    }
+}
+
+impl Store {
+    /// Looks at the files and what is in memory; opens them again when they failed before.
+    fn current<T>(&self, look: impl FnOnce(&Current) -> T) -> Result<T, StoreError> {
+        if let Some(current) = &lock(&self.state).current {
+            return Ok(look(current));
+        }
+        // Whoever folds still has the old files.
+        let _one = lock(&self.folding);
+        let mut state = lock(&self.state);
+        if state.current.is_none() {
+            tracing::debug!(store = %self.place, "opening the store");
+            let Files { database, journal, unfolded } = (self.open)()?;
+            let table = table::read(&database, &self.place)?;
+            let frozen_through = journal.as_ref().map_or(0, Journal::number);
+            let files = Arc::new(Opened { database, journal: journal.map(Mutex::new) });
+            let base = Arc::new(Base { table, files: files.clone() });
+            let is_recovered = !unfolded.is_empty();
+            state.fold_failed &= is_recovered;
+            let overlay = Overlay { active: Layer::default(), frozen: unfolded };
+            state.current = Some(Current { files, base, overlay, frozen_through, is_recovered });
+            self.wake.notify_all();
+        }
+        Ok(look(state.current.as_ref().expect("it was opened at the latest now")))
     }
 
-    /// Closes the file after an error that says that it cannot be used any more.
-    fn judge(&self, failed: &Arc<Database>, error: StoreError) -> StoreError {
+    /// Does something with the state of these files, if they are still in use.
+    fn with<T>(&self, files: &Arc<Opened>, work: impl FnOnce(&mut Current) -> T) -> Option<T> {
+        let mut state = lock(&self.state);
+        state.current.as_mut().filter(|current| Arc::ptr_eq(&current.files, files)).map(work)
+    }
+
+    /// Closes the files after an error that says that they cannot be used any more.
+    fn judge(&self, failed: &Arc<Opened>, error: StoreError) -> StoreError {
         let is_broken = matches!(error, StoreError::DiskFull(_) | StoreError::Failed(_) | StoreError::Io { .. });
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_broken && database.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
+        let mut state = lock(&self.state);
+        if is_broken && state.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.files, failed)) {
             tracing::warn!(store = %self.place, %error, "the store failed");
-            *database = None;
+            state.current = None;
+            state.failure = Some(error.clone());
         }
         error
+    }
+
+    /// What closed files that somebody wants to go on with.
+    fn failure(&self) -> StoreError {
+        let closed = || StoreError::Failed(format!("{} was closed after an error", self.place));
+        lock(&self.state).failure.clone().unwrap_or_else(closed)
+    }
+
+    /// Puts the rows in memory where they are folded, if nothing is there. The caller is the writer.
+    fn freeze(&self, files: &Arc<Opened>) {
+        let Some(journal) = &files.journal else { return };
+        self.with(files, |current| {
+            if current.overlay.frozen.is_empty() && !current.overlay.active.is_empty() {
+                let mut journal = lock(journal);
+                current.overlay.frozen = std::mem::take(&mut current.overlay.active);
+                current.frozen_through = journal.number();
+                journal.turn();
+                self.wake.notify_all();
+            }
+        });
+    }
+
+    /// Folds the frozen rows into redb, if there are any.
+    fn fold(&self, files: &Arc<Opened>) -> Result<(), StoreError> {
+        let _one = lock(&self.folding);
+        let Some((frozen, through)) =
+            self.with(files, |current| (current.overlay.frozen.clone(), current.frozen_through))
+        else {
+            return Err(self.failure());
+        };
+        if frozen.is_empty() {
+            return Ok(());
+        }
+        let result = self.fold_rows(&files.database, &frozen, through);
+        lock(&self.state).fold_failed = result.is_err();
+        result
+            .and_then(|()| self.rebase(files, |current| current.overlay.frozen = Layer::default()))
+            .map_err(|error| self.judge(files, error))
+    }
+
+    fn fold_rows(&self, database: &Database, frozen: &Layer, through: u64) -> Result<(), StoreError> {
+        let place = &self.place;
+        let writing = table::begin(database, place)?;
+        let mut rows = table::open(&writing, place)?;
+        for (key, row) in frozen.rows() {
+            table::set(&mut rows, key, row, place)?;
+        }
+        drop(rows);
+        table::set_folded(&writing, through, place)?;
+        table::commit(writing, place)
+    }
+
+    /// Shows readers what redb has now, and no longer the rows in memory that it took in.
+    fn rebase(&self, files: &Arc<Opened>, forget: impl FnOnce(&mut Current)) -> Result<(), StoreError> {
+        let table = table::read(&files.database, &self.place)?;
+        let base = Arc::new(Base { table, files: files.clone() });
+        self.with(files, |current| {
+            current.base = base;
+            forget(current);
+            if std::mem::take(&mut current.is_recovered)
+                && let Some(journal) = &files.journal
+            {
+                lock(journal).restart();
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs `work` as one transaction. The caller is the writer.
+    fn transact(&self, files: &Arc<Opened>, work: Work<'_>) -> Result<(), StoreError> {
+        if self.with(files, |current| current.is_recovered) == Some(true) {
+            self.fold(files)?;
+        }
+        let Some((base, overlay)) = self.with(files, |current| (current.base.clone(), current.overlay.clone())) else {
+            return Err(self.failure());
+        };
+        let transaction = OnceCell::new();
+        let mut writer = Writer {
+            store: self,
+            files,
+            base: &base.table,
+            overlay,
+            record: Record::default(),
+            transaction: &transaction,
+            rows: None,
+            changed: false,
+        };
+        if files.journal.is_none() {
+            writer.go_to_redb()?;
+        }
+        work(&mut writer)?;
+        let (record, active, changed) = writer.end();
+        match transaction.into_inner() {
+            Some(writing) if changed => self.commit(files, writing),
+            // What changes nothing needs no flush.
+            Some(writing) => writing.abort().map_err(|error| error::storage(&self.place, error)),
+            None if record.len() > 0 => self.append(files, record, active),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits a transaction that went into the journal.
+    fn append(&self, files: &Arc<Opened>, record: Record, active: Layer) -> Result<(), StoreError> {
+        let journal = files.journal.as_ref().expect("without a journal everything goes to redb");
+        let has_room = {
+            let mut journal = lock(journal);
+            journal.append(record)?;
+            journal.has_room(self.limits.transaction_bytes)
+        };
+        let is_full = active.bytes() > self.limits.overlay_bytes || !has_room;
+        self.with(files, |current| {
+            let was_empty = current.overlay.active.is_empty();
+            current.overlay.active = active;
+            if was_empty {
+                self.wake.notify_all();
+            }
+        });
+        if is_full {
+            // As above: this transaction is durable whatever becomes of the fold.
+            let _ = self.fold(files);
+            self.freeze(files);
+        }
+        Ok(())
+    }
+
+    /// Commits a transaction that went to redb, with all that was in memory.
+    fn commit(&self, files: &Arc<Opened>, writing: WriteTransaction) -> Result<(), StoreError> {
+        if let Some(journal) = &files.journal {
+            table::set_folded(&writing, lock(journal).number(), &self.place)?;
+        }
+        table::commit(writing, &self.place)?;
+        if let Some(journal) = &files.journal {
+            lock(journal).restart();
+        }
+        if let Err(error) = self.rebase(files, |current| current.overlay = Overlay::default()) {
+            // It is durable; whoever reads next opens the files again.
+            self.judge(files, error);
+        }
+        Ok(())
+    }
+}
+
+/// Folds rows as they are frozen, and those that have been in memory for some time.
+fn fold_all(store: &Store) {
+    let mut state = lock(&store.state);
+    loop {
+        let is_idle = |state: &mut State| {
+            let current = state.current.as_ref().filter(|_| !state.fold_failed);
+            !state.ends && current.is_none_or(|current| current.overlay.is_empty())
+        };
+        state = store.wake.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
+        let waits = |state: &mut State| {
+            !state.ends && state.current.as_ref().is_some_and(|current| current.overlay.frozen.is_empty())
+        };
+        (state, _) = store.wake.wait_timeout_while(state, FOLD_AFTER, waits).unwrap_or_else(PoisonError::into_inner);
+        if state.ends {
+            return;
+        }
+        let Some(current) = &state.current else { continue };
+        let (files, is_frozen) = (current.files.clone(), !current.overlay.frozen.is_empty());
+        drop(state);
+        if !is_frozen {
+            let _one = lock(&store.writing);
+            store.freeze(&files);
+        }
+        // What failed is in the journal, and the next writer is told.
+        let _ = store.fold(&files);
+        drop(files);
+        state = lock(&store.state);
     }
 }
 
@@ -112,14 +463,32 @@ fn builder(cache_bytes: usize) -> Builder {
     builder
 }
 
-fn open_path(path: &Path, place: &str, cache_bytes: usize) -> Result<Database, StoreError> {
+fn open_path(path: &Path, place: &str, cache_bytes: usize, limits: &Limits) -> Result<Files, StoreError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(|error| error::io("making the directory of", place, error))?;
     if !path.exists() {
         make(path, directory, place)?;
     }
     let file = options().open(path).map_err(|error| error::io("opening", place, error))?;
-    with_table(builder(cache_bytes).create_file(file), place)
+    let (database, state) = table::with_tables(builder(cache_bytes).create_file(file), place, fresh_secret)?;
+    // redb has locked its file: the journal is ours too.
+    let mut journal_path = path.as_os_str().to_os_string();
+    journal_path.push(".journal");
+    let journal_path = Path::new(&journal_path);
+    let is_new = !journal_path.exists();
+    let file = options().open(journal_path).map_err(|error| error::io("opening the journal of", place, error))?;
+    let journal = FileBackend::new(file).map_err(|error| error::opening(place, error))?;
+    let files = Files::new(database, state, Box::new(journal), limits, place)?;
+    if is_new {
+        sync_directory(directory).map_err(|error| error::io("flushing the directory of", place, error))?;
+    }
+    Ok(files)
+}
+
+fn fresh_secret() -> [u8; 32] {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).expect("the operating system has randomness");
+    secret
 }
 
 /// A file that only its owner can read.
@@ -138,7 +507,7 @@ fn make(path: &Path, directory: &Path, place: &str) -> Result<(), StoreError> {
     unfinished.push(format!(".new-{}", std::process::id()));
     let unfinished = Path::new(&unfinished);
     let file = options().truncate(true).open(unfinished).map_err(|error| error::io("making", place, error))?;
-    drop(with_table(builder(DEFAULT_CACHE_BYTES).create_file(file), place)?);
+    drop(table::with_tables(builder(DEFAULT_CACHE_BYTES).create_file(file), place, fresh_secret)?);
     // A link does not replace what somebody else made meanwhile. Not every file system has links.
     match fs::hard_link(unfinished, path) {
         Ok(()) => fs::remove_file(unfinished),
@@ -154,93 +523,50 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-/// Makes the table where there is none.
-fn with_table(opened: Result<Database, DatabaseError>, place: &str) -> Result<Database, StoreError> {
-    let database = opened.map_err(|error| error::opening(place, error))?;
-    let reading = database.begin_read().map_err(|error| error::beginning(place, error))?;
-    match reading.open_table(ROWS) {
-        Ok(_) => return Ok(database),
-        Err(TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(error::table(place, error)),
-    }
-    let mut writing = database.begin_write().map_err(|error| error::beginning(place, error))?;
-    writing.set_two_phase_commit(true);
-    writing.open_table(ROWS).map_err(|error| error::table(place, error))?;
-    writing.commit().map_err(|error| error::committing(place, error))?;
-    Ok(database)
-}
-
 impl Engine for RedbEngine {
     type Snapshot = RedbSnapshot;
 
     fn snapshot(&self) -> Result<RedbSnapshot, StoreError> {
-        let mut latest = self.file.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(latest) = &*latest {
-            return Ok(latest.clone());
-        }
-        let database = self.file.database()?;
-        let place = &self.file.place;
-        let table = database
-            .begin_read()
-            .map_err(|error| error::beginning(place, error))
-            .and_then(|reading| reading.open_table(ROWS).map_err(|error| error::table(place, error)))
-            .map_err(|error| self.file.judge(&database, error))?;
-        let snapshot = RedbSnapshot(Arc::new(Reading { table, database, file: Arc::downgrade(&self.file) }));
-        *latest = Some(snapshot.clone());
-        Ok(snapshot)
+        let (base, overlay) = self.store.current(|current| (current.base.clone(), current.overlay.clone()))?;
+        Ok(RedbSnapshot { base, overlay, store: Arc::downgrade(&self.store) })
     }
 
     fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
-        let database = self.file.database()?;
-        let result = transaction(&database, &self.file.place, work).map_err(|error| self.file.judge(&database, error));
-        self.file.latest.lock().unwrap_or_else(PoisonError::into_inner).take();
-        result
+        let store = &self.store;
+        let _one = lock(&store.writing);
+        let files = store.current(|current| current.files.clone())?;
+        store.transact(&files, work).map_err(|error| store.judge(&files, error))?;
+        // Where there is no thread for it, this one folds.
+        if self.folder.is_none() && store.with(&files, |current| !current.overlay.frozen.is_empty()) == Some(true) {
+            // What failed here failed for nobody: the transaction is durable, and the files are opened again.
+            let _ = store.fold(&files);
+        }
+        Ok(())
     }
 
     fn place(&self) -> String {
-        self.file.place.clone()
-    }
-}
-
-fn transaction(database: &Database, place: &str, work: Work<'_>) -> Result<(), StoreError> {
-    let mut writing = database.begin_write().map_err(|error| error::beginning(place, error))?;
-    writing.set_two_phase_commit(true);
-    let table = writing.open_table(ROWS).map_err(|error| error::table(place, error))?;
-    let mut rows = RedbWriter { table, place, changed: false };
-    work(&mut rows)?;
-    let changed = rows.changed;
-    drop(rows);
-    // What changes nothing needs no flush.
-    match changed {
-        true => writing.commit().map_err(|error| error::committing(place, error)),
-        false => writing.abort().map_err(|error| error::storage(place, error)),
+        self.store.place.clone()
     }
 }
 
 /// The rows at one moment.
-#[derive(Clone, Debug)]
-pub struct RedbSnapshot(Arc<Reading>);
-
-struct Reading {
-    table: Rows,
-    database: Arc<Database>,
-    file: Weak<File>,
+#[derive(Clone)]
+pub struct RedbSnapshot {
+    base: Arc<Base>,
+    overlay: Overlay,
+    store: Weak<Store>,
 }
 
-impl fmt::Debug for Reading {
+impl fmt::Debug for RedbSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reading")
+        f.write_str("RedbSnapshot")
     }
 }
 
-impl Reading {
+impl RedbSnapshot {
     fn judge(&self, error: StoreError) -> StoreError {
-        match self.file.upgrade() {
-            Some(file) => {
-                let error = file.judge(&self.database, error);
-                file.latest.lock().unwrap_or_else(PoisonError::into_inner).take();
-                error
-            }
+        match self.store.upgrade() {
+            Some(store) => store.judge(&self.base.files, error),
             None => error,
         }
     }
@@ -248,78 +574,89 @@ impl Reading {
 
 impl EngineRead for RedbSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        get(&self.0.table, key, "the store").map_err(|error| self.0.judge(error))
+        self.overlay.get(&self.base.table, key, "the store").map_err(|error| self.judge(error))
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
-        scan(&self.0.table, start, end, order, visit, "the store").map_err(|error| self.0.judge(error))
+        self.overlay.scan(&self.base.table, (start, end), order, visit, "the store").map_err(|error| self.judge(error))
     }
 }
 
-struct RedbWriter<'tx> {
-    table: Table<'tx, &'static [u8], &'static [u8]>,
-    place: &'tx str,
+/// One transaction: in memory while it is small, in redb from then on.
+struct Writer<'tx> {
+    store: &'tx Store,
+    files: &'tx Arc<Opened>,
+    base: &'tx Rows,
+    overlay: Overlay,
+    record: Record,
+    transaction: &'tx OnceCell<WriteTransaction>,
+    rows: Option<RowsInWriting<'tx>>,
     changed: bool,
 }
 
-impl EngineRead for RedbWriter<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        get(&self.table, key, self.place)
+impl Writer<'_> {
+    /// What it has done: its record, the rows in memory with its own, and whether redb's have changed.
+    fn end(self) -> (Record, Layer, bool) {
+        (self.record, self.overlay.active, self.changed)
     }
 
-    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
-        scan(&self.table, start, end, order, visit, self.place)
+    fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        if self.rows.is_none() && self.record.len() + Record::len_of(key, value) > self.store.limits.transaction_bytes {
+            self.go_to_redb()?;
+        }
+        match &mut self.rows {
+            Some(rows) => self.changed |= table::set(rows, key, value, &self.store.place)?,
+            None => {
+                self.record.push(key, value);
+                self.overlay.active.set(key, value.map(Arc::from));
+            }
+        }
+        Ok(())
     }
-}
 
-impl EngineWrite for RedbWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.changed = true;
-        self.table.insert(key, value).map(|_| ()).map_err(|error| error::storage(self.place, error))
-    }
-
-    fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let removed = self.table.remove(key).map_err(|error| error::storage(self.place, error))?;
-        self.changed |= removed.is_some();
+    /// Takes what is in memory, this transaction's rows with it, to redb.
+    fn go_to_redb(&mut self) -> Result<(), StoreError> {
+        let place = &self.store.place;
+        self.store.fold(self.files)?;
+        let writing = table::begin(&self.files.database, place)?;
+        let mut rows = table::open(self.transaction.get_or_init(|| writing), place)?;
+        for (key, row) in self.overlay.active.rows() {
+            table::set(&mut rows, key, row, place)?;
+        }
+        self.changed = self.record.len() > 0;
+        self.overlay = Overlay::default();
+        self.rows = Some(rows);
         Ok(())
     }
 }
 
-fn get(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    key: &[u8],
-    place: &str,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let row = table.get(key).map_err(|error| error::storage(place, error))?;
-    Ok(row.map(|row| row.value().to_vec()))
-}
-
-fn scan(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    start: &[u8],
-    end: Option<&[u8]>,
-    order: Scan,
-    visit: Visit<'_>,
-    place: &str,
-) -> Result<(), StoreError> {
-    // redb does not take a range whose end is before its start.
-    if end.is_some_and(|end| end <= start) {
-        return Ok(());
-    }
-    let mut range = match end {
-        Some(end) => table.range::<&[u8]>(start..end),
-        None => table.range::<&[u8]>(start..),
-    }
-    .map_err(|error| error::storage(place, error))?;
-    let next = move || match order {
-        Scan::Forward => range.next(),
-        Scan::Backward => range.next_back(),
-    };
-    for row in std::iter::from_fn(next) {
-        let (key, value) = row.map_err(|error| error::storage(place, error))?;
-        if visit(key.value(), value.value()).is_break() {
-            break;
+impl EngineRead for Writer<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match &self.rows {
+            Some(rows) => table::get(rows, key, &self.store.place),
+            None => self.overlay.get(self.base, key, &self.store.place),
         }
     }
-    Ok(())
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
+        let place = &self.store.place;
+        match &self.rows {
+            Some(rows) => table::scan(rows, (start, end), order, visit, place),
+            None => self.overlay.scan(self.base, (start, end), order, visit, place),
+        }
+    }
+}
+
+impl EngineWrite for Writer<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.set(key, Some(value))
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        // What is not there leaves no trace.
+        if self.rows.is_none() && self.get(key)?.is_none() {
+            return Ok(());
+        }
+        self.set(key, None)
+    }
 }

@@ -2,15 +2,21 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`engine`] | the engine seam on one redb table |
+//! | [`engine`] | the engine seam on one redb table, with a journal in front |
+//! | `journal` | small transactions, appended and flushed once |
+//! | `overlay` | rows in memory above those in redb |
+//! | `table` | the tables in the redb file |
 //! | [`error`] | what redb says, as what a caller can act on |
 
 pub mod engine;
 pub mod error;
+mod journal;
+mod overlay;
+mod table;
 
 use std::{path::Path, sync::Arc};
 
-pub use engine::{DEFAULT_CACHE_BYTES, RedbEngine};
+pub use engine::{DEFAULT_CACHE_BYTES, Limits, RedbEngine};
 use sync_core::store::{ContentDir, EngineStore, ReplicaStore, StoreError, StoreRegistry};
 
 /// A store in a redb file.

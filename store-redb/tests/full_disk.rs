@@ -14,7 +14,7 @@ struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
     fn new(at: &'a Path) -> Option<Self> {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(at).output();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "tmpfs"]).arg(at).output();
         mount.is_ok_and(|output| output.status.success()).then_some(Self(at))
     }
 }
@@ -34,7 +34,7 @@ fn b51_a_full_disk_loses_nothing_acknowledged_and_writing_goes_on_when_there_is_
         return;
     };
     let ballast = directory.path().join("ballast");
-    fs::write(&ballast, vec![1; 3 << 20]).expect("there is space");
+    fs::write(&ballast, vec![1; 24 << 20]).expect("there is space");
     let world = World::default();
     let engine = RedbEngine::open(directory.path().join("store.redb")).expect("opened");
     let core = Core::open(engine, [1; 32]).expect("a store");
@@ -56,7 +56,7 @@ fn b51_a_full_disk_loses_nothing_acknowledged_and_writing_goes_on_when_there_is_
             Ok(_) => acknowledged += 1,
             Err(error) => break error,
         }
-        assert!(acknowledged < 200, "8 MiB are full at some time");
+        assert!(acknowledged < 800, "48 MiB are full at some time");
     };
     assert!(matches!(error, StoreError::DiskFull(_)) && error.is_temporary(), "{error:?}");
     assert!(acknowledged > 3, "some batches fitted");

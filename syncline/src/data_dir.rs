@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `store.redb` | entries, keys, jobs, transports' state |
+//! | `store.redb`, `store.redb.journal` | entries, keys, jobs, transports' state |
 //! | `settings.json` | folders, listening addresses, tickets given out |
 //! | `store.content/` | contents of large values |
 //! | `folders/` | what was on disk at the last look, a file for each shared folder |

@@ -87,13 +87,14 @@ impl<E: Engine> Core<E> {
     /// there is one already.
     pub fn open(engine: E, fresh: [u8; 32]) -> Result<Self, StoreError> {
         let place = engine.place();
-        let mut meta = None;
         // Looked at without writing first: a store of a newer format must stay as it is.
-        if let Some(found) = load_meta(&engine.snapshot()?, &place)? {
-            meta = Some(found);
-        }
-        let (store_id, salt) = match meta {
-            Some(found) => found,
+        let found = load_meta(&engine.snapshot()?, &place)?;
+        let Meta { store_id, salt, .. } = match found {
+            Some(found) if found.format == rows::FORMAT => found,
+            Some(older) => {
+                engine.write(&mut |rows| rows.put(&rows::meta_key("format"), &rows::FORMAT.to_be_bytes()))?;
+                older
+            }
             None => {
                 engine.write(&mut |rows| make_meta(rows, &fresh))?;
                 load_meta(&engine.snapshot()?, &place)?.ok_or_else(|| corrupt("the new store's format"))?
@@ -425,16 +426,24 @@ fn save(rows: &mut dyn EngineWrite, records: &[NodeRecord]) -> Result<(), StoreE
     Ok(())
 }
 
-fn load_meta(rows: &dyn EngineRead, place: &str) -> Result<Option<(StoreId, Salt)>, StoreError> {
+/// What a store is made with.
+struct Meta {
+    format: u32,
+    store_id: StoreId,
+    salt: Salt,
+}
+
+fn load_meta(rows: &dyn EngineRead, place: &str) -> Result<Option<Meta>, StoreError> {
     let Some(format) = rows.get(&rows::meta_key("format"))? else { return Ok(None) };
-    let found = Fields(&format).u32("the store's format")?;
-    if found > rows::FORMAT {
-        return Err(StoreError::NewerFormat { path: place.into(), found, known: rows::FORMAT });
+    let format = Fields(&format).u32("the store's format")?;
+    if format > rows::FORMAT {
+        return Err(StoreError::NewerFormat { path: place.into(), found: format, known: rows::FORMAT });
     }
     let id = rows.get(&rows::meta_key("store id"))?.ok_or_else(|| corrupt("the store's id"))?;
     let salt = rows.get(&rows::meta_key("salt"))?.ok_or_else(|| corrupt("the store's salt"))?;
-    let id = StoreId(Fields(&id).take("the store's id")?);
-    Ok(Some((id, Salt(Fields(&salt).take("the store's salt")?))))
+    let store_id = StoreId(Fields(&id).take("the store's id")?);
+    let salt = Salt(Fields(&salt).take("the store's salt")?);
+    Ok(Some(Meta { format, store_id, salt }))
 }
 
 fn make_meta(rows: &mut dyn EngineWrite, fresh: &[u8; 32]) -> Result<(), StoreError> {

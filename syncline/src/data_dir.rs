@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What a node keeps in its directory.
-const CONTENTS: [&str; 5] = ["store.redb", "store.content", "settings.json", "folders", "socket"];
+const CONTENTS: [&str; 6] = ["store.redb", "store.redb.journal", "store.content", "settings.json", "folders", "socket"];
 
 /// The newest format of `settings.json` that this program knows.
 pub const FORMAT: u32 = 1;

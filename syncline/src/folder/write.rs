@@ -41,11 +41,13 @@ impl Engine {
         if ready.is_empty() {
             return Ok(());
         }
-        self.workshop.sync()?;
-        for (file, version, _) in &ready {
-            self.state.set_intent(&file.key, Base::of(version));
+        if let Err(error) = self.announce(&ready) {
+            // Otherwise they would lie there until the next start.
+            for (_, _, temporary) in &ready {
+                let _ = std::fs::remove_file(temporary);
+            }
+            return Err(error);
         }
-        self.state.sync()?;
         for (file, version, temporary) in ready {
             match self.workshop.place_file(&temporary, &file.key, file.stat.as_ref()) {
                 Ok(Outcome::Done(stat)) => {
@@ -63,6 +65,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Makes the temporary files durable, and notes what they are for.
+    fn announce(&mut self, ready: &[(Inspected, Version, PathBuf)]) -> Result<(), EngineError> {
+        self.workshop.sync()?;
+        for (file, version, _) in ready {
+            self.state.set_intent(&file.key, Base::of(version));
+        }
+        Ok(self.state.sync()?)
     }
 
     /// Writes the bytes of versions to temporary files, with two threads.

@@ -303,6 +303,7 @@ async fn joining_again_widens_a_right_and_makes_it_last_longer() {
     assert!(a.peers().await.unwrap().iter().all(|peer| peer.id != a.node_id()));
 }
 
+#[allow(clippy::disallowed_methods, reason = "a test is no part of the machine")]
 fn wall() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp(since.as_micros() as u64)

@@ -15,7 +15,8 @@ pub async fn idle(n: u64) -> Result<()> {
     let mut filling = Side::start(["fill", place, &n.to_string()])?;
     filling.figures().await?;
     filling.end().await?;
-    let bytes = std::fs::metadata(place)?.len() as f64;
+    let files = std::fs::read_dir(dir.path())?.map(|file| Ok(file?.metadata()?.len())).collect::<Result<Vec<u64>>>()?;
+    let bytes = files.iter().sum::<u64>() as f64;
     while contest::next_round().is_some() {
         let mut other = Side::start(["open", place])?;
         let mut figures = other.figures().await?;

@@ -47,6 +47,7 @@ impl Shared {
     async fn is_waiting(&self, pending: &mut Pending, replica: ReplicaId) -> Result<bool, StoreError> {
         let beginning = Want { replica, hash: Hash([0; 32]), len: 0, base: None };
         let mut from = pending.left_out.get(&replica).copied();
+        let mut from_the_beginning = from.is_none();
         loop {
             let after = from.unwrap_or(beginning);
             let page = self.store.wants(Some(after), PAGE).await?;
@@ -59,11 +60,14 @@ impl Shared {
                 pending.left_out.insert(replica, *want);
                 last = Some(*want);
             }
-            match (last, from) {
-                (Some(last), _) => from = Some(last),
+            match last {
+                Some(last) => from = Some(last),
+                None if from_the_beginning => return Ok(false),
                 // To the end, and there may be new ones before the place where it began.
-                (None, Some(_)) if pending.left_out.remove(&replica).is_some() => from = None,
-                (None, _) => return Ok(false),
+                None => {
+                    pending.left_out.remove(&replica);
+                    (from, from_the_beginning) = (None, true);
+                }
             }
         }
     }

@@ -287,6 +287,19 @@ pub struct Claim {
     pub have: Have,
 }
 
+impl Claim {
+    /// About how many bytes it takes in a message, never less.
+    pub(crate) fn len(&self) -> usize {
+        let keys = self.range.start.as_bytes().len() + self.range.end.as_ref().map_or(0, |end| end.as_bytes().len());
+        let ids = match &self.have {
+            Have::Digest(_) => 0,
+            Have::Ids(ids) | Have::Final(ids) => ids.len() * size_of::<ShortId>(),
+        };
+        // Lengths, kinds, and the digest.
+        keys + ids + 64
+    }
+}
+
 /// What a node has in a range.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Have {

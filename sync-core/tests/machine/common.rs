@@ -254,10 +254,8 @@ impl Pair {
             Output::CloseStream { connection, stream } if self.open.contains(&connection) => {
                 there.tell(at, Input::StreamEnded { connection, stream: other(stream), error: None });
             }
-            Output::Disconnect { connection, reason } => {
-                if self.open.remove(&connection) {
-                    there.tell(at, Input::Disconnected { connection, reason: format!("{reason:?}") });
-                }
+            Output::Disconnect { connection, reason } if self.open.remove(&connection) => {
+                there.tell(at, Input::Disconnected { connection, reason: format!("{reason:?}") });
             }
             Output::Store { op, request } => {
                 let result = block_on(perform(&*here.store, request));

@@ -228,7 +228,8 @@ fn b42_a_removed_peer_is_refused_until_it_is_added_again_over_restarts() {
 
 #[test]
 fn b42_a_removed_peer_is_added_again_by_any_explicit_act() {
-    let acts: [(&str, fn(ReplicaId) -> Input); 4] = [
+    type Act = fn(ReplicaId) -> Input;
+    let acts: [(&str, Act); 4] = [
         ("its addresses", |_| Input::AddPeer { peer: peer(2), addresses: Vec::new() }),
         ("its name", |_| Input::RenamePeer { peer: peer(2), name: "desk".into() }),
         ("a subscription", |replica| Input::Subscribe { replica, peer: peer(2) }),

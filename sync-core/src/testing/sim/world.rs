@@ -333,6 +333,8 @@ impl<'a> World<'a> {
                 let names: Vec<_> = self.replicas.iter().map(|replica| job_name(&replica.id, &id)).collect();
                 let Some(process) = &mut self.nodes[*node].process else { return };
                 process.unsubscribed.extend(names);
+                // That it was removed is remembered; where it was is not. The next start says it again.
+                self.nodes[*node].added.remove(&id);
                 self.input(*node, Input::RemovePeer { peer: id });
             }
             Operation::Unsubscribe { node, replica, peer } => {

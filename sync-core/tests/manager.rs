@@ -310,7 +310,7 @@ fn wall() -> Timestamp {
 }
 
 #[tokio::test]
-async fn b55_policy_and_tokens_of_a_dropped_replica_go_with_it() {
+async fn b55_policy_notes_and_tokens_of_a_dropped_replica_go_with_it() {
     let network = MemoryNetwork::new();
     let a = node(&network, "a").await;
     let (replica, other) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
@@ -323,10 +323,14 @@ async fn b55_policy_and_tokens_of_a_dropped_replica_go_with_it() {
     a.store().save(vec![token(id.as_bytes()), token(&[])]).await.unwrap();
     for replica in [&replica, &other] {
         replica.set_download_policy(DownloadPolicy::NothingExcept(Vec::new())).await.unwrap();
+        let mut transaction = replica.write();
+        transaction.note("how far", "12");
+        assert_eq!(transaction.commit().await.unwrap(), None);
     }
     drop(replica);
     a.drop_replica(id).await.unwrap();
-    let all = [NodeKind::Key, NodeKind::Peer, NodeKind::Job, NodeKind::Transport, NodeKind::Setting, NodeKind::Token];
+    use NodeKind::{Job, Key, Note, Peer, Setting, Token, Transport};
+    let all = [Key, Peer, Job, Transport, Setting, Token, Note];
     for kind in all {
         for record in a.store().node_records(kind).await.unwrap() {
             assert!(!record.name.windows(32).any(|part| part == id.as_bytes()), "{kind:?} {record:?}");
@@ -334,6 +338,32 @@ async fn b55_policy_and_tokens_of_a_dropped_replica_go_with_it() {
     }
     assert_eq!(a.store().node_records(NodeKind::Token).await.unwrap().len(), 1, "that of all replicas stays");
     assert_eq!(other.download_policy(), DownloadPolicy::NothingExcept(Vec::new()));
+    assert_eq!(other.note("how far").await.unwrap(), Some("12".into()));
+}
+
+#[tokio::test]
+async fn a_note_is_kept_with_the_entries_of_its_transaction_or_not_at_all() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let (replica, other) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    let mut transaction = replica.write();
+    for key in ["a", "b"] {
+        transaction.put(key, key).await.unwrap();
+    }
+    transaction.note("how far", "1");
+    let first = transaction.commit().await.unwrap().unwrap();
+    let timestamp = |key: &'static str| {
+        let replica = replica.clone();
+        async move { replica.get(key).await.unwrap().unwrap().entry.timestamp }
+    };
+    assert_eq!([timestamp("a").await, timestamp("b").await], [first, Timestamp(first.0 + 1)]);
+    assert_eq!(replica.note("how far").await.unwrap(), Some("1".into()));
+    assert_eq!([replica.note("far").await.unwrap(), other.note("how far").await.unwrap()], [None, None]);
+    // What is not committed leaves none.
+    let mut transaction = replica.write();
+    transaction.note("how far", "2");
+    drop(transaction);
+    assert_eq!(replica.note("how far").await.unwrap(), Some("1".into()));
 }
 
 #[tokio::test]

@@ -39,13 +39,14 @@ struct Ledger {
 
 impl Ledger {
     fn holds(&self, files: &BTreeMap<String, Vec<u8>>) -> bool {
-        self.lacking(files).is_empty()
+        self.wrong(files).is_empty()
     }
 
-    fn lacking(&self, files: &BTreeMap<String, Vec<u8>>) -> Vec<&String> {
-        let is_wrong = |(name, content): &(&String, &Option<Vec<u8>>)| files.get(*name) != content.as_ref();
+    /// The files that are not as they must be, with the length that they must have and the one that they have.
+    fn wrong(&self, files: &BTreeMap<String, Vec<u8>>) -> Vec<(&String, Option<usize>, Option<usize>)> {
         let sure = self.expected.iter().filter(|(name, _)| !self.unsure.contains(*name));
-        sure.filter(is_wrong).map(|(name, _)| name).collect()
+        let wrong = sure.filter(|(name, content)| files.get(*name) != content.as_ref());
+        wrong.map(|(name, content)| (name, content.as_ref().map(Vec::len), files.get(name).map(Vec::len))).collect()
     }
 }
 
@@ -104,13 +105,9 @@ fn check(machines: &[Machine; 2], ledger: &Ledger) {
         let mut text = String::new();
         for machine in machines {
             let files = machine.files();
-            let lacking = ledger.lacking(&files);
-            text += &format!(
-                "{} files, {} wrong, like {:?}\n",
-                files.len(),
-                lacking.len(),
-                &lacking[..lacking.len().min(5)]
-            );
+            let wrong = ledger.wrong(&files);
+            let some = &wrong[..wrong.len().min(5)];
+            text += &format!("{} files, {} wrong (name, length to be, length): {some:?}\n", files.len(), wrong.len());
             text += &(machine.done(["status"]) + &machine.done(["why"]));
         }
         text

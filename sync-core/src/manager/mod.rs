@@ -382,8 +382,8 @@ impl SyncManager {
         Ok(self.inner.shared.store.replicas().await?)
     }
 
-    /// Removes every trace of a replica from this node: entries, key, jobs, download policy, tokens that have its
-    /// id in front. Others keep theirs. A marker stays. Answers the bytes freed.
+    /// Removes every trace of a replica from this node: entries, key, jobs, download policy, notes, tokens that have
+    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         self.tell(Input::Dropped { replica: id }).await?;
@@ -399,7 +399,7 @@ impl SyncManager {
             },
         ];
         records.push(policy::Policies::record(&id, None));
-        for kind in [NodeKind::Job, NodeKind::Token] {
+        for kind in [NodeKind::Job, NodeKind::Token, NodeKind::Note] {
             for record in shared.store.node_records(kind).await? {
                 if record.name.starts_with(id.as_bytes()) {
                     records.push(NodeRecord { value: None, ..record });

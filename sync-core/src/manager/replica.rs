@@ -18,7 +18,7 @@ use crate::{
         Timestamp, Value, sign_commit,
     },
     store::{
-        Apply, ContentError, ContentStatus, Imported, LogEntry, NodeKind, OnProgress, Origin, Outcome, Pin, Position,
+        Apply, ContentError, ContentStatus, Imported, LogEntry, NodeKind, NodeRecord, OnProgress, Origin, Outcome, Pin, Position,
         Progress, Query, Reader, ReplicaState, Select,
     },
 };
@@ -69,26 +69,33 @@ impl Replica {
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<(), ManagerError> {
         let mut transaction = self.write();
         transaction.put(key, value).await?;
-        transaction.commit().await
+        transaction.commit().await.map(drop)
     }
 
     /// Removes the value at `key`, of whatever author.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), ManagerError> {
         let mut transaction = self.write();
         transaction.delete(key)?;
-        transaction.commit().await
+        transaction.commit().await.map(drop)
     }
 
     /// Removes every value whose key begins with `prefix`.
     pub async fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<(), ManagerError> {
         let mut transaction = self.write();
         transaction.delete_prefix(prefix)?;
-        transaction.commit().await
+        transaction.commit().await.map(drop)
     }
 
     /// Begins a transaction: its entries become visible together, under one signature.
     pub fn write(&self) -> Transaction {
-        Transaction { replica: self.clone(), ops: Vec::new(), pins: Vec::new() }
+        Transaction { replica: self.clone(), ops: Vec::new(), pins: Vec::new(), notes: Vec::new() }
+    }
+
+    /// What [`Transaction::note`] last kept under `name`.
+    pub async fn note(&self, name: impl AsRef<[u8]>) -> Result<Option<Bytes>, ManagerError> {
+        let name = note_name(&self.id, name.as_ref());
+        let records = self.shared.store.node_records(NodeKind::Note).await?;
+        Ok(records.into_iter().find(|record| record.name == name).and_then(|record| record.value))
     }
 
     /// The newest entry at `key` across authors; none where that is a tombstone.
@@ -287,7 +294,7 @@ impl Replica {
             Timestamp(0) => (self.shared.wall)(),
             _ => Timestamp(0),
         };
-        self.commit_at(vec![grant.to_op(&self.author())], wall).await
+        self.commit_at(vec![grant.to_op(&self.author())], Vec::new(), wall).await.map(drop)
     }
 
     /// The owner's key, when this node has it.
@@ -301,20 +308,26 @@ impl Replica {
             .map(SecretKey::from_bytes))
     }
 
-    pub(super) async fn commit(&self, ops: Vec<Op>) -> Result<(), ManagerError> {
-        self.commit_at(ops, (self.shared.wall)()).await
+    pub(super) async fn commit(&self, ops: Vec<Op>, records: Vec<NodeRecord>) -> Result<Timestamp, ManagerError> {
+        self.commit_at(ops, records, (self.shared.wall)()).await
     }
 
-    async fn commit_at(&self, ops: Vec<Op>, wall: Timestamp) -> Result<(), ManagerError> {
+    async fn commit_at(
+        &self,
+        ops: Vec<Op>,
+        records: Vec<NodeRecord>,
+        wall: Timestamp,
+    ) -> Result<Timestamp, ManagerError> {
         let blob = |op: &Op| match op {
             Op::Put { value: Value::Blob { hash, .. }, .. } => Some(*hash),
             _ => None,
         };
         let blobs: Vec<Hash> = ops.iter().filter_map(blob).collect();
         let bundle = sign_commit(self.id, &self.author, &self.live.clock, wall, ops)?;
+        let timestamp = bundle.seal().timestamp;
         // A clock that stands far ahead of the wall, because of what was seen, never stops a write.
-        let now = (self.shared.wall)().max(bundle.seal().timestamp);
-        let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
+        let now = (self.shared.wall)().max(timestamp);
+        let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records };
         let applied = self.shared.store.apply(batch).await?;
         let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Refused(reason) => Some(*reason),
@@ -326,7 +339,7 @@ impl Replica {
         self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
         match refused {
             Some(reason) => Err(ManagerError::NotPermitted { replica: self.id.short(), reason }),
-            None => Ok(()),
+            None => Ok(timestamp),
         }
     }
 }
@@ -338,6 +351,7 @@ pub struct Transaction {
     ops: Vec<Op>,
     /// Hold imported content until an entry refers to it.
     pins: Vec<Pin>,
+    notes: Vec<NodeRecord>,
 }
 
 impl Transaction {
@@ -452,15 +466,37 @@ impl Transaction {
         self.ops.is_empty()
     }
 
-    /// Signs and writes all of it. Durable when the future completes; an empty one does nothing.
-    pub async fn commit(self) -> Result<(), ManagerError> {
-        if self.ops.is_empty() {
-            return Ok(());
-        }
-        let committed = self.replica.commit(self.ops).await;
-        drop(self.pins);
-        committed
+    /// Its entries so far, in order.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
     }
+
+    /// Keeps `value` under `name` for the application, on this node alone: durable together with the entries, or
+    /// not at all, and read with [`Replica::note`]. How far something outside is, say, that the entries come from.
+    /// Where rights refuse entries, [`Self::commit`] says so, and the note is kept all the same.
+    pub fn note(&mut self, name: impl AsRef<[u8]>, value: impl Into<Bytes>) {
+        let name = note_name(&self.replica.id, name.as_ref());
+        self.notes.push(NodeRecord { kind: NodeKind::Note, name, value: Some(value.into()) });
+    }
+
+    /// Signs and writes all of it. Durable when the future completes. Answers the timestamp of the first entry;
+    /// each of the others has the next one. Without entries it writes the notes alone, and answers nothing.
+    pub async fn commit(self) -> Result<Option<Timestamp>, ManagerError> {
+        if self.ops.is_empty() {
+            if !self.notes.is_empty() {
+                self.replica.shared.store.save(self.notes).await?;
+            }
+            return Ok(None);
+        }
+        let committed = self.replica.commit(self.ops, self.notes).await;
+        drop(self.pins);
+        committed.map(Some)
+    }
+}
+
+/// The name of the record of a note.
+fn note_name(replica: &ReplicaId, name: &[u8]) -> Bytes {
+    [replica.as_bytes(), name].concat().into()
 }
 
 /// The bytes of a file that fits in an entry; none when it is longer.

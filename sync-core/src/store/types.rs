@@ -393,6 +393,8 @@ pub enum NodeKind {
     Removed = 5,
     /// Tokens of the REST surface.
     Token = 6,
+    /// Notes of applications, by replica and name.
+    Note = 7,
 }
 
 /// One thing that a node keeps for itself.

@@ -31,6 +31,35 @@ pub enum Outcome {
     Changed,
 }
 
+/// What a temporary file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To become the file; once the two were exchanged, it is the file that was there.
+    New,
+    /// The file that was there, about to be removed.
+    Aside,
+}
+
+impl Purpose {
+    /// The first part of the file's name; a number follows.
+    fn name_of(self, key: &FileKey) -> String {
+        let purpose = match self {
+            Self::New => "new",
+            Self::Aside => "aside",
+        };
+        format!("{purpose}-{}", &blake3::hash(key.as_bytes()).to_hex()[..32])
+    }
+}
+
+/// What a temporary file was for, if it had to do with the file at `key`.
+pub fn purpose_of(temporary: &Path, key: &FileKey) -> Option<Purpose> {
+    let name = temporary.file_name()?.as_bytes();
+    let is = |purpose: &Purpose| {
+        name.strip_prefix(purpose.name_of(key).as_bytes()).is_some_and(|rest| rest.starts_with(b"-"))
+    };
+    [Purpose::New, Purpose::Aside].into_iter().find(is)
+}
+
 /// The hidden directory for files in the making.
 #[derive(Debug)]
 pub struct Workshop {
@@ -40,19 +69,11 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Makes the directory, and removes what a killed program left in it.
+    /// Finds the directory. What a killed program left in it is [`Self::left`].
     pub fn open(root: &Path) -> io::Result<Self> {
         let directory = root.join(TEMPORARY_DIR);
         match fs::symlink_metadata(&directory) {
-            Ok(metadata) if metadata.is_dir() => {
-                for entry in fs::read_dir(&directory)? {
-                    let entry = entry?;
-                    match entry.file_type()?.is_dir() {
-                        true => fs::remove_dir_all(entry.path())?,
-                        false => fs::remove_file(entry.path())?,
-                    }
-                }
-            }
+            Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => {
                 let text = format!("{} is in the way: move it", directory.display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
@@ -63,16 +84,41 @@ impl Workshop {
         Ok(Self { root: root.into(), directory, next: AtomicU64::new(0) })
     }
 
-    /// A path for a new temporary file.
-    pub fn place(&self) -> PathBuf {
+    /// A path for a new temporary file, which is to become the file at `key`.
+    pub fn place(&self, key: &FileKey) -> PathBuf {
+        self.fresh(Purpose::New, key)
+    }
+
+    /// A path for the file at `key`, to be looked at away from its place.
+    pub fn aside(&self, key: &FileKey) -> PathBuf {
+        self.fresh(Purpose::Aside, key)
+    }
+
+    fn fresh(&self, purpose: Purpose, key: &FileKey) -> PathBuf {
         // Only the last directory is made: where the folder is gone, nothing is written.
         let _ = fs::create_dir(&self.directory);
-        self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{}-{number}", purpose.name_of(key)))
+    }
+
+    /// The files that a killed program left, of which [`purpose_of`] tells what they were for.
+    pub fn left(&self) -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(&self.directory) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a file that was left to `key`, unless something is there.
+    pub fn bring_back(&self, left: &Path, key: &FileKey) -> io::Result<()> {
+        self.make_directories(key)?;
+        Ok(renameat_with(CWD, left, CWD, absolute(&self.root, key), RenameFlags::NOREPLACE)?)
     }
 
     /// Writes a temporary file or link of these bytes.
     pub fn write(&self, key: &FileKey, kind: Kind, bytes: &[u8]) -> io::Result<PathBuf> {
-        let place = self.place();
+        let place = self.place(key);
         match kind {
             Kind::Link if !link_stays_inside(key, bytes) => {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the link points out of the folder"));
@@ -152,7 +198,7 @@ impl Workshop {
     /// Removes a file, if it is still what `expected` says, and the directories that it leaves empty.
     pub fn remove_file(&self, key: &FileKey, expected: &Stat) -> io::Result<Outcome> {
         let target = absolute(&self.root, key);
-        let aside = self.place();
+        let aside = self.aside(key);
         match fs::rename(&target, &aside) {
             Ok(()) if is_same(&aside, expected) => fs::remove_file(&aside)?,
             Ok(()) => {
@@ -213,7 +259,8 @@ fn is_same(path: &Path, expected: &Stat) -> bool {
     now.is_some_and(|now| Stat { ctime_ns: expected.ctime_ns, ..now } == *expected)
 }
 
-fn remove_any(path: &Path) -> io::Result<()> {
+/// Removes a file, or a directory with all that is in it.
+pub fn remove_any(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
         true => fs::remove_dir_all(path),
         false => fs::remove_file(path),
@@ -301,13 +348,5 @@ mod tests {
         assert!(workshop.place_file(&temporary, &key("a/b"), None).is_err());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(workshop.write(&key("l"), Kind::Link, b"../../etc").is_err());
-    }
-
-    #[test]
-    fn what_a_killed_program_left_is_removed() {
-        let (dir, workshop) = workshop();
-        workshop.write(&key("a"), Kind::File, b"half").unwrap();
-        Workshop::open(dir.path()).unwrap();
-        assert_eq!(left(&dir), 0);
     }
 }

@@ -141,6 +141,9 @@ pub(super) struct Engine {
     /// Files that could not be written, and when that is tried again.
     pub(super) unwritten: BTreeSet<FileKey>,
     pub(super) retry_at: Option<Instant>,
+    /// The number of the last import, and whether the one noted in the replica was taken up.
+    pub(super) imports: u64,
+    took_up: bool,
     /// Nothing is written to the replica: it is not wanted, or not allowed.
     follows: Arc<AtomicBool>,
     /// The folder is gone or another one is in its place.
@@ -150,11 +153,10 @@ pub(super) struct Engine {
 impl Engine {
     fn open(options: FolderOptions, replica: Arc<dyn FolderReplica>, inbox: Inbox) -> io::Result<Self> {
         let state = FolderState::open(&options.state, options.lifetime)?;
-        Ok(Self {
+        let engine = Self {
             replica,
             runtime: Handle::current(),
             inbox,
-            state,
             rules: IgnoreRules::new(&options.root),
             guard: Guard::new(options.permission),
             workshop: Workshop::open(&options.root)?,
@@ -167,10 +169,15 @@ impl Engine {
             clashes: BTreeSet::new(),
             unwritten: BTreeSet::new(),
             retry_at: None,
+            imports: state.imports(),
+            took_up: false,
+            state,
             follows: Arc::new(AtomicBool::new(options.mode == Mode::ReadOnly)),
             paused: false,
             options,
-        })
+        };
+        engine.settle_what_is_left()?;
+        Ok(engine)
     }
 
     fn run(mut self) {
@@ -210,6 +217,10 @@ impl Engine {
     fn work(&mut self, due: &mut Due) -> Result<(), EngineError> {
         if !self.root_is_there()? {
             return Ok(());
+        }
+        if !self.took_up {
+            self.take_up_last_import()?;
+            self.took_up = true;
         }
         due.everything |= self.right_has_changed()?;
         if due.everything {

@@ -11,20 +11,25 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sync_core::{
     manager::{ManagerError, Replica, Transaction},
-    model::{AuthorId, Hash, Key, Op, Right, Timestamp, Value},
+    model::{AuthorId, Key, Op, Right, Timestamp, Value},
     store::{LogEntry, Position, Query, ReplicaStore, Select},
 };
 
 use super::{
     key::{FileKey, Role, role_of},
     plan::{Version, VersionId, View},
-    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, WriteRight, Written},
+    replica::{
+        About, Change, FolderReplica, Import, NotedImport, ReplicaError, ViewBuilder, Write, WriteRight, Written,
+    },
     scan,
     state::Stat,
 };
 
 /// How much of the change log is read at once.
 const PAGE: usize = 256;
+
+/// The name of the note of the last import.
+const LAST_IMPORT: &str = "folder: last import";
 
 /// A replica of the manager.
 #[derive(Debug)]
@@ -118,18 +123,6 @@ impl ManagedReplica {
         }
         Ok(builder)
     }
-
-    /// This node's entry at a key.
-    async fn mine(&self, key: &[u8]) -> Result<Option<LogEntry>, ReplicaError> {
-        let query = Query {
-            key: Some(Bytes::copy_from_slice(key)),
-            author: Some(self.replica.author()),
-            select: Select::All,
-            tombstones: true,
-            ..Query::default()
-        };
-        Ok(self.query(query).await?.into_iter().max_by_key(id_of))
-    }
 }
 
 fn id_of(entry: &LogEntry) -> VersionId {
@@ -150,14 +143,6 @@ fn add(builder: &mut ViewBuilder, entry: &LogEntry) {
         }
         _ => {}
     }
-}
-
-/// One write of a transaction, to find its entry again.
-struct Line {
-    key: Vec<u8>,
-    /// Length and hash, where they are known before.
-    value: Option<(u64, Hash)>,
-    is_put: bool,
 }
 
 /// Files up to this length are imported many at a time, with shared syncs.
@@ -274,45 +259,58 @@ impl FolderReplica for ManagedReplica {
             .collect())
     }
 
-    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError> {
+    async fn commit(&self, writes: Vec<Write>, import: Option<Import>) -> Result<Vec<Written>, ReplicaError> {
         let mut transaction = self.replica.write();
-        let (mut lines, mut files) = (Vec::with_capacity(writes.len()), Vec::new());
+        let (mut keys, mut files) = (Vec::with_capacity(writes.len()), Vec::new());
         for write in writes {
-            lines.push(match write {
+            keys.push(match write {
                 Write::Put { key, bytes } => {
-                    let value = (bytes.len() as u64, Hash(*blake3::hash(&bytes).as_bytes()));
                     transaction.put(&key, bytes).await?;
-                    Line { key, value: Some(value), is_put: true }
+                    key
                 }
                 Write::PutFile { key, path, stat } => {
-                    let line = Line { key: key.as_bytes().to_vec(), value: None, is_put: true };
+                    let bytes = key.as_bytes().to_vec();
                     files.push((key, path, stat));
-                    line
+                    bytes
                 }
                 Write::Delete { key } => {
                     transaction.delete(&key)?;
-                    Line { key, value: None, is_put: false }
+                    key
                 }
             });
         }
         put_files(&mut transaction, files).await?;
-        transaction.commit().await?;
-        let mut written = Vec::with_capacity(lines.len());
-        for Line { key, value, is_put } in lines {
-            // A newer write of the same key may have come in between; then the file is looked at again.
-            let entry = self.mine(&key).await?;
-            let id = match &entry {
-                Some(entry) => id_of(entry),
-                None => VersionId { timestamp: Timestamp(0), author: self.me() },
-            };
-            let stored = entry.and_then(|entry| match entry.entry.op {
+        let ops: HashMap<&[u8], (u64, &Op)> =
+            transaction.ops().iter().zip(0..).map(|(op, at)| (&op.key_bytes()[..], (at, op))).collect();
+        let mut places = Vec::with_capacity(keys.len());
+        let mut lines = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (at, op) = ops.get(&key[..]).ok_or_else(|| ReplicaError::Failed("a write was lost".into()))?;
+            let value = match op {
                 Op::Put { value, .. } => Some((value.len(), value.hash())),
                 _ => None,
-            });
-            let value = if is_put { stored.filter(|stored| value.is_none_or(|value| value == *stored)) } else { None };
-            written.push(Written { id, value });
+            };
+            places.push(*at);
+            lines.push((key, value));
         }
-        Ok(written)
+        drop(ops);
+        if let Some(import) = import {
+            let noted = NotedImport::new(&import, crate::node::now(), &lines);
+            let bytes = postcard::to_allocvec(&noted).map_err(|error| ReplicaError::Failed(error.to_string()))?;
+            transaction.note(LAST_IMPORT, bytes);
+        }
+        let Some(first) = transaction.commit().await? else { return Ok(Vec::new()) };
+        let written = places.into_iter().zip(lines).map(|(at, (_, value))| {
+            let id = VersionId { timestamp: Timestamp(first.0 + at), author: self.me() };
+            Written { id, value }
+        });
+        Ok(written.collect())
+    }
+
+    async fn last_import(&self) -> Result<Option<NotedImport>, ReplicaError> {
+        let noted = self.replica.note(LAST_IMPORT).await?;
+        // What cannot be read was noted by another version of the program: it is as if there were none.
+        Ok(noted.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
     }
 
     async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {

@@ -9,7 +9,7 @@
 //! | [`checks`], [`lock`] | which directories can be shared; one program a folder |
 //! | [`ignore`], [`scan`], [`watch`] | the eyes: what is there, what has changed |
 //! | [`state`] | what was on disk at the last look, over restarts and kills |
-//! | [`apply`] | the hands: files are replaced whole, and never one that just changed |
+//! | [`apply`] | the hands: files are replaced whole, and never one that just changed; `left`: what a kill leaves |
 //! | [`engine`] | the thread that does it, with `look`, `rounds`, `put` and `write` |
 //! | [`replica`], [`managed`] | what the folder needs of a replica, and the manager's |
 //! | [`problem`] | what stands in its way, for `why` |
@@ -25,6 +25,7 @@ pub mod guard;
 pub mod ignore;
 pub mod key;
 pub mod lock;
+mod left;
 mod look;
 pub mod managed;
 pub mod plan;

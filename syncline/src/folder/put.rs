@@ -13,10 +13,10 @@ use super::{
     conflict::kept_name,
     engine::{CHUNK, Engine, EngineError},
     key::{Companion, FileKey, absolute},
-    plan::{Base, Fact, Kind, Seen, Version, View},
-    replica::{ReplicaError, Write, encode_seen, merged},
+    plan::{Base, Fact, Kind, Seen, Version, VersionId, View},
+    replica::{Import, NotedFile, ReplicaError, Write, encode_seen, merged},
     rounds::{BUSY, Inspected},
-    scan::{self, ReadError},
+    scan::{self, Look, ReadError},
     state::Stat,
 };
 
@@ -67,7 +67,10 @@ impl Engine {
             if writes.is_empty() {
                 return Ok(());
             }
-            let written = match self.runtime.block_on(self.replica.commit(writes)) {
+            self.imports += 1;
+            let noted = places.iter().map(|&(_, place, stat)| (place, stat)).collect();
+            let import = Import { number: self.imports, files: noted };
+            let written = match self.runtime.block_on(self.replica.commit(writes, Some(import))) {
                 Ok(written) => written,
                 Err(ReplicaError::Unstable(key)) => {
                     self.could_not_read(&key, None);
@@ -98,9 +101,30 @@ impl Engine {
                     again.push(key.clone());
                 }
             }
+            self.state.set_imports(self.imports);
             return Ok(());
         }
         Ok(())
+    }
+
+    /// Takes up the last import, if the program was killed before it was written to the state.
+    pub(super) fn take_up_last_import(&mut self) -> Result<(), EngineError> {
+        let last = self.runtime.block_on(self.replica.last_import())?;
+        let Some(last) = last.filter(|last| last.number > self.imports) else { return Ok(()) };
+        for NotedFile { path, stat, value: (len, hash) } in last.files {
+            let Ok(key) = FileKey::new(&path) else { continue };
+            let known = self.state.get(&key).map(|known| known.base.id.timestamp);
+            let is_there = scan::look(&self.options.root, &key) == Look::File(stat);
+            if is_there && known.is_none_or(|known| known < last.after) {
+                let id = VersionId { timestamp: last.after, author: self.replica.me() };
+                let knowledge = Seen::from([(id.author, id.timestamp)]);
+                // Without the file system's word: a write in the same tick may not show in it.
+                self.state.set(&key, Base { id, fact: Fact { kind: stat.kind, len, hash }, knowledge }, None);
+            }
+        }
+        self.imports = last.number;
+        self.state.set_imports(last.number);
+        Ok(self.state.flush()?)
     }
 
     fn could_not_read(&self, key: &FileKey, error: Option<String>) {
@@ -200,7 +224,7 @@ impl Engine {
                 );
             }
             (None, None) => {
-                let place = self.workshop.place();
+                let place = self.workshop.place(&kept);
                 match self.runtime.block_on(self.replica.export(key, &mine, &place)) {
                     Ok(()) => {}
                     Err(ReplicaError::NotHere) => {
@@ -217,7 +241,7 @@ impl Engine {
         }
         let seen = merged(&file.view.answered, &mine.seen);
         writes.push(Write::Put { key: key.companion(Companion::Seen), bytes: encode_seen(&seen) });
-        let done = self.runtime.block_on(self.replica.commit(writes));
+        let done = self.runtime.block_on(self.replica.commit(writes, None));
         if let Some(temporary) = temporary {
             let _ = std::fs::remove_file(temporary);
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sync_core::{
     model::{AuthorId, Hash, Timestamp},
     store::Position,
@@ -58,13 +59,46 @@ pub enum Write {
     },
 }
 
-/// What one write became.
+/// What one write became, whether or not something newer took its place at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// The entry's name.
     pub id: VersionId,
     /// Length and hash of the value; nothing for a deletion.
     pub value: Option<(u64, Hash)>,
+}
+
+/// Writes that put files as they are on disk.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// Imports of a folder are counted.
+    pub number: u64,
+    /// Which of the writes are values of files, and what the file system said of each.
+    pub files: Vec<(usize, Stat)>,
+}
+
+/// An import as it is noted in the transaction that writes its entries. The state of the folder is written after
+/// that; so a kill in between is no reason to take a file for a change that nobody has seen, when its version was
+/// deleted or replaced since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedImport {
+    /// See [`Import::number`].
+    pub number: u64,
+    /// A time before those of its entries, and not before those of what they replaced, as clocks go.
+    pub after: Timestamp,
+    /// What was put.
+    pub files: Vec<NotedFile>,
+}
+
+/// A file of a [`NotedImport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedFile {
+    /// The bytes of its key.
+    pub path: Vec<u8>,
+    /// What the file system said of it.
+    pub stat: Stat,
+    /// Length and hash of what was put.
+    pub value: (u64, Hash),
 }
 
 /// One change in the order in which this node accepted them.
@@ -117,14 +151,28 @@ pub trait FolderReplica: Send + Sync + 'static {
     /// The changes after a position, at most `limit`.
     async fn changes(&self, since: Position, limit: usize) -> Result<Vec<Change>, ReplicaError>;
 
-    /// Writes all or nothing; answers one line each.
-    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError>;
+    /// Writes all or nothing, and notes the import that the writes are, if they are one; answers one line each.
+    async fn commit(&self, writes: Vec<Write>, import: Option<Import>) -> Result<Vec<Written>, ReplicaError>;
+
+    /// The import that was noted last.
+    async fn last_import(&self) -> Result<Option<NotedImport>, ReplicaError>;
 
     /// The bytes of a version, if they are here; only for values that lie inline.
     async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError>;
 
     /// Writes the verified bytes of a version that is a blob to a new file.
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError>;
+}
+
+impl NotedImport {
+    /// What is to be noted of an import with these writes, as far as it is known what they put.
+    pub fn new(import: &Import, after: Timestamp, lines: &[(Vec<u8>, Option<(u64, Hash)>)]) -> Self {
+        let files = import.files.iter().filter_map(|&(at, stat)| {
+            let (path, value) = lines.get(at)?;
+            Some(NotedFile { path: path.clone(), stat, value: (*value)? })
+        });
+        Self { number: import.number, after, files: files.collect() }
+    }
 }
 
 /// Orders what was read of one file into a view.

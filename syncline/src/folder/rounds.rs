@@ -249,7 +249,7 @@ impl Engine {
                 }
             }
             if !writes.is_empty() {
-                self.runtime.block_on(self.replica.commit(writes))?;
+                self.runtime.block_on(self.replica.commit(writes, None))?;
                 for key in &deleted {
                     self.state.remove(key);
                 }

@@ -92,6 +92,8 @@ enum Record {
     Gone { path: Vec<u8> },
     /// The directory that is shared: device and inode.
     Root { device: u64, inode: u64 },
+    /// Imports up to this number are in the records before.
+    Imports { number: u64 },
 }
 
 /// Which directory it is, to notice that another one is mounted in its place.
@@ -123,6 +125,7 @@ pub struct FolderState {
     /// Intents for files that are not known yet.
     fresh: BTreeMap<FileKey, Base>,
     root: Option<RootId>,
+    imports: u64,
 }
 
 impl FolderState {
@@ -143,6 +146,7 @@ impl FolderState {
             known: BTreeMap::new(),
             fresh: BTreeMap::new(),
             root: None,
+            imports: 0,
         };
         let mut good = 0;
         if bytes.starts_with(&header) {
@@ -187,6 +191,7 @@ impl FolderState {
                 }
             }
             Record::Root { device, inode } => self.root = Some(RootId { device, inode }),
+            Record::Imports { number } => self.imports = number,
         }
     }
 
@@ -206,6 +211,7 @@ impl FolderState {
         if let Some(RootId { device, inode }) = self.root {
             encode(&Record::Root { device, inode }, &mut bytes);
         }
+        encode(&Record::Imports { number: self.imports }, &mut bytes);
         let fresh = self.path.with_extension("new");
         let mut file = File::create(&fresh)?;
         file.write_all(&bytes)?;
@@ -269,6 +275,16 @@ impl FolderState {
     /// Notes which directory is shared.
     pub fn set_root(&mut self, root: RootId) {
         self.push(Record::Root { device: root.device, inode: root.inode });
+    }
+
+    /// Up to which number imports are in the state.
+    pub fn imports(&self) -> u64 {
+        self.imports
+    }
+
+    /// Notes up to which number imports are in the state.
+    pub fn set_imports(&mut self, number: u64) {
+        self.push(Record::Imports { number });
     }
 
     /// Notes that the version is on disk.

@@ -17,11 +17,14 @@ use sync_core::{
 };
 
 use super::{
+    apply::Workshop,
     engine::{Folder, FolderOptions},
     guard::Permission,
     key::{FileKey, Role, TEMPORARY_DIR, role_of},
-    plan::{Mode, Version, VersionId, View},
-    replica::{About, Change, FolderReplica, ReplicaError, ViewBuilder, Write, WriteRight, Written},
+    plan::{Kind, Mode, Version, VersionId, View},
+    replica::{
+        About, Change, FolderReplica, Import, NotedImport, ReplicaError, ViewBuilder, Write, WriteRight, Written,
+    },
     scan,
     watch::Inbox,
 };
@@ -44,6 +47,7 @@ struct Inner {
     right: Option<WriteRight>,
     /// Commits fail.
     refuses: bool,
+    last_import: Option<NotedImport>,
 }
 
 impl Inner {
@@ -144,7 +148,7 @@ impl FolderReplica for Mem {
         Ok(changes)
     }
 
-    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, ReplicaError> {
+    async fn commit(&self, writes: Vec<Write>, import: Option<Import>) -> Result<Vec<Written>, ReplicaError> {
         let mut ops = Vec::new();
         for write in writes {
             ops.push(match write {
@@ -161,6 +165,11 @@ impl FolderReplica for Mem {
             return Err(ReplicaError::Failed("this node may not write".into()));
         }
         inner.commits += 1;
+        if let Some(import) = import {
+            let value = |bytes: &Bytes| (bytes.len() as u64, Hash(*blake3::hash(bytes).as_bytes()));
+            let lines: Vec<_> = ops.iter().map(|(key, bytes)| (key.clone(), bytes.as_ref().map(value))).collect();
+            inner.last_import = Some(NotedImport::new(&import, Timestamp(inner.clock + 1), &lines));
+        }
         let mut written = Vec::new();
         for (key, value) in ops {
             let timestamp = Timestamp(inner.clock + 1);
@@ -172,6 +181,10 @@ impl FolderReplica for Mem {
         drop(inner);
         self.inbox.replica_changed();
         Ok(written)
+    }
+
+    async fn last_import(&self) -> Result<Option<NotedImport>, ReplicaError> {
+        Ok(self.inner.lock().unwrap().last_import.clone())
     }
 
     async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {
@@ -513,7 +526,7 @@ fn keys_that_would_leave_the_folder_write_nothing_outside() {
     symlink("inner", a.path("link")).unwrap();
     for key in ["../outside", "/tmp/outside", "a/../../outside", "link/inside"] {
         let write = Write::Put { key: key.into(), bytes: Bytes::from_static(b"x") };
-        b.runtime.block_on(b.replica.commit(vec![write])).unwrap();
+        b.runtime.block_on(b.replica.commit(vec![write], None)).unwrap();
     }
     b.save("marker", "m");
     eventually("the marker comes", || {
@@ -656,6 +669,118 @@ fn a_kill_while_a_version_is_written_is_no_edit() {
             }
         }
     }
+}
+
+#[test]
+fn a_kill_between_an_import_and_the_state_brings_back_nothing_and_loses_nothing() {
+    // The file is put, and the program is killed before its state says so. Then another command of the same device
+    // deletes or replaces the version, and perhaps the user saves the file again.
+    for command in [None, Some("put")] {
+        for edit in [None, Some("put meanwhile"), Some("saved")] {
+            let mut a = Device::new(1);
+            a.stop();
+            let before = fs::read(a.dir.path().join("state")).unwrap();
+            a.start(Mode::ReadWrite, Permission::Ask);
+            a.save("x", "saved");
+            eventually("it is put", || a.has_value("x", "saved"));
+            a.stop();
+            fs::write(a.dir.path().join("state"), &before).unwrap();
+            if let Some(edit) = edit {
+                fs::remove_file(a.path("x")).unwrap();
+                a.save("x", edit);
+            }
+            let (key, id) = (Bytes::from("x"), |clock| VersionId { timestamp: Timestamp(clock), author: a.replica.me });
+            let mut inner = a.replica.inner.lock().unwrap();
+            let id = id(inner.clock + 1);
+            inner.apply(key, id, command.map(Bytes::from));
+            drop(inner);
+            let commits = a.commits();
+            a.start(Mode::ReadWrite, Permission::Ask);
+            a.save("last", "last");
+            eventually("all is looked at", || a.has_value("last", "last"));
+            match edit {
+                None => {
+                    eventually("the command counts", || a.read("x").as_deref() == command);
+                    assert_eq!(a.commits(), commits + 1, "only the last file was put");
+                }
+                // Whatever it says: it was saved after the import.
+                Some(edit) => {
+                    eventually("it is put", || a.has_value("x", edit));
+                    assert_eq!(a.read("x").as_deref(), Some(edit));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_kill_left_in_the_temporary_directory_is_removed_or_is_the_users_and_comes_back() {
+    let mut a = Device::new(1);
+    a.save("x", "first");
+    eventually("it is put", || a.has_value("x", "first"));
+    a.stop();
+    let key = FileKey::new(b"x").unwrap();
+    let workshop = Workshop::open(&a.root()).unwrap();
+    let names = |a: &Device| {
+        let mut names: Vec<_> = a.files().into_iter().collect();
+        names.sort_by_key(|(name, _)| name.len());
+        names
+    };
+    // Before the intent: it may be half a version, and nothing of the user's.
+    let half = workshop.write(&key, Kind::File, b"half a ver").unwrap();
+    // Nobody's.
+    fs::rename(&half, half.with_file_name("1")).unwrap();
+    workshop.write(&key, Kind::File, b"half a ver").unwrap();
+    a.start(Mode::ReadWrite, Permission::Ask);
+    a.stop();
+    assert_eq!(names(&a), [("x".to_string(), "first".to_string())]);
+    assert!(!a.path(TEMPORARY_DIR).exists());
+    // Moved aside to be removed, but it was saved just before: it comes back to its place, or beside it.
+    for content in ["saved before it was removed", "saved again"] {
+        let aside = workshop.aside(&key);
+        fs::write(&aside, content).unwrap();
+        if content == "saved before it was removed" {
+            fs::remove_file(a.path("x")).unwrap();
+        }
+        a.start(Mode::ReadWrite, Permission::Ask);
+        eventually("it is put", || {
+            let files = names(&a);
+            files.iter().all(|(name, content)| a.has_value(name, content)) && files.iter().any(|(_, is)| is == content)
+        });
+        a.stop();
+        assert!(!a.path(TEMPORARY_DIR).exists());
+    }
+    let files = names(&a);
+    assert_eq!(files.len(), 2);
+    assert_eq!(files[0], ("x".to_string(), "saved before it was removed".to_string()));
+    assert!(files[1].0.starts_with("x (conflict "), "{files:?}");
+}
+
+#[test]
+fn a_kill_between_the_exchange_of_two_files_and_the_look_loses_nothing_that_was_saved() {
+    let (mut a, b) = (Device::new(1), Device::new(2));
+    b.save("x", "first");
+    become_equal(&a, &b);
+    a.stop();
+    let before = fs::read(a.dir.path().join("state")).unwrap().len();
+    a.start(Mode::ReadWrite, Permission::Ask);
+    b.save("x", "second");
+    eventually("a has it", || {
+        a.replica.merge(&b.replica);
+        a.read("x").as_deref() == Some("second")
+    });
+    a.stop();
+    // The state as it was when the files were exchanged, and beside the new version what the user saved at that moment.
+    let log = fs::read(a.dir.path().join("state")).unwrap();
+    let record = |at: usize| at + u32::from_le_bytes(log[at..at + 4].try_into().unwrap()) as usize + 8;
+    fs::write(a.dir.path().join("state"), &log[..record(before)]).unwrap();
+    let workshop = Workshop::open(&a.root()).unwrap();
+    workshop.write(&FileKey::new(b"x").unwrap(), Kind::File, b"saved meanwhile").unwrap();
+    a.start(Mode::ReadWrite, Permission::Ask);
+    become_equal(&a, &b);
+    let texts: Vec<_> = a.files().into_values().collect();
+    assert_eq!(texts.len(), 2, "{:?}", a.files());
+    assert!(texts.contains(&"second".to_string()) && texts.contains(&"saved meanwhile".to_string()), "{texts:?}");
 }
 
 #[test]

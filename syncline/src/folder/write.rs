@@ -28,6 +28,8 @@ impl Engine {
         if files.is_empty() {
             return Ok(());
         }
+        // What is half made must not meet an intent that is settled: after a kill it would look like a whole one.
+        self.state.flush()?;
         let mut ready = Vec::new();
         for (file, version, made) in self.make_all(files) {
             match made {
@@ -148,7 +150,7 @@ async fn make(
     if let Some(bytes) = replica.inline(key, version.id).await? {
         return Ok(workshop.write(key, version.fact.kind, &bytes)?);
     }
-    let place = workshop.place();
+    let place = workshop.place(key);
     let exported = replica.export(key, version, &place).await;
     let done = exported.map_err(EngineError::from).and_then(|()| Ok(set_executable(&place, version.fact.kind)?));
     if let Err(error) = done {

@@ -10,6 +10,7 @@ mod common;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -114,13 +115,24 @@ fn check(machines: &[Machine; 2], ledger: &Ledger) {
     });
     for machine in machines {
         let content = machine.data().join("store.content");
-        let is_tidy = || {
+        let left = || {
             let unfinished = ["staging", "partial"].map(|name| content.join(name));
-            !machine.path(".syncline-tmp").exists()
-                && unfinished.iter().all(|path| fs::read_dir(path).map_or(0, Iterator::count) == 0)
+            let mut left: Vec<PathBuf> = unfinished.iter().flat_map(|path| listed(path)).collect();
+            let temporary = machine.path(".syncline-tmp");
+            left.extend(listed(&temporary));
+            left.extend(temporary.exists().then_some(temporary));
+            left
         };
-        eventually("nothing is left lying about", is_tidy, || format!("{:?}", fs::read_dir(machine.folder())));
+        eventually(
+            "nothing is left lying about",
+            || left().is_empty(),
+            || format!("{:?}\n{}", left(), machine.done(["status"]) + &machine.done(["why"])),
+        );
     }
+}
+
+fn listed(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 #[test]

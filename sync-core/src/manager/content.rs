@@ -43,6 +43,9 @@ const MAX_STREAMS: usize = 8;
 /// How long after changes what nobody refers to any more is collected.
 const COLLECT_DELAY: Duration = Duration::from_secs(5);
 
+/// And so often without changes: a download or an import may have held back what was to go.
+const COLLECT_AGAIN: Duration = Duration::from_secs(30);
+
 /// Of how many contents of one commit peers are told that they are here. Who is not asks again in time.
 const MAX_TOLD: usize = 256;
 
@@ -313,10 +316,10 @@ async fn fetch(inner: Arc<Inner>, peer: PeerId) {
     inner.wake.notify_one();
 }
 
-/// Collects what nobody refers to any more, a while after changes.
+/// Collects what nobody refers to any more, a while after changes, and now and then.
 async fn collect(inner: Arc<Inner>) {
     loop {
-        inner.dirty.notified().await;
+        let _ = tokio::time::timeout(COLLECT_AGAIN, inner.dirty.notified()).await;
         tokio::time::sleep(COLLECT_DELAY).await;
         loop {
             match inner.store.collect_content().await {

@@ -18,8 +18,8 @@ use crate::{
         Timestamp, Value, sign_commit,
     },
     store::{
-        Apply, ContentError, ContentStatus, Imported, LogEntry, NodeKind, NodeRecord, OnProgress, Origin, Outcome, Pin, Position,
-        Progress, Query, Reader, ReplicaState, Select,
+        Apply, ContentError, ContentStatus, Imported, LogEntry, NodeKind, NodeRecord, OnProgress, Origin, Outcome, Pin,
+        Position, Progress, Query, Reader, ReplicaState, Select,
     },
 };
 

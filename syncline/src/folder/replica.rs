@@ -164,9 +164,12 @@ pub trait FolderReplica: Send + Sync + 'static {
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError>;
 }
 
+/// A key, and length and hash of what is put there; nothing for a deletion.
+pub type Line = (Vec<u8>, Option<(u64, Hash)>);
+
 impl NotedImport {
     /// What is to be noted of an import with these writes, as far as it is known what they put.
-    pub fn new(import: &Import, after: Timestamp, lines: &[(Vec<u8>, Option<(u64, Hash)>)]) -> Self {
+    pub fn new(import: &Import, after: Timestamp, lines: &[Line]) -> Self {
         let files = import.files.iter().filter_map(|&(at, stat)| {
             let (path, value) = lines.get(at)?;
             Some(NotedFile { path: path.clone(), stat, value: (*value)? })

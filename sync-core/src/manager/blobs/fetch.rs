@@ -5,7 +5,7 @@
 //! and writes it. A bounded channel between the two is all that a fast peer can fill.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     fmt,
     pin::pin,
     sync::{
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     model::{Hash, PeerId, ReplicaId},
-    store::{ContentError, ContentStore, Download, GroupRanges, StoreError, Want},
+    store::{ContentError, ContentStore, Download, GroupRanges, Scope, StoreError, Want},
     transport::ByteStream,
 };
 
@@ -192,6 +192,7 @@ impl Fetcher {
 
     /// Entries of a replica came or went, or its policy is another.
     pub async fn touched(&self, replica: ReplicaId) {
+        self.shared.end_unwanted(replica).await;
         let mut pending = self.shared.pending().await;
         self.shared.settle(&mut pending, replica, false).await;
     }
@@ -357,6 +358,31 @@ impl Shared {
             };
             if work.send(next).await.is_err() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Ends downloads to which no entry of a replica refers any more, so that what they have can be collected.
+    async fn end_unwanted(&self, replica: ReplicaId) {
+        let of_it = |active: &MutexGuard<'_, HashMap<Hash, Active>>| -> Vec<Hash> {
+            let running = active.iter().filter(|(_, active)| active.replicas.contains(&replica));
+            running.map(|(hash, _)| *hash).collect()
+        };
+        let running = of_it(&self.active());
+        for hash in running {
+            match self.store.references(replica, hash, Scope::all(), 1).await {
+                Ok(keys) if !keys.is_empty() => {}
+                // Whoever fetches a part of it just now puts it into a download that has ended.
+                Ok(_) | Err(StoreError::UnknownReplica(_)) => {
+                    let mut active = self.active();
+                    if let Entry::Occupied(mut running) = active.entry(hash) {
+                        running.get_mut().replicas.retain(|other| *other != replica);
+                        if running.get().replicas.is_empty() {
+                            running.remove();
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%hash, %error, "who refers to a download could not be read"),
             }
         }
     }

@@ -25,7 +25,7 @@ use super::*;
 use crate::{
     model::{PeerId, ReplicaId, SecretKey},
     store::{
-        ContentStatus, ContentStore, EngineStore, Origin, Want,
+        Begun, ContentStatus, ContentStore, EngineStore, Origin, Want,
         content::tests::{MapEngine, OTHER, REPLICA, number_replicas, refer_to, replace, unrefer_to},
     },
     transport::{ByteStream, StreamWrite},
@@ -385,6 +385,32 @@ async fn b48_wants_that_end_without_having_come_are_waited_for_no_longer() {
     assert_eq!(ready.try_recv(), Ok(Arrived::All(REPLICA)));
     fetcher.touched(REPLICA).await;
     assert!(ready.try_recv().is_err(), "once");
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_wants_any_more_ends_and_leaves_nothing() {
+    let (theirs, ours) = (Node::new(), Node::new());
+    let content = bytes(1, 500_000);
+    let hash = ours.want(&content);
+    let (asker, server) = pipe();
+    theirs.serve(server);
+    let fetcher = ours.fetcher();
+    let asking = Arc::clone(&fetcher);
+    let fetching = tokio::spawn(async move { asking.fetch_from(peer(6), asker).await });
+    // Something that it has shows that the other was asked for before.
+    let known = bytes(2, 20_000);
+    theirs.import(&known).await;
+    ours.want(&known);
+    fetcher.wake();
+    ours.has(&known).await;
+    let runs = || fetcher.active().iter().any(|download| download.hash == hash);
+    fetcher.touched(REPLICA).await;
+    assert!(runs(), "it is wanted still");
+    unrefer_to(&ours.engine, REPLICA, hash);
+    fetcher.touched(REPLICA).await;
+    assert!(!runs());
+    assert!(matches!(ours.store.begin_download(hash, 500_000).await.unwrap(), Begun::Ours(_)), "nobody holds it");
+    fetching.abort();
 }
 
 #[tokio::test]

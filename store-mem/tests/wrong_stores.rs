@@ -428,6 +428,7 @@ fn each_wrong_store_fails_the_matching_case() {
     caught(Fault::DropsNothing, apply::b55_a_dropped_replica_leaves_nothing);
     caught(Fault::CreatesWhatIsAskedFor, apply::an_unknown_replica_is_an_error);
     caught(Fault::CreatesAgain, apply::creating_again_changes_nothing);
+    caught(Fault::SavesTheRecordsOfAFailedApply, apply::records_of_a_refused_local_batch_are_not_kept);
     caught(Fault::MixesTheKinds, apply::b45_records_are_kept_by_kind_and_name);
     caught(Fault::StaysOpen, apply::a_closed_store_refuses);
     caught(Fault::HoldsWhatIsHere, content::b64_a_replica_holds_what_was_written_into_it_or_came_for_it);

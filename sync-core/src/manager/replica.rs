@@ -473,7 +473,6 @@ impl Transaction {
 
     /// Keeps `value` under `name` for the application, on this node alone: durable together with the entries, or
     /// not at all, and read with [`Replica::note`]. How far something outside is, say, that the entries come from.
-    /// Where rights refuse entries, [`Self::commit`] says so, and the note is kept all the same.
     pub fn note(&mut self, name: impl AsRef<[u8]>, value: impl Into<Bytes>) {
         let name = note_name(&self.replica.id, name.as_ref());
         self.notes.push(NodeRecord { kind: NodeKind::Note, name, value: Some(value.into()) });

@@ -21,6 +21,7 @@ use crate::model::{Key, ReplicaId, SlotRange, Summary};
 /// - *the result does not depend on the order of arrival*: the entries of a replica are the accepted
 ///   ones that no accepted one dominates; replay changes nothing.
 /// - *rights are checked on every entry*: system entries first, then the others against them.
+/// - *records of a refused local batch are not kept*, those of a peer's are.
 /// - *entries from the future wait*: they are not stored, and welcome later.
 /// - *a failed apply changes nothing* and loses nothing else.
 /// - *get answers the newest value across authors*, nothing where the newest is a tombstone.

@@ -19,7 +19,7 @@ use super::{
     rows::{self, Fields, Head, ReplicaNo, corrupt},
     types::{
         Applied, Apply, Changes, ChangesRequest, Claim, Found, LogEntry, Missing, MissingPage, NodeKind, NodeRecord,
-        Outcome, Position, Query, Reconciled, ReplicaState, Scope, ShortId, StoreError, StoreId,
+        Origin, Outcome, Position, Query, Reconciled, ReplicaState, Scope, ShortId, StoreError, StoreId,
     },
 };
 use crate::model::{Key, PublicKey, ReplicaId, Rights, SlotRange, Summary};
@@ -243,7 +243,10 @@ impl<E: Engine> Core<E> {
             }
             performed.coded.extend(applied.coded);
             for ((at, apply), outcomes) in good.into_iter().zip(applied.outcomes) {
-                save(rows, &apply.records)?;
+                let refused = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
+                if apply.origin != Origin::Local || !refused {
+                    save(rows, &apply.records)?;
+                }
                 let ops = apply.bundles.iter().flat_map(|bundle| bundle.entries().map(|entry| entry.op));
                 let rights_changed = ops
                     .zip(&outcomes)

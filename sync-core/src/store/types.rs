@@ -46,7 +46,8 @@ pub struct Apply {
     pub origin: Origin,
     /// The wall clock: entries more than [`crate::model::MAX_AHEAD`] ahead of it are not accepted yet.
     pub now: Timestamp,
-    /// Node records that become durable with the entries (a cursor, say).
+    /// Node records that become durable with the entries (a cursor, say). Those of a local batch of which an entry
+    /// is refused are not written.
     pub records: Vec<NodeRecord>,
 }
 

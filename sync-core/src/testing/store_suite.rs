@@ -67,6 +67,7 @@ macro_rules! store_suite {
             apply: b55_a_dropped_replica_leaves_nothing,
             apply: an_unknown_replica_is_an_error,
             apply: creating_again_changes_nothing,
+            apply: records_of_a_refused_local_batch_are_not_kept,
             apply: b45_records_are_kept_by_kind_and_name,
             apply: a_closed_store_refuses,
         );

@@ -275,6 +275,20 @@ pub async fn creating_again_changes_nothing<H: StoreHarness>(harness: &H) {
     assert_eq!(store.replicas().await.expect("replicas"), [world.replica]);
 }
 
+/// Records go with the entries: what this node may not write leaves none behind. A peer's cursor moves all the same.
+pub async fn records_of_a_refused_local_batch_are_not_kept<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    world.apply(&*store, world.grants()).await;
+    let note = record(NodeKind::Note, "how far", Some("9"));
+    for (origin, kept) in [(Origin::Local, vec![]), (Origin::Peer(peer(1)), vec![note.clone()])] {
+        let refused = vec![world.commit(4, -70, vec![put("a", "5")])];
+        let applied = world.try_apply(&*store, refused, origin, vec![note.clone()]).await.expect("applied");
+        assert!(matches!(applied.outcomes[..], [Outcome::Refused(_)]));
+        assert_eq!(store.node_records(NodeKind::Note).await.expect("records"), kept);
+    }
+}
+
 /// Node records are written all or none, replaced, removed, and kept apart by kind.
 pub async fn b45_records_are_kept_by_kind_and_name<H: StoreHarness>(harness: &H) {
     let store = harness.open();

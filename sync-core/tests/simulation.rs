@@ -8,14 +8,17 @@ use sync_core::testing::sim::{Canary, Counters, Outcome, Scenario, run, run_with
 const SEEDS: u64 = 300;
 
 /// Rare things that must have happened somewhere, or the simulation goes easy.
-const SOMETIMES: [&str; 20] = [
+const SOMETIMES: [&str; 24] = [
     "crash",
     "crash_between_outputs",
     "crash_with_pending_job",
     "cut",
+    "deep_reconciliation",
     "entries_refused",
     "forged",
+    "full_window",
     "half_open",
+    "large_frame",
     "question_answered",
     "reconciliation",
     "refused_entries",
@@ -24,6 +27,7 @@ const SOMETIMES: [&str; 20] = [
     "shutdown",
     "stalled_and_delivered",
     "stream_waited_for_admission",
+    "symbols",
     "swallowed_by_a_half_open_connection",
     "synced",
     "transport_timed_out",

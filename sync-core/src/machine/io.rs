@@ -410,6 +410,8 @@ pub enum StoreRequest {
         scope: Scope,
         /// What it lacks.
         missing: Vec<Missing>,
+        /// About how many bytes to read at once.
+        max_bytes: usize,
     },
     /// Save node records.
     Save {

@@ -2,6 +2,57 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::store::coded::MAX_SYMBOLS;
+
+/// The limits that decide how a session goes. All nodes of a network have the same: what one sends, the other must take.
+/// The protocol's are the defaults; a simulation makes them small, so that full windows and deep reconciliations are
+/// reached with few entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// See [`ENTRIES_FRAME_LEN`].
+    pub entries_frame_len: usize,
+    /// See [`WINDOW_LEN`].
+    pub window_len: usize,
+    /// See [`WINDOW_FRAMES`].
+    pub window_frames: u64,
+    /// See [`RECEIPT_LEN`].
+    pub receipt_len: usize,
+    /// See [`APPLY_LEN`].
+    pub apply_len: usize,
+    /// See [`NEARLY_EMPTY`].
+    pub nearly_empty: u64,
+    /// How many claims go into one message; at most [`MAX_CLAIMS`], which is what is taken.
+    pub claims: usize,
+    /// See [`MAX_ROUND_CLAIMS`].
+    pub round_claims: usize,
+    /// See [`MAX_ROUND_LEN`].
+    pub round_len: usize,
+    /// Coded symbols are tried when the numbers of entries differ by at most so many; 0: never.
+    pub symbols: u64,
+    /// See [`MAX_SESSIONS`].
+    pub sessions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries_frame_len: ENTRIES_FRAME_LEN,
+            window_len: WINDOW_LEN,
+            window_frames: WINDOW_FRAMES,
+            receipt_len: RECEIPT_LEN,
+            apply_len: APPLY_LEN,
+            nearly_empty: NEARLY_EMPTY,
+            claims: MAX_CLAIMS,
+            round_claims: MAX_ROUND_CLAIMS,
+            round_len: MAX_ROUND_LEN,
+            symbols: MAX_SYMBOLS as u64,
+            sessions: MAX_SESSIONS,
+        }
+    }
+}
+
 /// The longest frame, in bytes. Bounds what one message can make a node hold.
 pub const MAX_FRAME_LEN: usize = 1 << 20;
 
@@ -40,6 +91,10 @@ pub const MAX_CLAIMS: usize = 256;
 /// The most claims that one round of a reconciliation may have. What does not fit is found by the
 /// next reconciliation.
 pub const MAX_ROUND_CLAIMS: usize = 16_384;
+
+/// The most bytes of claims that one round of a reconciliation may have: they wait at the receiver, in memory, while
+/// entries before them are written.
+pub const MAX_ROUND_LEN: usize = 8 << 20;
 
 /// The most rounds of one reconciliation. 16-way splits reach single keys of 2^64 entries in 16.
 pub const MAX_ROUNDS: u32 = 64;

@@ -97,7 +97,7 @@ impl Synchronizer {
                 self.streams.insert((connection, stream), StreamUse::Control);
             }
             (LinkPhase::Established { .. }, StreamKind::Session) => {
-                if self.streams_of(connection).len() > MAX_SESSIONS {
+                if self.streams_of(connection).len() > self.io.limits.sessions {
                     self.io.put(Output::CloseStream { connection, stream });
                     return;
                 }

@@ -13,6 +13,7 @@
 mod dialing;
 mod direction;
 mod draining;
+mod footprint;
 mod handshake;
 mod io;
 pub mod limits;
@@ -32,6 +33,7 @@ mod timed;
 pub mod wire;
 
 pub use direction::Direction;
+pub use footprint::Footprint;
 pub use handshake::{Role, Transcript, common_version};
 pub use io::*;
 pub(crate) use perform::credentials;

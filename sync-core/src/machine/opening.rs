@@ -156,11 +156,11 @@ impl Synchronizer {
             Message::Refuse(refusal) => self.session_refused(key, refusal),
             message if session.is_live() => {
                 let known = &self.replicas[&key.0];
-                let effects = session.receive(&mut self.io, known, message);
+                let effects = session.receive(&mut self.io, known, message, len);
                 self.effects(key, effects);
             }
             message if matches!(session.phase, Phase::Admitting { .. }) => {
-                if !session.hold_back(message, len) {
+                if !session.hold_back(&self.io.limits, message, len) {
                     self.violation(connection, "it sends more than the window allows");
                 }
             }
@@ -374,9 +374,9 @@ impl Synchronizer {
     fn catch_up(&mut self, key: JobKey) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let serial = session.serial;
-        for message in session.take_held_back() {
+        for (message, len) in session.take_held_back() {
             let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
-            let effects = session.receive(&mut self.io, &self.replicas[&key.0], message);
+            let effects = session.receive(&mut self.io, &self.replicas[&key.0], message, len);
             self.effects(key, effects);
         }
     }

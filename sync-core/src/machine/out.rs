@@ -7,7 +7,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{io::*, limits::CHECK_INTERVAL, random::Random, synchronizer::JobKey};
+use super::{
+    io::*,
+    limits::{CHECK_INTERVAL, Limits},
+    random::Random,
+    synchronizer::JobKey,
+};
 use crate::{
     model::{PeerId, ReplicaId, VerifiedBundle},
     store::NodeRecord,
@@ -29,6 +34,7 @@ pub(super) enum OpFor {
 pub(super) struct Io {
     pub now: Now,
     pub random: Random,
+    pub limits: Limits,
     /// How often idle sessions compare roots.
     pub check_interval: Duration,
     outputs: VecDeque<Output>,
@@ -44,10 +50,11 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub fn new(now: Now, random: Random) -> Self {
+    pub fn new(now: Now, random: Random, limits: Limits) -> Self {
         Self {
             now,
             random,
+            limits,
             check_interval: CHECK_INTERVAL,
             outputs: VecDeque::new(),
             ops: BTreeMap::new(),
@@ -64,6 +71,11 @@ impl Io {
 
     pub fn take(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// How many outputs nobody has taken.
+    pub fn waiting(&self) -> usize {
+        self.outputs.len()
     }
 
     /// A fresh number, the same sequence for everything that the machine numbers.

@@ -116,8 +116,8 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
             let still = store.state(replica).await?.head == head;
             Ok(StoreReply::ScopeRoot { head: still.then_some(head), root })
         }
-        StoreRequest::Missing { replica, scope, missing } => {
-            let page = store.missing(replica, scope, missing, ENTRIES_FRAME_LEN).await?;
+        StoreRequest::Missing { replica, scope, missing, max_bytes } => {
+            let page = store.missing(replica, scope, missing, max_bytes).await?;
             let payload = encode_bundles(&page.bundles);
             Ok(StoreReply::Missing { payload, page: MissingPage { bundles: Vec::new(), ..page } })
         }

@@ -19,7 +19,7 @@ use super::{
     direction::Direction,
     handshake::Role,
     io::*,
-    limits::*,
+    limits::Limits,
     out::Io,
     wire::{Mark, Message, Open, Ranges, RefusalReason, Refused, Solved, Symbols},
 };
@@ -106,6 +106,12 @@ enum Arrived {
     Mark(Mark),
     /// A message of a reconciliation waits for the entries before it, so that what they brought
     /// is not found missing.
+    Round(Round, usize),
+}
+
+/// A message of a reconciliation.
+#[derive(Debug)]
+enum Round {
     Ranges(Ranges),
     Symbols(Symbols),
     Solved(Solved),
@@ -203,6 +209,8 @@ pub(super) struct Session {
     // Incoming.
     arrived: VecDeque<Arrived>,
     arrived_len: usize,
+    /// The bytes of messages of a reconciliation among what has arrived.
+    rounds_len: usize,
     verifying: Option<Batch>,
     verified: VecDeque<Batch>,
     applying: Option<(u64, usize, Option<Mark>, Position)>,
@@ -218,7 +226,7 @@ pub(super) struct Session {
     refused_since: u64,
     /// Entries of the peer were ahead of our clock.
     early: bool,
-    held_back: Vec<Message>,
+    held_back: Vec<(Message, usize)>,
     held_back_len: usize,
     frames_at_start: u64,
     /// A reconciliation has ended and roots were not compared since.
@@ -276,6 +284,7 @@ impl Session {
             missing: Vec::new(),
             arrived: VecDeque::new(),
             arrived_len: 0,
+            rounds_len: 0,
             verifying: None,
             verified: VecDeque::new(),
             applying: None,
@@ -317,6 +326,15 @@ impl Session {
             || self.arrived_len > 0
             || self.applying.is_some()
             || self.reconcile.is_some()
+    }
+
+    /// The bytes of messages that wait here: to be verified, applied, compared, or for the peer's credentials.
+    pub fn waiting_len(&self) -> usize {
+        let claims = self
+            .reconcile
+            .as_ref()
+            .map_or(0, |reconcile| reconcile.waiting.iter().chain(&reconcile.answer).map(Claim::len).sum::<usize>());
+        self.arrived_len + self.rounds_len + self.held_back_len + claims
     }
 
     pub fn confirmed(&self) -> Position {
@@ -366,15 +384,15 @@ impl Session {
             self.pump_out(io, known);
             return effects;
         }
-        let ours = log_start(&mine, &theirs);
-        let from_peer = log_start(&theirs, &mine);
+        let ours = log_start(&io.limits, &mine, &theirs);
+        let from_peer = log_start(&io.limits, &theirs, &mine);
         if (ours.is_some() || !self.gives) && (from_peer.is_some() || !self.takes) {
             if let Some(start) = ours.filter(|_| self.gives) {
                 self.tail = Some(start);
                 self.confirmed = start;
             }
             // A peer that has lost everything needs back what it once gave.
-            self.echo_until = if is_nearly_empty(&theirs) { mine.head } else { Position(0) };
+            self.echo_until = if is_nearly_empty(&io.limits, &theirs) { mine.head } else { Position(0) };
             let reading = self.pump_out(io, known);
             if !reading {
                 let mark = self.mark(known);
@@ -456,16 +474,16 @@ pub(super) struct Applied {
 
 /// Whether a side has so little that sending all costs less than finding out what it has: a node
 /// that has just joined holds the grants that let it in, and nothing else.
-fn is_nearly_empty(facts: &Facts) -> bool {
-    facts.root.count <= NEARLY_EMPTY
+fn is_nearly_empty(limits: &Limits, facts: &Facts) -> bool {
+    facts.root.count <= limits.nearly_empty
 }
 
 /// From where `sender` must stream its log to `receiver`; none when no position is valid.
-fn log_start(sender: &Facts, receiver: &Facts) -> Option<Position> {
+fn log_start(limits: &Limits, sender: &Facts, receiver: &Facts) -> Option<Position> {
     match receiver.have {
-        _ if is_nearly_empty(receiver) => Some(Position(0)),
+        _ if is_nearly_empty(limits, receiver) => Some(Position(0)),
         Some((store, position)) if store == sender.store && position <= sender.head => Some(position),
-        _ if is_nearly_empty(sender) => Some(Position(0)),
+        _ if is_nearly_empty(limits, sender) => Some(Position(0)),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use super::{
     direction::Direction,
     io::*,
+    limits::Limits,
     link::Link,
     out::Io,
     peer::{Job, Parked, Peer},
@@ -96,12 +97,17 @@ pub(super) enum StreamUse {
 impl Synchronizer {
     /// A machine that knows nothing but its node.
     pub fn new(config: Config, now: Now) -> Self {
+        Self::with_limits(config, now, Limits::default())
+    }
+
+    /// The same in a network whose limits are others.
+    pub fn with_limits(config: Config, now: Now, limits: Limits) -> Self {
         let me = PeerId(config.key.public());
         let random = Random::new(config.seed);
         Self {
             config,
             me,
-            io: Io::new(now, random),
+            io: Io::new(now, random, limits),
             addresses: Vec::new(),
             replicas: BTreeMap::new(),
             directions: BTreeMap::new(),

@@ -14,7 +14,7 @@ use super::{
     index::{Index, Salt},
     names::{self, Names, NewNames},
     read::Reader,
-    reconcile::{self, View},
+    reconcile::{self, View, Widths},
     rights_cache::RightsCache,
     rows::{self, Fields, Head, ReplicaNo, corrupt},
     types::{
@@ -80,6 +80,7 @@ pub struct Core<E> {
     store_id: StoreId,
     shared: Shared,
     rows_read: AtomicU64,
+    widths: Widths,
 }
 
 impl<E: Engine> Core<E> {
@@ -102,7 +103,12 @@ impl<E: Engine> Core<E> {
         };
         let shared =
             Shared { names: Names::default(), rights: RightsCache::default(), salt, coded: CodedSets::default() };
-        Ok(Self { engine, store_id, shared, rows_read: AtomicU64::new(0) })
+        Ok(Self { engine, store_id, shared, rows_read: AtomicU64::new(0), widths: Widths::default() })
+    }
+
+    /// The same with steps of reconciliations of other widths.
+    pub fn with_widths(self, widths: Widths) -> Self {
+        Self { widths, ..self }
     }
 
     /// The store's random id.
@@ -272,7 +278,8 @@ impl<E: Engine> Core<E> {
     ) -> Result<T, StoreError> {
         self.read(|rows| {
             let replica = names::replica_number(rows, &id)?;
-            work(Reader { rows, names: &self.shared.names, id, replica, index: Index::new(rows, replica) })
+            let (names, index) = (&self.shared.names, Index::new(rows, replica));
+            work(Reader { rows, names, id, replica, index, widths: self.widths })
         })
     }
 

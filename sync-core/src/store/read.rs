@@ -9,7 +9,7 @@ use super::{
     index::Index,
     names::Names,
     page::{Page, PageEntry, commit_of, overhead},
-    reconcile::View,
+    reconcile::{View, Widths},
     rows::{self, EntryRow, Head, ReplicaNo, corrupt, entry_key},
     types::{
         Changes, ChangesRequest, Direction, LogEntry, Missing, MissingPage, Origin, Position, Query, Scope, Select,
@@ -27,9 +27,14 @@ pub(super) struct Reader<'a> {
     pub id: ReplicaId,
     pub replica: ReplicaNo,
     pub index: Index<'a>,
+    pub widths: Widths,
 }
 
 impl View for Reader<'_> {
+    fn widths(&self) -> Widths {
+        self.widths
+    }
+
     fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError> {
         self.index.summary(range)
     }

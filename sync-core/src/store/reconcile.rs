@@ -14,6 +14,8 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::types::{Claim, Have, Missing, Reconciled, Scope, ShortId, StoreError};
 use crate::model::{Digest, SlotRange, Summary};
 
@@ -37,8 +39,35 @@ pub const MAX_ANSWERS: usize = 8_192;
 /// many authors' at one key; both sides then send all of them.
 pub const MAX_IDS: u64 = 8_192;
 
+/// How wide the steps of a reconciliation are. Each side may choose its own; a simulation makes them small, so that few
+/// entries need many rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Widths {
+    /// See [`FIRST_PARTS`].
+    pub first_parts: usize,
+    /// See [`PARTS`].
+    pub parts: usize,
+    /// See [`LEAF`].
+    pub leaf: u64,
+    /// See [`MAX_IDS`].
+    pub max_ids: u64,
+    /// See [`MAX_ANSWERS`].
+    pub max_answers: usize,
+}
+
+impl Default for Widths {
+    fn default() -> Self {
+        Self { first_parts: FIRST_PARTS, parts: PARTS, leaf: LEAF, max_ids: MAX_IDS, max_answers: MAX_ANSWERS }
+    }
+}
+
 /// What a reconciliation reads of a replica.
 pub trait View {
+    /// How wide its steps are.
+    fn widths(&self) -> Widths {
+        Widths::default()
+    }
+
     /// The summary of the entries in `range`.
     fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError>;
 
@@ -58,7 +87,7 @@ pub fn first_claims(view: &dyn View, scope: &Scope) -> Result<Vec<Claim>, StoreE
     let total = sums.iter().map(Summary::count).sum::<u64>().max(1);
     let mut claims = Vec::new();
     for (range, sum) in scope.ranges().iter().zip(sums) {
-        let parts = (FIRST_PARTS as u128 * u128::from(sum.count())).div_ceil(u128::from(total)) as usize;
+        let parts = (view.widths().first_parts as u128 * u128::from(sum.count())).div_ceil(u128::from(total)) as usize;
         for (range, summary) in view.split(range, &sum, parts.max(1))? {
             claims.push(Claim { range, have: Have::Digest(summary.digest()) });
         }
@@ -76,7 +105,7 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
             Have::Digest(theirs) => {
                 let comparable = parts.first() == Some(&range);
                 for part in parts {
-                    if answer.claims.len() >= MAX_ANSWERS {
+                    if answer.claims.len() >= view.widths().max_answers {
                         return Ok(answer);
                     }
                     compare(view, part, theirs, comparable, &mut answer)?;
@@ -96,7 +125,7 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
                     if ids.iter().any(|id| !theirs.contains(id)) {
                         answer.missing.push(Missing { range: part.clone(), except: sorted(&theirs) });
                     }
-                    if lacking && ids.len() as u64 > MAX_IDS {
+                    if lacking && ids.len() as u64 > view.widths().max_ids {
                         answer.claims.push(Claim { range: part, have: Have::Final(Vec::new()) });
                     } else if lacking {
                         answer.claims.push(Claim { range: part, have: Have::Final(ids) });
@@ -138,8 +167,8 @@ fn compare(
         answer.claims.push(Claim { range, have: Have::Final(Vec::new()) });
         return Ok(());
     }
-    if mine.count() > LEAF {
-        let parts = view.split(&range, &mine, PARTS)?;
+    if mine.count() > view.widths().leaf {
+        let parts = view.split(&range, &mine, view.widths().parts)?;
         if parts.len() > 1 {
             let digests =
                 parts.into_iter().map(|(range, summary)| Claim { range, have: Have::Digest(summary.digest()) });
@@ -147,7 +176,7 @@ fn compare(
             return Ok(());
         }
     }
-    if mine.count() > MAX_IDS {
+    if mine.count() > view.widths().max_ids {
         answer.missing.push(Missing { range: range.clone(), except: Vec::new() });
         answer.claims.push(Claim { range, have: Have::Final(Vec::new()) });
         return Ok(());

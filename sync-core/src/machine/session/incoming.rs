@@ -1,6 +1,6 @@
 //! A session's part about what comes in: verified and applied in order, what waits together.
 
-use super::{Applied, Arrived, Batch, Effect, Known, Phase, Session};
+use super::{Applied, Arrived, Batch, Effect, Known, Phase, Round, Session};
 use crate::{
     machine::{
         io::{StoreRequest, Traffic},
@@ -13,7 +13,7 @@ use crate::{
 
 impl Session {
     /// A message of a live session.
-    pub fn receive(&mut self, io: &mut Io, known: &Known, message: Message) -> Vec<Effect> {
+    pub fn receive(&mut self, io: &mut Io, known: &Known, message: Message, len: usize) -> Vec<Effect> {
         let mut effects = Vec::new();
         match message {
             Message::Entries(mark, payload) => {
@@ -23,7 +23,7 @@ impl Session {
                     return effects;
                 }
                 self.arrived_len += payload.len();
-                if self.arrived_len > WINDOW_LEN + MAX_FRAME_LEN {
+                if self.arrived_len > io.limits.window_len + MAX_FRAME_LEN {
                     effects.push(Effect::Violation("it sends more than the window allows".into()));
                     return effects;
                 }
@@ -31,7 +31,7 @@ impl Session {
                 self.received += 1;
                 self.untold_len += payload.len();
                 self.arrived.push_back(Arrived::Entries(mark, payload));
-                if self.untold_len >= RECEIPT_LEN {
+                if self.untold_len >= io.limits.receipt_len {
                     // The peer need not wait for the disk to send on.
                     let receipt = self.mark(known);
                     self.send(io, Message::Mark(receipt));
@@ -41,16 +41,18 @@ impl Session {
                 self.acknowledge(&mark, &mut effects);
                 self.arrived.push_back(Arrived::Mark(mark));
             }
-            Message::Ranges(ranges) => self.arrived.push_back(Arrived::Ranges(ranges)),
-            Message::Symbols(symbols) => self.arrived.push_back(Arrived::Symbols(symbols)),
-            Message::Solved(solved) => self.arrived.push_back(Arrived::Solved(solved)),
+            Message::Ranges(ranges) => self.arrive(Round::Ranges(ranges), len),
+            Message::Symbols(symbols) => self.arrive(Round::Symbols(symbols), len),
+            Message::Solved(solved) => self.arrive(Round::Solved(solved), len),
             Message::Refused(refused) => {
                 self.refused_since += refused.count;
                 effects.push(Effect::Refused(refused));
             }
             other => effects.push(Effect::Violation(format!("an unexpected message in a session: {}", other.name()))),
         }
-        if self.arrived.len() as u64 > WINDOW_FRAMES * 4 {
+        if self.arrived.len() as u64 > io.limits.window_frames * 4
+            || self.rounds_len > io.limits.round_len + MAX_FRAME_LEN
+        {
             effects.push(Effect::Violation("it sends more messages than the window allows".into()));
             return effects;
         }
@@ -59,12 +61,17 @@ impl Session {
         effects
     }
 
+    fn arrive(&mut self, round: Round, len: usize) {
+        self.rounds_len += len;
+        self.arrived.push_back(Arrived::Round(round, len));
+    }
+
     /// Moves what has arrived on: to verification, to the store, to the comparison of roots.
     pub(super) fn pump_in(&mut self, io: &mut Io, known: &Known, effects: &mut Vec<Effect>) {
         if self.verifying.is_none() {
             let mut batch = Batch::default();
             let mut payloads = Vec::new();
-            while batch.len < APPLY_LEN
+            while batch.len < io.limits.apply_len
                 && let Some(Arrived::Entries(..)) = self.arrived.front()
             {
                 let Some(Arrived::Entries(mark, payload)) = self.arrived.pop_front() else { unreachable!() };
@@ -96,19 +103,14 @@ impl Session {
                     self.compare(io, known, &mark, false, effects);
                     self.pump_in(io, known, effects);
                 }
-                Some(Arrived::Ranges(_)) => {
-                    let Some(Arrived::Ranges(ranges)) = self.arrived.pop_front() else { unreachable!() };
-                    self.receive_ranges(io, known, ranges, effects);
-                    self.pump_in(io, known, effects);
-                }
-                Some(Arrived::Symbols(_)) => {
-                    let Some(Arrived::Symbols(symbols)) = self.arrived.pop_front() else { unreachable!() };
-                    self.receive_symbols(io, known, symbols, effects);
-                    self.pump_in(io, known, effects);
-                }
-                Some(Arrived::Solved(_)) => {
-                    let Some(Arrived::Solved(solved)) = self.arrived.pop_front() else { unreachable!() };
-                    self.receive_solved(io, solved, effects);
+                Some(Arrived::Round(..)) => {
+                    let Some(Arrived::Round(round, len)) = self.arrived.pop_front() else { unreachable!() };
+                    self.rounds_len -= len;
+                    match round {
+                        Round::Ranges(ranges) => self.receive_ranges(io, known, ranges, effects),
+                        Round::Symbols(symbols) => self.receive_symbols(io, known, symbols, effects),
+                        Round::Solved(solved) => self.receive_solved(io, solved, effects),
+                    }
                     self.pump_in(io, known, effects);
                 }
                 Some(Arrived::Entries(..)) | None => {}
@@ -179,6 +181,8 @@ impl Session {
         self.missing.clear();
         self.reconcile = None;
         self.arrived.retain(|it| matches!(it, Arrived::Entries(..) | Arrived::Mark(_)));
+        self.rounds_len = 0;
+        self.take_held_back();
         let mut effects = Vec::new();
         self.pump_in(io, known, &mut effects);
         effects
@@ -192,6 +196,7 @@ impl Session {
     /// What has come is of no use: it could not be verified, or the store could not take it.
     pub fn abandon(&mut self) {
         self.arrived.clear();
+        (self.arrived_len, self.rounds_len) = (0, 0);
         self.verifying = None;
         self.verified.clear();
         self.applying = None;
@@ -199,14 +204,15 @@ impl Session {
 
     /// Keeps a message until the session is live: what the peer sends may come before its credentials
     /// are admitted. False when it is more than the window allows.
-    pub fn hold_back(&mut self, message: Message, len: usize) -> bool {
+    pub fn hold_back(&mut self, limits: &Limits, message: Message, len: usize) -> bool {
         self.held_back_len += len;
-        self.held_back.push(message);
-        self.held_back_len <= WINDOW_LEN + MAX_FRAME_LEN && self.held_back.len() as u64 <= WINDOW_FRAMES * 4
+        self.held_back.push((message, len));
+        self.held_back_len <= limits.window_len + MAX_FRAME_LEN
+            && self.held_back.len() as u64 <= limits.window_frames * 4
     }
 
     /// What was held back.
-    pub fn take_held_back(&mut self) -> Vec<Message> {
+    pub fn take_held_back(&mut self) -> Vec<(Message, usize)> {
         self.held_back_len = 0;
         std::mem::take(&mut self.held_back)
     }

@@ -14,17 +14,22 @@ use crate::{
 };
 
 impl Session {
-    pub(super) fn window_open(&self) -> bool {
+    pub(super) fn window_open(&self, limits: &Limits) -> bool {
         // Room for a frame is left; below a receipt's length the peer need not say that something has arrived.
-        let flight = (self.landed_len / FLIGHT_PART).saturating_sub(ENTRIES_FRAME_LEN).max(RECEIPT_LEN);
-        self.in_flight_len < WINDOW_LEN
-            && self.frames_sent - self.frames_acked < WINDOW_FRAMES
+        let flight = (self.landed_len / FLIGHT_PART).saturating_sub(limits.entries_frame_len).max(limits.receipt_len);
+        self.in_flight_len < limits.window_len
+            && self.frames_sent - self.frames_acked < limits.window_frames
             && self.flying_len < flight
+    }
+
+    /// Whether no more entries may be under way.
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.in_flight_len >= limits.window_len || self.frames_sent - self.frames_acked >= limits.window_frames
     }
 
     /// Sends on, as far as the window allows. Answers whether something is being read.
     pub fn pump_out(&mut self, io: &mut Io, known: &Known) -> bool {
-        if !self.is_live() || self.hold || self.reading || !self.window_open() {
+        if !self.is_live() || self.hold || self.reading || !self.window_open(&io.limits) {
             return self.reading;
         }
         if !self.missing.is_empty() {
@@ -33,6 +38,7 @@ impl Session {
                 replica: self.replica,
                 scope: self.scope.clone(),
                 missing: std::mem::take(&mut self.missing),
+                max_bytes: io.limits.entries_frame_len,
             };
             io.store(self.key(), request);
         } else if self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over) {
@@ -49,7 +55,7 @@ impl Session {
                 since: sent,
                 not_from: (sent >= self.echo_until).then_some(self.peer),
                 scope: self.scope.clone(),
-                max_bytes: ENTRIES_FRAME_LEN,
+                max_bytes: io.limits.entries_frame_len,
             };
             io.store(self.key(), StoreRequest::Changes(request));
         } else if !self.scope.is_nothing() && self.root(known).is_none() && !self.asking_root {

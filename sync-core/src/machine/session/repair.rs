@@ -13,7 +13,7 @@ use crate::{
         wire::{Mark, Message, Ranges},
     },
     model::Digest,
-    store::{Claim, Have, Position, Reconciled, coded::MAX_SYMBOLS},
+    store::{Claim, Have, Position, Reconciled},
 };
 
 impl Session {
@@ -148,8 +148,8 @@ impl Session {
         reconcile.first = true;
         reconcile.comparing = true;
         self.reconcile = Some(reconcile);
-        let fits = known.root.count.abs_diff(self.their_count) <= MAX_SYMBOLS as u64;
-        let by_symbols = (fits && !self.coded).then_some(known.head);
+        let fits = known.root.count.abs_diff(self.their_count) <= io.limits.symbols;
+        let by_symbols = (fits && io.limits.symbols > 0 && !self.coded).then_some(known.head);
         let request = StoreRequest::Lead { replica: self.replica, scope: self.scope.clone(), by_symbols };
         io.store(self.key(), request);
     }
@@ -180,7 +180,7 @@ impl Session {
         reconcile.must_answer |= ranges.claims.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
         reconcile.waiting.extend(ranges.claims);
         reconcile.whole = !ranges.more;
-        if reconcile.waiting.len() > MAX_ROUND_CLAIMS + MAX_CLAIMS {
+        if reconcile.waiting.len() > io.limits.round_claims + MAX_CLAIMS {
             effects.push(Effect::Violation("its reconciliation has too many ranges".into()));
             return;
         }
@@ -208,7 +208,7 @@ impl Session {
         reconcile.rounds += 1;
         let first = std::mem::take(&mut reconcile.first);
         let mut answer = std::mem::take(&mut reconcile.answer);
-        answer.truncate(MAX_ROUND_CLAIMS);
+        truncate(&mut answer, &io.limits);
         if reconcile.rounds >= MAX_ROUNDS {
             answer.clear();
         }
@@ -221,7 +221,7 @@ impl Session {
         let mut first = first;
         let mut rest = answer.into_iter().peekable();
         loop {
-            let claims = next_claims(&mut rest);
+            let claims = next_claims(&io.limits, &mut rest);
             let more = rest.peek().is_some();
             // A round of several messages begins one reconciliation, not several.
             let first = std::mem::take(&mut first);
@@ -257,11 +257,23 @@ impl Session {
     }
 }
 
+/// Leaves as many claims as one round may have.
+fn truncate(answer: &mut Vec<Claim>, limits: &Limits) {
+    let mut len = 0;
+    // One claim at least, or nothing would ever be compared.
+    let fits = answer.iter().take(limits.round_claims).take_while(|claim| {
+        len += claim.len();
+        len <= limits.round_len || len == claim.len()
+    });
+    let count = fits.count();
+    answer.truncate(count);
+}
+
 /// The claims of one message: so many that neither their number nor, as ids can be many, their length is too much.
-fn next_claims(rest: &mut Peekable<impl Iterator<Item = Claim>>) -> Vec<Claim> {
+fn next_claims(limits: &Limits, rest: &mut Peekable<impl Iterator<Item = Claim>>) -> Vec<Claim> {
     let (mut claims, mut len) = (Vec::new(), 0);
-    while claims.len() < MAX_CLAIMS
-        && let Some(claim) = rest.next_if(|claim| claims.is_empty() || len + claim.len() <= ENTRIES_FRAME_LEN)
+    while claims.len() < limits.claims
+        && let Some(claim) = rest.next_if(|claim| claims.is_empty() || len + claim.len() <= limits.entries_frame_len)
     {
         len += claim.len();
         claims.push(claim);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::{
     model::{Hash, Key, ReplicaId, SlotRange, Summary},
-    store::*,
+    store::{reconcile::Widths, *},
 };
 
 /// The rows of a disk.
@@ -205,6 +205,11 @@ impl SimStore {
     /// Opens the store on `disk`, or makes a new one there from `fresh`.
     pub fn open(disk: Disk, fresh: [u8; 32]) -> Result<Self, StoreError> {
         Core::open(disk, fresh).map(Self)
+    }
+
+    /// The same with steps of reconciliations of other widths.
+    pub fn with_widths(self, widths: Widths) -> Self {
+        Self(self.0.with_widths(widths))
     }
 
     /// The logic beneath, for calls that do not wait.

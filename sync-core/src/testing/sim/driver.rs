@@ -40,7 +40,9 @@ impl World<'_> {
         let now = self.nodes[node].now(self.now_us);
         let Some(process) = &mut self.nodes[node].process else { return };
         process.machine.handle(now, input);
+        let footprint = process.machine.footprint();
         self.perform_all(node);
+        self.check_footprint(node, footprint);
         self.plan_wake(node);
     }
 
@@ -96,9 +98,14 @@ impl World<'_> {
                 self.counters.bytes += frame.len() as u64 + 4;
                 match frame[0] {
                     18 => self.mark("refused_session"),
+                    19 if frame.len() > 64 * 1024 => self.mark("large_frame"),
                     21 => {
                         self.mark("reconciliation");
-                        self.round_sent(node, connection);
+                        self.round_sent(node, connection, stream);
+                    }
+                    23 => {
+                        self.mark("symbols");
+                        self.round_sent(node, connection, stream);
                     }
                     22 => self.mark("refused_entries"),
                     _ => {}
@@ -129,8 +136,15 @@ impl World<'_> {
         }
     }
 
-    fn round_sent(&mut self, node: usize, connection: ConnectionId) {
+    fn round_sent(&mut self, node: usize, connection: ConnectionId, stream: StreamId) {
         let Some((wire, side)) = self.wire_of(node, connection) else { return };
+        if let Some(index) = self.wires[&wire].end(side).numbers.get(&stream).copied() {
+            let stream = &mut self.wires.get_mut(&wire).expect("just found").streams[index];
+            stream.rounds += 1;
+            if stream.rounds == 6 {
+                self.mark("deep_reconciliation");
+            }
+        }
         let target = self.wires[&wire].end(side.other()).node;
         if grown(&mut self.round_rate, (node, target), self.now_us) > MAX_ROUNDS_SENT {
             let what = format!(

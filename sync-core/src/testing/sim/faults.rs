@@ -240,7 +240,10 @@ impl World<'_> {
                 incarnation,
                 seed: self.draw.bytes(Stream::Identity, node as u64, 1 << 32 | epoch),
             };
-            let machine = Synchronizer::new(config, it.now(self.now_us));
+            let tight = self.scenario.knobs.tight;
+            let limits = tight.map(|tight| tight.limits).unwrap_or_default();
+            let machine = Synchronizer::with_limits(config, it.now(self.now_us), limits);
+            let store = store.with_widths(tight.map(|tight| tight.widths).unwrap_or_default());
             Process {
                 machine,
                 store: Arc::new(store),

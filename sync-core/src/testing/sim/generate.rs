@@ -6,7 +6,9 @@ use super::{
     scenario::*,
 };
 use crate::{
+    machine::limits::Limits,
     model::{MAX_INLINE_LEN, Right},
+    store::reconcile::Widths,
     testing::random::Random,
 };
 
@@ -92,7 +94,38 @@ fn knobs(draw: Draw, faultless: bool) -> Knobs {
         grain_us: *random.pick(&[1, 1, 1_000, 5_000_000]),
         dial_failures: if faultless { 0 } else { *random.pick(&[0, 0, 10, 40]) },
         silent_crashes: *random.pick(&[0, 50, 100]),
+        tight: tight(&mut draw.random(Stream::Knobs, 2, 0)),
     }
+}
+
+/// One seed in three has small limits.
+fn tight(random: &mut Random) -> Option<Tight> {
+    if random.below(3) > 0 {
+        return None;
+    }
+    let entries_frame_len = *random.pick(&[200, 700, 3_000]);
+    let limits = Limits {
+        entries_frame_len,
+        window_len: entries_frame_len * random.pick(&[1, 2, 8]),
+        window_frames: *random.pick(&[2, 4, 16]),
+        receipt_len: *random.pick(&[100, 1_000, 64 * 1024]),
+        apply_len: entries_frame_len * random.pick(&[1, 4]),
+        nearly_empty: *random.pick(&[0, 1, 16]),
+        claims: *random.pick(&[2, 5, 256]),
+        // At least as much as the parts of a range need: what is left out is found only when the rest has become equal.
+        round_claims: *random.pick(&[16, 40, 16_384]),
+        round_len: *random.pick(&[4_000, 8 << 20]),
+        symbols: *random.pick(&[0, 0, 1_024]),
+        sessions: *random.pick(&[8, 1_024]),
+    };
+    let widths = Widths {
+        first_parts: *random.pick(&[1, 2, 8]),
+        parts: *random.pick(&[2, 3, 16]),
+        leaf: *random.pick(&[1, 2, 8]),
+        max_ids: *random.pick(&[4, 8_192]),
+        max_answers: *random.pick(&[2, 20, 8_192]),
+    };
+    Some(Tight { limits, widths })
 }
 
 fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> ReplicaPlan {

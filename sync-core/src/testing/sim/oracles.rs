@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{faults::live, world::World};
 use crate::{
-    machine::PeerState,
+    machine::{Footprint, PeerState, limits::MAX_FRAME_LEN},
     model::{Digest, Op, Order, Summary, dominates},
 };
 
@@ -28,6 +28,22 @@ impl World<'_> {
     fn root(&self, node: usize, replica: usize) -> Option<Digest> {
         let process = self.nodes[node].process.as_ref()?;
         Some(process.store.core().state(self.replicas[replica].id).ok()?.root)
+    }
+
+    /// O6: what a machine holds for its peers is bounded, whatever they send.
+    pub fn check_footprint(&mut self, node: usize, held: Footprint) {
+        if held.full_windows > 0 {
+            self.mark("full_window");
+        }
+        let limits = self.scenario.knobs.tight.map(|tight| tight.limits).unwrap_or_default();
+        // Entries, a round that waits and one that is compared and its answer, and what came before the credentials were
+        // admitted; of each a frame more.
+        let most = 2 * (limits.window_len + MAX_FRAME_LEN) + 3 * (limits.round_len + MAX_FRAME_LEN);
+        let sessions = held.links * (limits.sessions + 1);
+        let known = self.nodes.len() + held.links;
+        if held.largest_len > most || held.streams > sessions || held.peers > known {
+            self.fail("O6", format!("node {node} holds {held:?}"));
+        }
     }
 
     /// Who waits for what.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Right;
+use crate::{machine::limits::Limits, model::Right, store::reconcile::Widths};
 
 /// Something at a time, in milliseconds since the beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,18 @@ pub struct Knobs {
     pub grain_us: u64,
     /// How often a crash is not noticed by those connected, in percent.
     pub silent_crashes: u64,
+    /// Limits other than the protocol's.
+    #[serde(default)]
+    pub tight: Option<Tight>,
+}
+
+/// Small limits, so that few entries fill windows and need many rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tight {
+    /// The machines'.
+    pub limits: Limits,
+    /// The stores'.
+    pub widths: Widths,
 }
 
 /// A node.

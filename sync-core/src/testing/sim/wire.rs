@@ -86,6 +86,8 @@ pub struct Stream {
     pub last_us: [u64; 2],
     /// Its number at each side, while that side uses it.
     pub numbers: [Option<StreamId>; 2],
+    /// Messages of reconciliations so far.
+    pub rounds: u64,
 }
 
 /// A connection.
@@ -138,7 +140,7 @@ impl Wire {
         let index = self.streams.len();
         let mut numbers = [None; 2];
         numbers[side.index()] = Some(number);
-        self.streams.push(Stream { queues: Default::default(), last_us: [0; 2], numbers });
+        self.streams.push(Stream { queues: Default::default(), last_us: [0; 2], numbers, rounds: 0 });
         self.end_mut(side).numbers.insert(number, index);
         index
     }

@@ -602,9 +602,19 @@ def kill(rounds=30):
     a = Node("a", source)
     b = Node("b", copy, join=a.ready["ticket"])
     random.seed(3)
+    # What crossed the wire for contents, and what was found on the disk after a kill instead of being fetched again.
+    moved = {"received": 0, "resumed": 0}
+
+    def count():
+        bytes_now = b.command("status").get("content_bytes", {})
+        for what in moved:
+            moved[what] += bytes_now.get(what, 0)
+
     for n in range(rounds):
         time.sleep(random.uniform(0.05, 1.5))
         victim = random.choice((a, b))
+        if victim is b:
+            count()
         here = random.choice((source, copy))
         if os.path.isdir(here):
             open(f"{here}/round {n}", "w").write(f"round {n}")
@@ -617,7 +627,11 @@ def kill(rounds=30):
     until_equal(source, copy, 0, 120)
     left = [name for folder in (source, copy) for base, _, ns in os.walk(folder) for name in ns
             if "syncline" in os.path.relpath(os.path.join(base, name), folder)]
-    print(f"\nkill -9: {rounds} rounds, equal {time.monotonic() - started:.1f} s after the last; temporary files left: {left}")
+    took = time.monotonic() - started
+    count()
+    size = sum(os.path.getsize(os.path.join(base, name)) for base, _, names in os.walk(source) for name in names)
+    print(f"\nkill -9: {rounds} rounds, equal {took:.1f} s after the last; temporary files left: {left}; of {size / 1e6:.0f} MB "
+          f"{moved['received'] / 1e6:.0f} MB moved as contents, {moved['resumed'] / 1e6:.0f} MB were there after kills")
     a.stop(), b.stop()
 
 

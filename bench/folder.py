@@ -175,25 +175,31 @@ class Node:
             self.process.wait(60)
 
 
+# One transport, one port.
+TRANSPORTS = {"QUIC": "quic://127.0.0.1:0", "HTTP": "http://127.0.0.1:0", "iroh": "iroh:"}
+
+
 class Syncline:
-    """Two nodes with all their transports."""
-    label = "Syncline"
+    """Two nodes with all their transports, or with one."""
     discards = False
 
-    def __init__(self, source):
+    def __init__(self, source, transport=None):
         self.source, self.number, self.a, self.b = source, 0, None, None
+        self.name = transport or "all"
+        self.label = f"Syncline, {transport} alone" if transport else "Syncline"
+        self.listen = [TRANSPORTS[transport]] if transport else []
 
     def copy(self):
         if self.a is None:
-            self.a = Node("a", self.source)
+            self.a = Node(f"a-{self.name}", self.source, listen=self.listen)
         if self.b is not None:
             self.b.stop()
             if self.discards:
                 discard(self.folder, self.b.data)
         self.number += 1
-        self.folder = path(f"copy-syncline-{self.number}")
+        self.folder = path(f"copy-syncline-{self.name}-{self.number}")
         started = time.time()
-        self.b = Node(f"b-{self.number}", self.folder, join=self.a.ready["ticket"])
+        self.b = Node(f"b-{self.name}-{self.number}", self.folder, join=self.a.ready["ticket"], listen=self.listen)
         return started
 
     def settle(self):
@@ -525,9 +531,11 @@ class Large:
         self.tool.stop()
 
 
-def tools(make_source, with_syncthing=True):
-    """Every tool with a source of its own; those that are not installed are left out."""
+def tools(make_source, with_syncthing=True, alone=()):
+    """Every tool with a source of its own, and Syncline once more with each of the transports `alone`; those that
+    are not installed are left out."""
     made = [Syncline(make_source("syncline"))]
+    made += [Syncline(make_source(f"syncline-{name}"), name) for name in alone]
     if shutil.which("rsync"):
         made += [Rsync(make_source("rsync")), Rsync(make_source("rsync-fsync"), ["--fsync"])]
     if with_syncthing and shutil.which("syncthing"):

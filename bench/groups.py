@@ -60,7 +60,8 @@ def groups(quick):
     files, size = (300, 2_000_000) if quick else (10_000, 150_000_000)
 
     def folder_first():
-        return [Series(tool.label, folder.First(tool)) for tool in folder.tools(folder.folders(files, size))]
+        made = folder.tools(folder.folders(files, size), alone=folder.TRANSPORTS)
+        return [Series(tool.label, folder.First(tool)) for tool in made]
 
     def folder_after():
         made = folder.tools(folder.folders(files, size))
@@ -154,7 +155,7 @@ def groups(quick):
               "The change is noticed by the watcher (syncthing waits at least a second; rsync is called).", few,
               ("seconds", "bytes", "changed_s", "changed_bytes", "peak_mb")),
         Group("folder-first", f"A folder of {files:,} real files, first copy", folder_first,
-              "Sources of crates. Syncline with all its transports, sender imported; every file durable. rsync: daemon on loopback. "
+              "Sources of crates. Syncline with all its transports at once and with each alone, sender imported; every file durable. rsync: daemon on loopback. "
               "syncthing: sender scanned, nothing announced, no compression. The time is that of the last file in place. "
               "`bytes` is what the loopback device carried.", few, ("seconds", "bytes", "peak_mb")),
         Group("folder-after", "The same folder afterwards", folder_after,

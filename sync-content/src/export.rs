@@ -80,7 +80,11 @@ pub fn stage_bytes(bytes: &[u8], target: &Path) -> Result<StagedExport, ContentE
     Ok(staged)
 }
 
+/// What is no regular file (a device, a pipe, a directory) is not replaced by one.
 fn create(target: &Path) -> Result<StagedExport, ContentError> {
+    if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
+        return Err(ContentError::NotAFile(target.into()));
+    }
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temporary = target.with_file_name(format!("{PREFIX}{}-{number}", std::process::id()));
     let file = File::create(&temporary).map_err(ContentError::io("create", &temporary))?;

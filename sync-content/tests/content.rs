@@ -287,6 +287,14 @@ fn b73_a_file_is_imported_and_exported_with_progress() {
         assert_eq!(seen.iter().filter(|done| **done == bytes.len() as u64).count(), 2);
         assert!(seen.len() >= 8);
         assert_eq!(std::fs::read_dir(files.path()).unwrap().count(), 2, "no temporary file is left");
+        // What is no regular file is not replaced by one: as the superuser that would be /dev/null.
+        let socket = files.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for there in [socket.as_path(), files.path()] {
+            let refused = export::export(&reader(dir, &published), there, &mut quiet).unwrap_err();
+            assert!(matches!(&refused, ContentError::NotAFile(path) if path == there), "{refused}");
+            assert!(!std::fs::metadata(there).unwrap().is_file());
+        }
     });
 }
 

@@ -221,8 +221,16 @@ fn default_path() -> Result<PathBuf> {
         .ok_or_else(|| CliError::usage("neither XDG_DATA_HOME nor HOME is set: say with --data where to keep data"))
 }
 
+/// Whether there is a device or a pipe at `path`: these are written to, and never replaced by a file.
+pub fn is_stream(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
+}
+
 /// Writes a file that is either the old or the new one, never a part; only its owner may read it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if is_stream(path) {
+        return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

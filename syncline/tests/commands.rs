@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{fs, process::Stdio};
+use std::{fs, os::unix::fs::FileTypeExt, process::Stdio};
 
 use common::{LOCAL, Machine, eventually, http_get, read_line, refused};
 
@@ -27,6 +27,14 @@ fn values(machine: &Machine) {
     machine.done(["get", "notes/large", "--out", out.to_str().unwrap()]);
     assert_eq!(fs::read(&out).unwrap(), vec![9; 200_000]);
     assert_eq!(machine.run(["get", "notes/large"]).stdout, vec![9; 200_000]);
+    // A pipe or a device is written to, and is one afterwards.
+    let pipe = machine.dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let path = pipe.clone();
+    let reading = std::thread::spawn(move || fs::read(path).unwrap());
+    machine.done(["get", "notes/large", "--out", pipe.to_str().unwrap()]);
+    assert_eq!(reading.join().unwrap(), vec![9; 200_000]);
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
     machine.done(["put", "notes/empty", ""]);
     assert_eq!(machine.done(["get", "notes/empty"]), "");
     let listed = machine.json(["ls"]);

@@ -1,6 +1,6 @@
 //! How fast one stream is on loopback, next to quinn with its defaults: MB/s, and the ratio.
 //!
-//! `cargo run --release -p transport-quic --example throughput [MiB] [rounds]`
+//! `cargo run --release -p transport-quic --example loopback [MiB] [rounds]`
 
 use std::{error::Error, sync::Arc, time::Instant};
 

@@ -36,6 +36,7 @@ pub use direction::Direction;
 pub use footprint::Footprint;
 pub use handshake::{Role, Transcript, common_version};
 pub use io::*;
+#[cfg(feature = "manager")]
 pub(crate) use perform::credentials;
 pub use perform::perform;
 pub use random::Random;

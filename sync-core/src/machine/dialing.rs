@@ -171,11 +171,8 @@ impl Synchronizer {
                 let trouble = Some(self.io.now.wall);
                 let job = entry.insert(Job { show_credentials: true, trouble, ..Job::default() });
                 let job = job_record(&replica, &peer, &job.record);
-                self.io.save_jobs(vec![(key, job)], vec![peer_record(&peer, &self.peers[&peer].record)]);
-                if self.io.rides(&key) {
-                    // The record of a job that had ended is still on its way, and may come last.
-                    self.job_changed(key);
-                }
+                self.save_peer(peer);
+                self.io.save_job(key, job);
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
                 entry.get_mut().next_open = self.io.now.elapsed;
@@ -188,15 +185,21 @@ impl Synchronizer {
         let key = (replica, peer);
         self.wanted = None;
         self.end_session(key, "the subscription has ended");
-        self.io.dirty_jobs.remove(&key);
+        self.end_job(key);
+    }
+
+    /// Removes a job and its saved record.
+    pub(super) fn end_job(&mut self, key: JobKey) {
         if self.jobs.remove(&key).is_some() {
-            self.forget_job(key);
+            let name = job_name(&key.0, &key.1);
+            self.io.save_job(key, NodeRecord { kind: NodeKind::Job, name, value: None });
         }
     }
 
-    /// Removes the saved record of a job.
-    pub(super) fn forget_job(&mut self, key: JobKey) {
-        self.io.save(vec![NodeRecord { kind: NodeKind::Job, name: job_name(&key.0, &key.1), value: None }]);
+    /// Whether something that the application has asked for is not on its way to the store yet: what is said to be
+    /// saved waits for it.
+    pub fn saves_later(&self) -> bool {
+        self.io.is_late()
     }
 
     pub(super) fn ask(&mut self, id: AskId, replica: ReplicaId, target: Target, timeout: Duration) {

@@ -213,12 +213,7 @@ impl Synchronizer {
     /// Work on the store is done.
     pub(super) fn stored(&mut self, op: OpId, result: Result<StoreReply, WorkError>) {
         let (replica, peer, serial) = match self.io.finish(op) {
-            Some(OpFor::Session(replica, peer, serial)) => (replica, peer, serial),
-            Some(OpFor::Ride(replica, peer, serial)) => {
-                if !self.jobs.contains_key(&(replica, peer)) {
-                    // The job has ended meanwhile, and its record may have come after the end.
-                    self.forget_job((replica, peer));
-                }
+            Some(OpFor::Session(replica, peer, serial) | OpFor::Ride(replica, peer, serial)) => {
                 (replica, peer, serial)
             }
             Some(OpFor::Save(_)) | None => return,

@@ -47,6 +47,8 @@ pub(super) struct Io {
     /// under way the other, or an older one could win.
     riding: BTreeSet<JobKey>,
     saving: BTreeMap<JobKey, u32>,
+    /// Jobs that began or ended while their record rode: what is to be saved of them waits until it has arrived.
+    late: BTreeSet<JobKey>,
 }
 
 impl Io {
@@ -62,6 +64,7 @@ impl Io {
             dirty_jobs: BTreeMap::new(),
             riding: BTreeSet::new(),
             saving: BTreeMap::new(),
+            late: BTreeSet::new(),
         }
     }
 
@@ -129,13 +132,35 @@ impl Io {
         self.put(Output::Store { op, request: StoreRequest::Save { records } });
     }
 
+    /// Saves that a job has begun or ended: now, or when its record that rides with a batch has arrived.
+    pub fn save_job(&mut self, key: JobKey, record: NodeRecord) {
+        if self.riding.contains(&key) {
+            self.dirty_jobs.insert(key, record);
+            self.late.insert(key);
+        } else {
+            self.dirty_jobs.remove(&key);
+            self.save_jobs(vec![(key, record)], Vec::new());
+        }
+    }
+
+    /// Whether the beginning or the end of a job is not on its way to the store yet.
+    pub fn is_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
     /// What an operation that is done was for.
     pub fn finish(&mut self, op: OpId) -> Option<OpFor> {
         let done = self.ops.remove(&op)?;
         match &done {
             OpFor::Session(..) => {}
             OpFor::Ride(replica, peer, _) => {
-                self.riding.remove(&(*replica, *peer));
+                let key = (*replica, *peer);
+                self.riding.remove(&key);
+                if self.late.remove(&key)
+                    && let Some(record) = self.dirty_jobs.remove(&key)
+                {
+                    self.save_jobs(vec![(key, record)], Vec::new());
+                }
             }
             OpFor::Save(keys) => {
                 for key in keys {
@@ -148,11 +173,6 @@ impl Io {
             }
         }
         Some(done)
-    }
-
-    /// Whether a record of the job is on its way with a batch.
-    pub fn rides(&self, key: &JobKey) -> bool {
-        self.riding.contains(key)
     }
 
     /// The unsaved records of jobs that do not ride with a batch just now.

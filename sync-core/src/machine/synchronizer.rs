@@ -276,8 +276,7 @@ impl Synchronizer {
         let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
         for key in keys {
             self.end_session(key, "the replica was removed here");
-            self.jobs.remove(&key);
-            self.io.dirty_jobs.remove(&key);
+            self.end_job(key);
         }
     }
 

@@ -98,6 +98,8 @@ pub(super) struct Driver {
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     saves: mpsc::UnboundedSender<Saving>,
+    /// Who waits for what the machine will want saved when a batch under way is in.
+    waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     started: Instant,
     transports: Transports,
     dials: HashMap<DialId, AbortHandle>,
@@ -131,6 +133,7 @@ impl Driver {
             messages,
             sender,
             saves,
+            waiting: Vec::new(),
             started,
             transports: Transports::default(),
             dials: HashMap::new(),
@@ -199,6 +202,15 @@ impl Driver {
 
     /// Ends everything in good order: sessions, saves, connections, transports.
     async fn finish(&mut self) {
+        // What waits for a batch under way is saved before the end.
+        while self.machine.saves_later()
+            && let Some(message) = self.messages.recv().await
+        {
+            if !matches!(message, Message::Shutdown { .. }) {
+                self.take(message);
+                self.perform_all();
+            }
+        }
         let now = self.now();
         self.machine.handle(now, Input::Shutdown);
         self.perform_all();
@@ -298,10 +310,7 @@ impl Driver {
                     links_refused: self.machine.links_refused(),
                 });
             }
-            Message::Saved { answer } => {
-                // A closed queue means that the node has shut down; the answer's end says so.
-                let _ = self.saves.send(Saving::Barrier(answer));
-            }
+            Message::Saved { answer } => self.waiting.push(answer),
             Message::Shutdown { .. } => unreachable!("the loop ends at a shutdown"),
         }
     }
@@ -332,6 +341,12 @@ impl Driver {
     fn perform_all(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             self.perform(output);
+        }
+        if !self.machine.saves_later() {
+            for answer in self.waiting.drain(..) {
+                // A closed queue means that the node has shut down; the answer's end says so.
+                let _ = self.saves.send(Saving::Barrier(answer));
+            }
         }
     }
 

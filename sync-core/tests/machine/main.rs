@@ -6,6 +6,7 @@ mod common;
 mod directions;
 mod failover;
 mod parking;
+mod saving;
 mod scopes;
 
 use std::time::Duration;

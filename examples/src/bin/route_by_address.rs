@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use examples::{Outcome, loopback};
 use sync_core::{
-    machine::SyncOutcome,
+    machine::{DialFailure, SyncOutcome},
     manager::{Access, SyncManager},
 };
 use transport_http::HttpTransport;
@@ -51,7 +51,10 @@ async fn main() -> Outcome {
     // Nobody here dials that: the error says what can be dialled.
     let report = server.sync_with("pigeon:loft-7".parse::<sync_core::PeerAddress>()?, replica.id(), PATIENCE).await?;
     println!("{:?}", report.outcome);
-    assert!(matches!(report.outcome, SyncOutcome::Unreachable(why) if why.contains("http, https, iroh, quic")));
+    assert!(matches!(
+        report.outcome,
+        SyncOutcome::Unreachable { why: DialFailure::NoTransport, error } if error.contains("http, https, iroh, quic")
+    ));
     server.shutdown(PATIENCE).await?;
     Ok(())
 }

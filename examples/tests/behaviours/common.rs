@@ -17,7 +17,7 @@ use sync_core::{
     machine::{Event, PeerStatus},
     manager::{Access, ManagerBuilder, Replica, SyncManager},
     model::{PeerId, ReplicaId},
-    store::ReplicaStore,
+    store::{ContentDir, EngineStore, ReplicaStore},
     transport::{
         Connection, Incoming, SyncTransport, TransportBuilder, TransportContext, TransportError, TransportState,
         memory::{MemoryNetwork, MemoryTransport},
@@ -59,6 +59,17 @@ impl Wire {
         }
     }
 
+    /// An address with this transport's scheme that means nothing to it. In memory every name is an address.
+    pub fn malformed_address(self) -> Option<PeerAddress> {
+        let text = match self {
+            Self::Memory => return None,
+            Self::Quic => "quic://127.0.0.1:1?relay=1",
+            Self::Iroh => "iroh:nobody",
+            Self::Http => "http://127.0.0.1:1/?b=c",
+        };
+        Some(text.parse().unwrap())
+    }
+
     /// An address of this transport where nobody is.
     pub fn dead_address(self) -> PeerAddress {
         let text = match self {
@@ -95,7 +106,7 @@ pub struct World {
     pub wire: Wire,
     keep: Keep,
     dir: tempfile::TempDir,
-    stores: Mutex<HashMap<String, store_mem::MemEngine>>,
+    stores: Mutex<HashMap<String, (store_mem::MemEngine, ContentDir)>>,
 }
 
 impl World {
@@ -111,8 +122,10 @@ impl World {
     pub fn store(&self, name: &str) -> Arc<dyn ReplicaStore> {
         match self.keep {
             Keep::Memory => {
-                let engine = self.stores.lock().unwrap().entry(name.into()).or_default().clone();
-                Arc::new(sync_core::store::EngineStore::open(engine).unwrap())
+                let mut stores = self.stores.lock().unwrap();
+                let fresh = || (store_mem::MemEngine::default(), ContentDir::in_memory());
+                let (engine, content) = stores.entry(name.into()).or_insert_with(fresh).clone();
+                Arc::new(EngineStore::open_beside(engine, content).unwrap())
             }
             Keep::Redb => Arc::new(store_redb::open(self.path(name)).unwrap()),
         }
@@ -122,11 +135,16 @@ impl World {
     pub fn wipe(&self, name: &str) {
         self.stores.lock().unwrap().remove(name);
         let _ = std::fs::remove_file(self.path(name));
-        let _ = std::fs::remove_dir_all(self.path(name).with_extension("content"));
+        let _ = std::fs::remove_dir_all(self.content_dir(name));
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.redb"))
+    }
+
+    /// Where a node on a disk keeps contents.
+    pub fn content_dir(&self, name: &str) -> PathBuf {
+        self.path(name).with_extension("content")
     }
 
     pub fn builder(&self, name: &str) -> ManagerBuilder {

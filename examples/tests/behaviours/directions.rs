@@ -39,6 +39,10 @@ async fn b30_directions_hold_at_run_time_and_over_restarts(world: World) {
     left.put("from a", "2").await.unwrap();
     reads(&right, "from a", "2").await;
     assert_eq!(value(&left, "private 00000").await, None);
+    // Its own question is answered when all has come that is to come.
+    let report = b.sync_with(a.node_id(), id, LONG).await.unwrap();
+    assert_eq!(report.outcome, SyncOutcome::OneWay);
+    assert!(b.wait_synced(id, a.node_id(), LONG).await.unwrap_err().to_string().contains("only pulls"));
     // Who asks is served.
     let report = a.sync_with(peer, id, LONG).await.unwrap();
     assert_eq!(report.outcome, SyncOutcome::Synced);

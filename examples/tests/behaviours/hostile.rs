@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use sync_core::{
     machine::{
-        Event, Role, SyncOutcome, Transcript,
+        DialFailure, Event, Role, SyncOutcome, Transcript,
         limits::{HANDSHAKE_DEADLINE, MAX_FRAME_LEN},
         wire::{Hello, Message, StreamKind},
     },
@@ -302,7 +302,7 @@ async fn b79_another_version_is_an_error_that_names_both(world: World) {
         connection.closed().await;
     });
     let report = a.sync_with(address, replica.id(), LONG).await.unwrap();
-    let SyncOutcome::Unreachable(error) = report.outcome else { panic!("{report:?}") };
+    let SyncOutcome::Unreachable { why: DialFailure::Version, error } = report.outcome else { panic!("{report:?}") };
     assert!(error.contains("8 to 9") && error.contains("1 to 1"), "{error}");
     soon("the other end hears of it", answering).await.unwrap();
 }

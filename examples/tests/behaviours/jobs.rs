@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sync_core::{
     PeerAddress,
-    machine::{Event, PeerState, PeerStatus, SyncOutcome},
+    machine::{DialFailure, Event, PeerState, PeerStatus, SyncOutcome},
     manager::{Access, ManagerError, SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN, SyncManager},
     model::{PeerId, SecretKey},
     store::NodeKind,
@@ -122,35 +122,58 @@ async fn b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer(world: Wor
     let left = a.create_replica().await.unwrap();
     let mut ticket = left.share(Access::READ).await.unwrap();
     // One that swallows everything, one that refuses, one that nobody here can dial; the good one comes last.
-    let silent_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let silent_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let hole = World::new(Wire::Memory, Keep::Memory);
-    let hole = world.start(hole.builder("hole"), "hole", &[Wire::Memory]).await;
-    world.network.freeze("hole");
-    let black_hole = match world.wire {
-        Wire::Memory => "mem:hole".to_string(),
-        Wire::Quic => format!("quic://{}", silent_udp.local_addr().unwrap()),
-        Wire::Http => format!("http://{}", silent_tcp.local_addr().unwrap()),
-        Wire::Iroh => format!("iroh:{}?ip={}", a.node_id(), silent_udp.local_addr().unwrap()),
-    };
-    let bad = [black_hole.parse().unwrap(), world.wire.dead_address(), "pigeon:loft".parse().unwrap()];
+    let black_hole = BlackHole::new(&world, a.node_id()).await;
+    let bad = [black_hole.address.clone(), world.wire.dead_address(), "pigeon:loft".parse().unwrap()];
     ticket.addresses.splice(0..0, bad);
     let began = Instant::now();
     let joined = b.join(ticket).await.unwrap();
     b.wait_synced(joined.id(), a.node_id(), LONG).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    drop(hole);
+}
+
+/// Where everything that is sent vanishes.
+struct BlackHole {
+    address: PeerAddress,
+    _udp: std::net::UdpSocket,
+    _tcp: std::net::TcpListener,
+    _node: SyncManager,
+}
+
+impl BlackHole {
+    /// For the world's wire; who is dialled there would be `peer`.
+    async fn new(world: &World, peer: PeerId) -> Self {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let node = world.start(World::new(Wire::Memory, Keep::Memory).builder("hole"), "hole", &[Wire::Memory]).await;
+        world.network.freeze("hole");
+        let address = match world.wire {
+            Wire::Memory => "mem:hole".to_string(),
+            Wire::Quic => format!("quic://{}", udp.local_addr().unwrap()),
+            Wire::Http => format!("http://{}", tcp.local_addr().unwrap()),
+            Wire::Iroh => format!("iroh:{peer}?ip={}", udp.local_addr().unwrap()),
+        };
+        Self { address: address.parse().unwrap(), _udp: udp, _tcp: tcp, _node: node }
+    }
 }
 
 async fn b9_what_is_no_address_or_nobodys_is_an_error_within_the_deadline(world: World) {
     let a = world.node("a").await;
     let left = a.create_replica().await.unwrap();
     assert!("no address".parse::<PeerAddress>().is_err());
-    let scheme = world.wire.scheme();
-    let malformed: PeerAddress = format!("{scheme}:?what=").parse().unwrap_or_else(|_| "pigeon:x".parse().unwrap());
-    for address in [malformed, world.wire.dead_address()] {
+    let black_hole = BlackHole::new(&world, PeerId(SecretKey::generate().public())).await;
+    let cases: [(PeerAddress, &[DialFailure]); 4] = [
+        ("pigeon:x".parse().unwrap(), &[DialFailure::NoTransport]),
+        // Not every transport hears that nobody holds a port.
+        (world.wire.dead_address(), &[DialFailure::Unreachable, DialFailure::TimedOut]),
+        (black_hole.address.clone(), &[DialFailure::TimedOut]),
+        // Its own address: iroh sees that before it dials; otherwise either end may see it first, and close.
+        (a.addresses().await.unwrap()[0].clone(), &[DialFailure::Malformed, DialFailure::Refused, DialFailure::Broken]),
+    ];
+    let malformed = world.wire.malformed_address().map(|address| (address, &[DialFailure::Malformed][..]));
+    for (address, expected) in cases.into_iter().chain(malformed) {
         let report = soon("an answer", a.sync_with(address.clone(), left.id(), LONG)).await.unwrap();
-        let SyncOutcome::Unreachable(error) = report.outcome else { panic!("{address}: {report:?}") };
+        let SyncOutcome::Unreachable { why, error } = report.outcome else { panic!("{address}: {report:?}") };
+        assert!(expected.contains(&why), "{address}: {why:?}: {error}");
         assert!(!error.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use sync_core::{
     PeerAddress,
-    machine::{Event, SyncOutcome},
+    machine::{DialFailure, Event, SyncOutcome},
     manager::{Access, ManagerError, SyncManager},
     store::NodeKind,
     transport::{TransportErrorKind, memory::MemoryTransport},
@@ -108,14 +108,17 @@ async fn b4_an_unknown_scheme_is_an_error_that_lists_the_known(world: World) {
     let replica = a.create_replica().await.unwrap();
     let pigeon: PeerAddress = "pigeon:loft-7".parse().unwrap();
     let report = a.sync_with(pigeon.clone(), replica.id(), LONG).await.unwrap();
-    let SyncOutcome::Unreachable(error) = report.outcome else { panic!("{report:?}") };
+    let SyncOutcome::Unreachable { why, error } = report.outcome else { panic!("{report:?}") };
+    assert_eq!(why, DialFailure::NoTransport);
     assert!(error.contains("known are: none"), "{error}");
     world.register(&a, "first", world.wire, "a1").await;
     world.register(&a, "second", world.wire, "a2").await;
     world.register(&a, "third", Wire::Http, "a3").await;
     for _ in 0..3 {
         let report = a.sync_with(pigeon.clone(), replica.id(), LONG).await.unwrap();
-        let SyncOutcome::Unreachable(error) = report.outcome else { panic!("{report:?}") };
+        let SyncOutcome::Unreachable { why: DialFailure::NoTransport, error } = report.outcome else {
+            panic!("{report:?}")
+        };
         let mut known = vec!["http", "https", world.wire.scheme()];
         known.sort_unstable();
         known.dedup();

@@ -66,7 +66,7 @@ async fn b61_a_man_in_the_middle_who_forwards_hellos_and_proofs_is_nobody_to_bot
     other.store().create_replica(replica, vec![]).await.unwrap();
     other.open_replica(replica).await.unwrap();
     let report = other.sync_with(address, replica, LONG).await.unwrap();
-    assert!(matches!(report.outcome, SyncOutcome::Unreachable(_)), "{report:?}");
+    assert!(matches!(report.outcome, SyncOutcome::Unreachable { .. }), "{report:?}");
     drop(soon("both ends leave", between).await.unwrap());
     let known: Vec<PeerId> = pair.a.peers().await.unwrap().into_iter().map(|peer| peer.id).collect();
     assert!(!known.contains(&other.node_id()), "the forwarded proof proves nothing");

@@ -8,14 +8,15 @@ use super::{
     io::*,
     limits::*,
     link::LinkPhase,
-    peer::{Job, JobRecord, Parked, Peer, PeerRecord, Race, Standing, backoff},
+    peer::{Job, JobRecord, Peer, PeerRecord, Race, Standing, backoff},
+    session::Session,
     synchronizer::{Ask, Dial, JobKey, Synchronizer},
 };
 use crate::{
     address::PeerAddress,
     canary::{self, Canary},
     model::{PeerId, ReplicaId},
-    store::{NodeKind, NodeRecord},
+    store::{NodeKind, NodeRecord, Position},
 };
 
 fn peer_record(peer: &PeerId, record: &PeerRecord) -> NodeRecord {
@@ -243,6 +244,7 @@ impl Synchronizer {
 
     /// Questions whose time has come, one way or the other.
     pub(super) fn drive_asks(&mut self) {
+        let unreachable = |(why, error)| SyncOutcome::Unreachable { why, error };
         let mut index = 0;
         while index < self.asks.len() {
             let ask = &self.asks[index];
@@ -252,19 +254,23 @@ impl Synchronizer {
             };
             let known = self.replicas.get(&ask.replica);
             let session = peer.and_then(|peer| self.sessions.get(&(ask.replica, peer)));
-            let synced = known.is_some_and(|known| session.is_some_and(|session| session.is_synced(known.head)));
+            let holds = |what: fn(&Session, Position) -> bool| {
+                known.is_some_and(|known| session.is_some_and(|session| what(session, known.head)))
+            };
             let outcome = if !self.replicas.contains_key(&ask.replica) {
                 Some(SyncOutcome::UnknownReplica)
-            } else if synced {
+            } else if holds(Session::is_synced) {
                 Some(SyncOutcome::Synced)
+            } else if holds(Session::has_gone_one_way) {
+                Some(SyncOutcome::OneWay)
             } else if let (None, Some(error)) = (ask.dial, &ask.error) {
-                Some(SyncOutcome::Unreachable(error.clone()))
+                Some(unreachable(error.clone()))
             } else if ask.deadline <= self.io.now.elapsed {
-                let unreachable = peer.and_then(|peer| {
+                let error = peer.and_then(|peer| {
                     let known = self.peers.get(&peer)?;
                     if known.links.is_empty() { known.last_error.clone() } else { None }
                 });
-                Some(unreachable.map_or(SyncOutcome::TimedOut, SyncOutcome::Unreachable))
+                Some(error.map_or(SyncOutcome::TimedOut, unreachable))
             } else {
                 None
             };
@@ -383,19 +389,19 @@ impl Synchronizer {
             if let Some(parked) = parked {
                 let keys: Vec<_> = self.jobs.keys().filter(|key| key.1 == id).copied().collect();
                 for key in keys {
-                    self.park(key, parked, &error);
+                    self.park(key, parked, &error.1);
                 }
             }
         }
     }
 
-    /// An attempt came to nothing: `parked` when that stays so however often it is tried.
-    pub(super) fn dial_failed(&mut self, dial: DialId, error: String, parked: Option<Parked>) {
+    /// An attempt came to nothing.
+    pub(super) fn dial_failed(&mut self, dial: DialId, why: DialFailure, error: String) {
         let Some(Dial { address, peer }) = self.dials.remove(&dial) else { return };
         for ask in &mut self.asks {
             if ask.dial == Some(dial) {
                 ask.dial = None;
-                ask.error = Some(error.clone());
+                ask.error = Some((why, error.clone()));
             }
         }
         let Some(id) = peer else { return };
@@ -403,7 +409,7 @@ impl Synchronizer {
         peer.failed(&address, &error);
         if let Some(race) = &mut peer.race {
             race.dialing.remove(&dial);
-            race.errors.push((format!("{address}: {error}"), parked));
+            race.errors.push((why, format!("{address}: {error}")));
             if race.dialing.is_empty() {
                 self.drive_race(id);
             }

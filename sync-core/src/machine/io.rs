@@ -159,10 +159,10 @@ pub enum Input {
     DialFailed {
         /// The attempt.
         dial: DialId,
-        /// Why.
+        /// What it was.
+        why: DialFailure,
+        /// The same in words: what was attempted, on what, and the way out.
         error: String,
-        /// Whether trying again can help.
-        temporary: bool,
     },
     /// A connection has ended.
     Disconnected {
@@ -605,12 +605,39 @@ pub enum SyncOutcome {
     Synced,
     /// The peer does not have the replica, or not for us.
     Refused(Refusal),
-    /// Nobody answered.
-    Unreachable(String),
+    /// Nobody could be reached there.
+    Unreachable {
+        /// What a caller can act on.
+        why: DialFailure,
+        /// What was attempted, on what, and the way out.
+        error: String,
+    },
+    /// All that may go between the two has gone and is durable where it went, and the roots differ: this side or the
+    /// other only pulls or only pushes.
+    OneWay,
     /// The time was up.
     TimedOut,
     /// The replica is not here.
     UnknownReplica,
+}
+
+/// Why an attempt to dial came to nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum DialFailure {
+    /// No registered transport dials such addresses, or it cannot dial at all.
+    NoTransport,
+    /// The address means nothing to its transport.
+    Malformed,
+    /// Nobody answers there.
+    Unreachable,
+    /// Somebody is there and does not want, or is not what the address says.
+    Refused,
+    /// No answer came in time.
+    TimedOut,
+    /// The connection was lost, or the other end does not speak the protocol.
+    Broken,
+    /// No version of the protocol is common.
+    Version,
 }
 
 /// What a session moved.

@@ -7,7 +7,7 @@ use super::{
     io::*,
     limits::*,
     link::{Link, LinkPhase},
-    peer::{Parked, backoff},
+    peer::backoff,
     synchronizer::{StreamUse, Synchronizer},
     wire::{Hello, Message, OLDEST_VERSION, Proof, StreamKind, VERSION},
 };
@@ -143,7 +143,11 @@ impl Synchronizer {
                 if theirs.is_none() && ours.is_some() == (link.role == Role::Dialer) =>
             {
                 if hello.peer == self.me {
-                    return self.link_failed(connection, "this address leads to this node itself");
+                    return self.link_failed(
+                        connection,
+                        DialFailure::Refused,
+                        "this address leads to this node itself",
+                    );
                 }
                 if common_version((OLDEST_VERSION, VERSION), &hello).is_none() {
                     if link.role == Role::Acceptor {
@@ -156,7 +160,7 @@ impl Synchronizer {
                     );
                     self.links_refused += 1;
                     self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
-                    return self.link_ended(connection, error, Some(Parked::Version));
+                    return self.link_ended(connection, DialFailure::Version, error);
                 }
                 *theirs = Some((frame, hello));
                 if link.role == Role::Acceptor {
@@ -189,11 +193,11 @@ impl Synchronizer {
         let hello = hello.clone();
         let id = hello.peer;
         if !transcript.verify(&id, link.role.other(), &proof) {
-            return self.link_failed(connection, "its handshake proof is not valid");
+            return self.link_failed(connection, DialFailure::Refused, "its handshake proof is not valid");
         }
         if let Some(expected) = link.expected.filter(|expected| *expected != id) {
-            return self
-                .link_failed(connection, &format!("another node ({}) than {} answers", id.short(), expected.short()));
+            let reason = format!("another node ({}) than {} answers", id.short(), expected.short());
+            return self.link_failed(connection, DialFailure::Refused, &reason);
         }
         let asked = link.dial.is_some_and(|dial| self.asks.iter().any(|ask| ask.dial == Some(dial)));
         let peer = self.peers.entry(id).or_default();
@@ -202,7 +206,7 @@ impl Synchronizer {
             peer.welcome();
         }
         if let Some(refused) = peer.refused() {
-            return self.link_failed(connection, refused);
+            return self.link_failed(connection, DialFailure::Refused, refused);
         }
         if peer.links.len() >= MAX_LINKS {
             self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Duplicate });
@@ -262,17 +266,17 @@ impl Synchronizer {
         self.disconnected(connection, format!("the peer broke the protocol: {what}"));
     }
 
-    fn link_failed(&mut self, connection: ConnectionId, why: &str) {
+    fn link_failed(&mut self, connection: ConnectionId, why: DialFailure, reason: &str) {
         self.links_refused += 1;
         self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Refused });
-        self.disconnected(connection, why.into());
+        self.link_ended(connection, why, reason.into());
     }
 
     pub(super) fn disconnected(&mut self, connection: ConnectionId, reason: String) {
-        self.link_ended(connection, reason, None);
+        self.link_ended(connection, DialFailure::Broken, reason);
     }
 
-    fn link_ended(&mut self, connection: ConnectionId, reason: String, parked: Option<Parked>) {
+    fn link_ended(&mut self, connection: ConnectionId, why: DialFailure, reason: String) {
         let Some(link) = self.links.remove(&connection) else { return };
         for key in self.streams_of(connection) {
             self.streams.remove(&key);
@@ -280,7 +284,7 @@ impl Synchronizer {
         match link.phase {
             LinkPhase::Handshake { .. } => {
                 if let Some(dial) = link.dial {
-                    self.dial_failed(dial, reason, parked);
+                    self.dial_failed(dial, why, reason);
                 }
             }
             LinkPhase::Established { peer: id, since } => {
@@ -288,7 +292,7 @@ impl Synchronizer {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.links.retain(|other| *other != connection);
                     if peer.links.is_empty() {
-                        peer.last_error = Some(reason.clone());
+                        peer.last_error = Some((why, reason.clone()));
                         // A link that lasted is made again at once. One that the peer ends each time as
                         // soon as it is up, because we are blocked there, say, is not.
                         peer.attempts = if now >= since + LINK_SETTLED || canary::is_out(Canary::DialAgainAtOnce) {
@@ -351,7 +355,9 @@ impl Synchronizer {
                 continue;
             }
             match link.phase {
-                LinkPhase::Handshake { .. } => self.link_failed(connection, "the handshake took too long"),
+                LinkPhase::Handshake { .. } => {
+                    self.link_failed(connection, DialFailure::TimedOut, "the handshake took too long");
+                }
                 LinkPhase::Established { .. } if link.is_silent(now) => {
                     self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Silent });
                     self.disconnected(connection, "nothing was heard from the peer".into());

@@ -213,9 +213,7 @@ impl Synchronizer {
     /// Work on the store is done.
     pub(super) fn stored(&mut self, op: OpId, result: Result<StoreReply, WorkError>) {
         let (replica, peer, serial) = match self.io.finish(op) {
-            Some(OpFor::Session(replica, peer, serial) | OpFor::Ride(replica, peer, serial)) => {
-                (replica, peer, serial)
-            }
+            Some(OpFor::Session(replica, peer, serial) | OpFor::Ride(replica, peer, serial)) => (replica, peer, serial),
             Some(OpFor::Save(_)) | None => return,
         };
         let key = (replica, peer);
@@ -550,6 +548,11 @@ impl Synchronizer {
         }
         if session.is_live() && session.could_ask {
             self.begin_anew(key, "the peer only sends what is asked for");
+            return true;
+        }
+        if session.is_live() && session.is_one_way() && !session.synced && !session.is_busy() {
+            // Between roots that differ nobody answers a mark.
+            self.begin_anew(key, "the application asks anew");
             return true;
         }
         if session.is_live() && !session.is_busy() {

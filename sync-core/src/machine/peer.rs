@@ -56,8 +56,8 @@ pub(super) struct Race {
     pub queue: VecDeque<PeerAddress>,
     pub dialing: BTreeSet<DialId>,
     pub next_at: Duration,
-    /// Why each address failed, and whether that stays so however often it is tried.
-    pub errors: Vec<(String, Option<Parked>)>,
+    /// Why each address failed.
+    pub errors: Vec<(DialFailure, String)>,
     /// Something has changed since it began: if it fails, another follows at once.
     pub again: bool,
 }
@@ -72,18 +72,29 @@ pub(super) struct Peer {
     /// Failed races since the last success.
     pub attempts: u32,
     pub next_try: Duration,
-    pub last_error: Option<String>,
+    pub last_error: Option<(DialFailure, String)>,
+}
+
+impl DialFailure {
+    /// Whether it stays so however often it is tried.
+    pub(super) fn parked(self) -> Option<Parked> {
+        match self {
+            Self::NoTransport | Self::Malformed => Some(Parked::NoWay),
+            Self::Version => Some(Parked::Version),
+            Self::Unreachable | Self::Refused | Self::TimedOut | Self::Broken => None,
+        }
+    }
 }
 
 impl Race {
     /// What it came to: the error to be told, and whether all of them are permanent.
-    pub fn verdict(self) -> (String, Option<Parked>) {
-        let parked = match self.errors.iter().all(|(_, parked)| parked.is_some()) {
-            true => self.errors.iter().filter_map(|(_, parked)| *parked).min(),
+    pub fn verdict(self) -> ((DialFailure, String), Option<Parked>) {
+        let parked = match self.errors.iter().all(|(why, _)| why.parked().is_some()) {
+            true => self.errors.iter().filter_map(|(why, _)| why.parked()).min(),
             false => None,
         };
-        let told = self.errors.into_iter().find(|error| parked.is_none() || error.1 == parked);
-        (told.map_or_else(|| "no address is known".into(), |(error, _)| error), parked)
+        let told = self.errors.into_iter().find(|(why, _)| parked.is_none() || why.parked() == parked);
+        (told.unwrap_or_else(|| (DialFailure::Unreachable, "no address is known".into())), parked)
     }
 }
 

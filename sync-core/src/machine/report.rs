@@ -62,7 +62,8 @@ impl Synchronizer {
             PeerState::Live | PeerState::Dialing | PeerState::Idle => None,
         };
         let parked = job.record.parked.and(job.record.last_error.clone());
-        let unreachable = peer.filter(|_| !linked).and_then(|peer| peer.last_error.clone());
+        let unreachable =
+            peer.filter(|_| !linked).and_then(|peer| peer.last_error.as_ref()).map(|(_, error)| error.clone());
         PeerStatus {
             id: key.1,
             state,
@@ -96,7 +97,7 @@ impl Synchronizer {
                     .filter_map(|link| self.links.get(link))
                     .map(|link| link.transport.clone())
                     .collect(),
-                last_error: peer.last_error.clone(),
+                last_error: peer.last_error.as_ref().map(|(_, error)| error.clone()),
             })
             .collect()
     }

@@ -189,6 +189,8 @@ pub(super) struct Session {
     pub takes_by_asking: bool,
     /// The peer only pulls, and is not asked.
     pub could_ask: bool,
+    /// All that may go has gone, up to this head, and the roots differ.
+    gone_one_way: Option<Position>,
     their_store: Option<StoreId>,
     sent_last: bool,
     // Outgoing.
@@ -268,6 +270,7 @@ impl Session {
             takes: true,
             takes_by_asking: false,
             could_ask: false,
+            gone_one_way: None,
             their_store: None,
             sent_last: false,
             tail: None,
@@ -430,6 +433,12 @@ impl Session {
     /// sent: the replica's head is `head`.
     pub fn is_synced(&self, head: Position) -> bool {
         self.synced && self.tail == Some(head)
+    }
+
+    /// Whether all that may go between the two has gone, and the roots differ because a side only pulls or only pushes;
+    /// the replica's head is `head`.
+    pub fn has_gone_one_way(&self, head: Position) -> bool {
+        self.gone_one_way == Some(head)
     }
 
     /// Whether only another session can bring what was ahead of our clock: the peer may read nothing

@@ -11,7 +11,7 @@ use super::{
     limits::Limits,
     link::Link,
     out::Io,
-    peer::{Job, Parked, Peer},
+    peer::{Job, Peer},
     random::Random,
     session::{Known, Session},
     timed::Timed,
@@ -54,7 +54,7 @@ pub(super) struct Ask {
     pub deadline: Duration,
     pub dial: Option<DialId>,
     pub before: Traffic,
-    pub error: Option<String>,
+    pub error: Option<(DialFailure, String)>,
 }
 
 /// The pure state machine of a node. See the [module](super) for the law of its use.
@@ -155,9 +155,7 @@ impl Synchronizer {
             Input::Connected { connection, dial, transport, binding } => {
                 self.connected(connection, dial, transport, binding);
             }
-            Input::DialFailed { dial, error, temporary } => {
-                self.dial_failed(dial, error, (!temporary).then_some(Parked::NoWay));
-            }
+            Input::DialFailed { dial, why, error } => self.dial_failed(dial, why, error),
             Input::Disconnected { connection, reason } => self.disconnected(connection, reason),
             Input::StreamAccepted { connection, stream, kind } => self.stream_accepted(connection, stream, kind),
             Input::Frame { connection, stream, frame } => self.frame(connection, stream, frame),

@@ -25,12 +25,13 @@ use super::{
 use crate::{
     address::PeerAddress,
     machine::{
-        AskId, ConnectionId, DialId, DisconnectReason, Input, Now, Obstacle, OpId, Output, PeerInfo, ReplicaStatus,
-        StoreReply, StoreRequest, SyncReport, Synchronizer, Target, WorkError, perform, wire::StreamKind,
+        AskId, ConnectionId, DialFailure, DialId, DisconnectReason, Input, Now, Obstacle, OpId, Output, PeerInfo,
+        ReplicaStatus, StoreReply, StoreRequest, SyncReport, Synchronizer, Target, WorkError, perform,
+        wire::StreamKind,
     },
     model::ReplicaId,
     store::{NodeKind, NodeRecord, StoreError},
-    transport::{CloseReason, Connection, Incoming, SyncTransport, TransportError},
+    transport::{CloseReason, Connection, Incoming, SyncTransport, TransportError, TransportErrorKind},
 };
 
 /// How many messages may wait for the driver. Readers of connections wait when it is full.
@@ -419,11 +420,9 @@ impl Driver {
             };
             let message = match dialed {
                 Ok((transport, connection)) => Message::Dialed { dial: id, transport, connection },
-                Err(error) => Message::Input(Input::DialFailed {
-                    dial: id,
-                    temporary: error.is_temporary(),
-                    error: chain(&error),
-                }),
+                Err(error) => {
+                    Message::Input(Input::DialFailed { dial: id, why: failure(&error), error: chain(&error) })
+                }
             };
             let _ = sender.send(message).await;
         });
@@ -497,6 +496,21 @@ async fn save_in_order(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<S
             let result = last.clone().map(|()| StoreReply::Saved).map_err(WorkError::Store);
             let _ = sender.send(Message::Input(Input::Stored { op, result })).await;
         }
+    }
+}
+
+/// What an application can act on when a dial has failed.
+fn failure(error: &TransportError) -> DialFailure {
+    use TransportErrorKind::*;
+    match error.kind {
+        UnknownScheme | Closed | CannotListen | AlreadyListening | NotListening | StateMismatch => {
+            DialFailure::NoTransport
+        }
+        UnsupportedAddress => DialFailure::Malformed,
+        Refused => DialFailure::Refused,
+        TimedOut => DialFailure::TimedOut,
+        ConnectionLost | Protocol => DialFailure::Broken,
+        Unreachable => DialFailure::Unreachable,
     }
 }
 

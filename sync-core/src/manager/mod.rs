@@ -508,7 +508,8 @@ impl SyncManager {
         self.tell(Input::RetryNow).await
     }
 
-    /// Syncs a replica with a peer, or with whoever answers at an address, and says how it went.
+    /// Syncs a replica with a peer, or with whoever answers at an address, and says how it went. Where entries go one
+    /// way only and the roots stay different, it ends when all that may go has gone ([`SyncOutcome::OneWay`]).
     pub async fn sync_with(
         &self,
         target: impl Into<Target>,
@@ -547,7 +548,12 @@ impl SyncManager {
                 peer.short(),
                 replica.short()
             ))),
-            SyncOutcome::Unreachable(error) => Err(ManagerError::TimedOut(error)),
+            SyncOutcome::Unreachable { error, .. } => Err(ManagerError::TimedOut(error)),
+            SyncOutcome::OneWay => Err(ManagerError::TimedOut(format!(
+                "replica {} does not become equal with peer {}: this side or the other only pulls or only pushes",
+                replica.short(),
+                peer.short()
+            ))),
             SyncOutcome::TimedOut => Err(ManagerError::TimedOut(format!(
                 "replica {} is not equal with peer {} yet",
                 replica.short(),

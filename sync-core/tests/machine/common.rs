@@ -8,7 +8,8 @@ use std::{
 
 use sync_core::{
     machine::{
-        Config, ConnectionId, Input, Now, Output, PeerStatus, StreamId, Synchronizer, perform, wire::StreamKind,
+        Config, ConnectionId, DialFailure, Input, Now, Output, PeerStatus, StreamId, Synchronizer, perform,
+        wire::StreamKind,
     },
     model::{
         AuthorId, Grant, HybridClock, Key, Op, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp, Value,
@@ -174,8 +175,8 @@ pub struct Pair {
     pub b: Node,
     /// Milliseconds.
     pub at: u64,
-    /// What becomes of a dial: a connection, or an error that is temporary or not.
-    pub reachable: Result<(), bool>,
+    /// What becomes of a dial: a connection, or an error.
+    pub reachable: Result<(), DialFailure>,
     /// Whose turn it is when both have something to do: A's, or whose a seed says.
     pub turns: Option<u64>,
     connections: u64,
@@ -243,7 +244,7 @@ impl Pair {
                     here.tell(at, connected(Some(dial)));
                     there.tell(at, connected(None));
                 }
-                Err(temporary) => here.tell(at, Input::DialFailed { dial, error: "nobody is there".into(), temporary }),
+                Err(why) => here.tell(at, Input::DialFailed { dial, why, error: "nobody is there".into() }),
             },
             Output::OpenStream { connection, stream, kind } if self.open.contains(&connection) => {
                 there.tell(at, Input::StreamAccepted { connection, stream: other(stream), kind });

@@ -147,3 +147,32 @@ fn b30_where_nothing_may_flow_the_session_stays_and_says_nothing() {
     pair.wait_until(pair.at + 300_000);
     assert_eq!((pair.status().state, pair.opened()), (PeerState::Live, 1), "pings and marks pass");
 }
+
+/// It ended in a timeout, though everything had gone that was ever to go.
+#[test]
+fn b30_a_question_where_entries_go_one_way_is_answered_when_all_has_gone() {
+    for (direction, counted) in
+        [(Direction::Pull, (RIGHTS + 70, RIGHTS + 30)), (Direction::Push, (RIGHTS + 40, RIGHTS + 70))]
+    {
+        let (mut pair, id) = pair(direction, (40, 30));
+        let ask = |pair: &mut Pair, number: u64| {
+            let (target, timeout) = (Target::Peer(peer(2)), Duration::from_secs(5));
+            let before = pair.a.said.len();
+            pair.a.tell(now(pair.at), Input::Sync { ask: AskId(number), replica: id, target, timeout });
+            assert!(!pair.a.said[before..].iter().any(|said| said.starts_with("Answer")), "the peer is asked first");
+            pair.work();
+            let answer = pair.a.said[before..].iter().find(|said| said.starts_with("Answer"));
+            assert!(answer.is_some_and(|answer| answer.contains("outcome: OneWay")), "{direction:?}: {answer:?}");
+        };
+        ask(&mut pair, 1);
+        assert_eq!(counts(&pair, id), counted, "{direction:?}");
+        // Again, with something new on both sides.
+        pair.a.put(1, id, "of a", 4);
+        pair.b.put(2, id, "of b", 6);
+        ask(&mut pair, 2);
+        let (of_a, of_b) = counts(&pair, id);
+        assert_eq!((of_a + of_b) - (counted.0 + counted.1), 4 + 6 + if direction == Direction::Pull { 6 } else { 4 });
+        // Nothing is called synced by it.
+        assert!(!pair.status().synced && !pair.status_at_b().synced);
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sync_core::{
     machine::{
-        AskId, ConnectionId, Event, Input, Output, PeerState, StreamId, SyncOutcome, Target,
+        AskId, ConnectionId, DialFailure, Event, Input, Output, PeerState, StreamId, SyncOutcome, Target,
         limits::CHECK_INTERVAL,
         wire::{Hello, Message},
     },
@@ -121,7 +121,7 @@ fn b39_what_no_transport_dials_is_parked_until_one_is_registered() {
     let mut pair = Pair::new();
     let id = pair.a.replica(1, &key(7), 3);
     pair.b.replica(2, &key(7), 0);
-    pair.reachable = Err(false);
+    pair.reachable = Err(DialFailure::NoTransport);
     pair.subscribe(id);
     let status = pair.status();
     assert_eq!((status.state, status.next_try_ms), (PeerState::Parked, Some(INTERVAL)));
@@ -139,7 +139,7 @@ fn b39_what_no_transport_dials_is_parked_until_one_is_registered() {
 fn b39_an_error_that_may_pass_is_tried_again_by_the_schedule() {
     let mut pair = Pair::new();
     let id = pair.a.replica(1, &key(7), 3);
-    pair.reachable = Err(true);
+    pair.reachable = Err(DialFailure::Unreachable);
     pair.subscribe(id);
     let mut ceiling = 1000;
     for _ in 0..8 {

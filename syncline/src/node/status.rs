@@ -146,7 +146,8 @@ fn report_document(report: &SyncReport) -> Json {
             Some("it does not have the replica, or not for this node".to_string())
         }
         SyncOutcome::Refused(_) => Some("it is busy: try again".to_string()),
-        SyncOutcome::Unreachable(error) => Some(format!("it cannot be reached: {error}")),
+        SyncOutcome::Unreachable { error, .. } => Some(format!("it cannot be reached: {error}")),
+        SyncOutcome::OneWay => Some("entries go one way only: the replica there only pulls or only pushes".to_string()),
         SyncOutcome::TimedOut => Some("the time was up".to_string()),
         SyncOutcome::UnknownReplica => Some("the replica is not here".to_string()),
     };

@@ -55,7 +55,9 @@ impl Session {
             }
         } else {
             self.synced = false;
-            if !self.is_one_way() && !self.is_partial {
+            if self.is_one_way() {
+                self.gone_one_way = Some(known.head);
+            } else if !self.is_partial {
                 self.mismatch(io, known);
             }
         }

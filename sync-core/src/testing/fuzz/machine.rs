@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::Input as Bits;
 use crate::{
     machine::{
-        AskId, Config, ConnectionId, DialId, Direction, Input, Now, OpId, Output, Role, StoreRequest, StreamId,
-        Synchronizer, Target, Transcript, WorkError, perform,
+        AskId, Config, ConnectionId, DialFailure, DialId, Direction, Input, Now, OpId, Output, Role, StoreRequest,
+        StreamId, Synchronizer, Target, Transcript, WorkError, perform,
         wire::{
             Hello, Mark, Message, OLDEST_VERSION, Open, Ranges, Refusal, Solved, StreamKind, Symbols, VERSION,
             encode_bundles,
@@ -251,7 +251,8 @@ impl Driver {
             }
             16 if !self.dials.is_empty() => {
                 let dial = self.dials.remove(bits.below(self.dials.len()));
-                self.tell(Input::DialFailed { dial, error: "no".into(), temporary: bits.one_in(2) });
+                let why = if bits.one_in(2) { DialFailure::Unreachable } else { DialFailure::NoTransport };
+                self.tell(Input::DialFailed { dial, why, error: "no".into() });
             }
             17..=19 => self.work_off(bits),
             20 => {

@@ -10,7 +10,8 @@ use super::{
 use crate::{
     canary::{self, Canary},
     machine::{
-        ConnectionId, DialId, Input, Output, StoreReply, StoreRequest, StreamId, limits::*, perform, wire::StreamKind,
+        ConnectionId, DialFailure, DialId, Input, Output, StoreReply, StoreRequest, StreamId, limits::*, perform,
+        wire::StreamKind,
     },
     model::{Op, Order},
     store::{Apply, NodeKind, Origin, Outcome, Write, Written},
@@ -240,7 +241,7 @@ impl World<'_> {
         if !was_open {
             if waited_for {
                 let error = "the connection was closed at once".into();
-                self.input(node, Input::DialFailed { dial, error, temporary: true });
+                self.input(node, Input::DialFailed { dial, why: DialFailure::Unreachable, error });
             }
             return;
         }

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     canary::{self, Canary},
-    machine::{AskId, DialId, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target, WorkError},
+    machine::{
+        AskId, DialFailure, DialId, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target, WorkError,
+    },
     model::{
         AuthorId, Grant, HybridClock, Op, Order, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp,
         VerifiedBundle, sign_commit,
@@ -260,7 +262,7 @@ impl<'a> World<'a> {
                     && let Some(process) = &mut self.nodes[node].process
                     && process.dials.remove(&dial).is_some()
                 {
-                    self.input(node, Input::DialFailed { dial, error: error.into(), temporary: true });
+                    self.input(node, Input::DialFailed { dial, why: DialFailure::Unreachable, error: error.into() });
                 }
             }
             Event::Connected { wire } => self.connected(wire),

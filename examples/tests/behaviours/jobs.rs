@@ -1,17 +1,20 @@
 //! Jobs, peers and status: what is owed to whom, and what a node tells about it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use sync_core::{
     PeerAddress,
-    machine::{DialFailure, Event, PeerState, PeerStatus, SyncOutcome},
-    manager::{Access, ManagerError, SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN, SyncManager},
-    model::{PeerId, SecretKey},
+    machine::{DialFailure, Direction, Event, PeerState, PeerStatus, SyncOutcome},
+    manager::{Access, DownloadPolicy, ManagerError, SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN, SyncManager},
+    model::{PeerId, Prefix, SecretKey},
     store::NodeKind,
 };
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::common::*;
+use crate::{common::*, sync::clock};
 
 everywhere! {
     b38_a_commit_succeeds_with_no_transport_or_the_peer_down_and_is_pushed_when_it_can_be
@@ -190,8 +193,61 @@ async fn b40_flush_is_ok_only_when_everything_was_confirmed(world: World) {
     let error = a.flush(Duration::from_millis(300)).await.unwrap_err();
     assert!(matches!(error, ManagerError::TimedOut(_)), "{error}");
     assert!(error.is_temporary());
-    // It is no try of its own: the job goes on as it was.
     assert_eq!(peer_status(&a, left.id(), b.node_id()).await.unwrap().pending, 1);
+    // What one peer has confirmed is not confirmed by the other.
+    let c = world.node("c").await;
+    let third = join(&left, &c, Access::READ).await;
+    equal(&[&left, &third]).await;
+    peer_is(&a, left.id(), c.node_id(), "c has confirmed it", |peer| peer.synced && peer.pending == 0).await;
+    assert!(a.flush(Duration::from_millis(300)).await.is_err(), "b has not");
+    drop((b, right));
+    let b = world.node("b").await;
+    a.add_peer(b.node_id(), b.addresses().await.unwrap()).await.unwrap();
+    a.flush(LONG).await.unwrap();
+    let right = b.open_replica(left.id()).await.unwrap();
+    assert_eq!(right.state().await.unwrap().root, left.state().await.unwrap().root);
+}
+
+/// A flush waits for what goes on anyway: whether it is asked for or not, the same is tried at the same time.
+#[tokio::test]
+async fn b40_a_flush_spends_no_retry() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let Pair { a, b, left, right } = pair(&world).await;
+    let (id, peer) = (left.id(), b.node_id());
+    // Nobody can be dialled any more: the job is parked, and asked about at the interval.
+    let transport = Counting::new(world.transport(Wire::Http, "other").await);
+    a.remove_transport("memory").await.unwrap();
+    a.add_transport("counted", transport.clone()).await.unwrap();
+    left.put("owed", "x").await.unwrap();
+    let parked = peer_is(&a, id, peer, "it is parked", |peer| peer.state == PeerState::Parked).await;
+    let mut events = a.events();
+    for _ in 0..5 {
+        assert!(a.flush(Duration::from_millis(50)).await.unwrap_err().is_temporary());
+    }
+    let after = peer_status(&a, id, peer).await.unwrap();
+    assert_eq!((after.state, after.pending), (PeerState::Parked, 1));
+    assert!(after.next_try_ms.unwrap() <= parked.next_try_ms.unwrap(), "no later for it");
+    assert!(after.next_try_ms.unwrap() > 0, "and no sooner");
+    assert_eq!(past(&mut events), [], "nothing was tried");
+    assert_eq!(transport.dials.load(Ordering::SeqCst), 0);
+    drop((b, right));
+}
+
+/// It said that all was well, though the peer had refused what was flushed.
+#[tokio::test]
+async fn b40_what_a_peer_refused_is_not_confirmed() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let a = world.node("a").await;
+    let left = a.create_replica().await.unwrap();
+    let (offset, clock) = clock(0);
+    let b = world.start(world.builder("b").wall_clock(clock), "b", &[world.wire]).await;
+    let right = join(&left, &b, Access::WRITE).await;
+    b.flush(LONG).await.unwrap();
+    offset.store(10 * 24 * 60 * 60 * 1_000_000, Ordering::SeqCst);
+    right.put("from the future", "x").await.unwrap();
+    peer_is(&b, right.id(), a.node_id(), "it is refused", |peer| peer.refused > 0 && peer.pending == 0).await;
+    assert!(b.flush(Duration::from_millis(300)).await.is_err(), "a has not taken it");
+    assert!(b.why().await.unwrap().iter().any(|obstacle| obstacle.cause.contains("did not accept")));
 }
 
 #[tokio::test]
@@ -351,6 +407,46 @@ async fn b45_settings_are_kept_by_name_and_missing_means_default() {
     assert_eq!(a.setting("transport/office").await.unwrap().unwrap(), "10.0.0.1");
     assert_eq!(a.setting("incarnation").await.unwrap().unwrap(), "mine", "apart from the node's own");
     assert_eq!(a.setting("gone").await.unwrap(), None);
+}
+
+/// Each thing that can be configured: missing means the default, what is set stays over a restart, and is nobody else's.
+#[tokio::test]
+async fn b45_what_is_configured_by_name_stays_and_what_is_not_has_its_default() {
+    let world = World::new(Wire::Memory, Keep::Redb);
+    let everything = DownloadPolicy::default();
+    let videos = DownloadPolicy::EverythingExcept(vec![Prefix::new("video/").unwrap()]);
+    let register = async |node: &SyncManager, name: &str| {
+        node.register_transport(name, quic()).await.unwrap();
+        let _ = node.accept_connections().await.unwrap();
+        let all = node.transports().await.unwrap();
+        all.into_iter().find(|transport| transport.name == name).unwrap().addresses
+    };
+    let a = world.builder("a").spawn().await.unwrap();
+    let default_interval = a.sync_interval().await.unwrap();
+    assert!((SYNC_INTERVAL_MIN..=SYNC_INTERVAL_MAX).contains(&default_interval));
+    let (one, two) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    for replica in [&one, &two] {
+        assert_eq!(replica.direction().await.unwrap(), Direction::Both);
+        assert_eq!(replica.download_policy(), everything);
+    }
+    let (office, home) = (register(&a, "office").await, register(&a, "home").await);
+    assert_ne!(office, home);
+    one.set_direction(Direction::Pull).await.unwrap();
+    one.set_download_policy(videos.clone()).await.unwrap();
+    a.set_sync_interval(SYNC_INTERVAL_MAX).await.unwrap();
+    let ids = (one.id(), two.id());
+    a.shutdown(LONG).await.unwrap();
+    drop((a, one, two));
+    let a = world.builder("a").spawn().await.unwrap();
+    let (one, two) = (a.open_replica(ids.0).await.unwrap(), a.open_replica(ids.1).await.unwrap());
+    assert_eq!(a.sync_interval().await.unwrap(), SYNC_INTERVAL_MAX);
+    assert_eq!((one.direction().await.unwrap(), one.download_policy()), (Direction::Pull, videos));
+    assert_eq!((two.direction().await.unwrap(), two.download_policy()), (Direction::Both, everything));
+    // The order of registration is another; names count.
+    assert_eq!(register(&a, "home").await, home);
+    assert_eq!(register(&a, "office").await, office);
+    let new = register(&a, "new").await;
+    assert!(!new.is_empty() && new != home && new != office, "a name without a state begins with the default");
 }
 
 async fn b48_events_tell_what_happens_each_once(world: World) {

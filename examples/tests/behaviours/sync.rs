@@ -446,7 +446,7 @@ async fn b28_a_hub_forwards_to_all_others_and_never_back_to_the_source() {
 }
 
 /// A wall clock that stands apart from the true one, and can be set.
-fn clock(offset_s: i64) -> (Arc<AtomicU64>, impl Fn() -> Timestamp + Send + Sync + 'static) {
+pub fn clock(offset_s: i64) -> (Arc<AtomicU64>, impl Fn() -> Timestamp + Send + Sync + 'static) {
     let offset = Arc::new(AtomicU64::new((offset_s * 1_000_000).cast_unsigned()));
     let read = offset.clone();
     let clock = move || {

@@ -562,9 +562,12 @@ impl SyncManager {
         }
     }
 
-    /// Waits until every change here is confirmed by every peer that it is owed to.
+    /// Waits until every change here is confirmed by every peer that it is owed to. What a peer has refused is not
+    /// confirmed, as long as its root is another.
     pub async fn flush(&self, timeout: Duration) -> Result<(), ManagerError> {
-        let owed = |replica: &ReplicaStatus| replica.peers.iter().any(|peer| peer.pending > 0);
+        let owed = |replica: &ReplicaStatus| {
+            replica.peers.iter().any(|peer| peer.pending > 0 || peer.refused > 0 && !peer.synced)
+        };
         match self.status_when(timeout, |status| !status.replicas.iter().any(owed)).await {
             Ok(_) => Ok(()),
             Err(ManagerError::TimedOut(_)) => {

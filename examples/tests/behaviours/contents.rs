@@ -20,12 +20,12 @@ on_every_wire! {
 }
 
 /// Bytes that repeat nowhere.
-fn bytes(len: usize, seed: u64) -> Vec<u8> {
+pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut random = sync_core::testing::random::Random::new(seed);
     (0..len.div_ceil(8)).flat_map(|_| random.bits().to_le_bytes()).take(len).collect()
 }
 
-async fn blob_of(replica: &Replica, key: &str) -> Hash {
+pub async fn blob_of(replica: &Replica, key: &str) -> Hash {
     match replica.get(key).await.unwrap().unwrap().entry.op {
         Op::Put { value: Value::Blob { hash, .. }, .. } => hash,
         other => panic!("{other:?} is no blob"),
@@ -33,7 +33,7 @@ async fn blob_of(replica: &Replica, key: &str) -> Hash {
 }
 
 /// Waits until the content at a key is here.
-async fn content_ready(node: &SyncManager, replica: &Replica, key: &str) {
+pub async fn content_ready(node: &SyncManager, replica: &Replica, key: &str) {
     let mut events = node.events();
     let hash = blob_of(replica, key).await;
     while !matches!(replica.content_status(hash).await.unwrap(), ContentStatus::Complete { .. }) {

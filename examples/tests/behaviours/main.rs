@@ -10,6 +10,7 @@ mod directions;
 mod failover;
 mod hostile;
 mod jobs;
+mod liars;
 mod local;
 mod registry;
 mod rights;

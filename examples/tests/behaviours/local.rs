@@ -16,12 +16,9 @@ use sync_core::{
 
 use crate::common::*;
 
-everywhere! {
-    b50_prefixes_are_bytes_and_writers_of_one_microsecond_agree
-}
-
 on_every_store! {
     b47_authors_are_created_listed_imported_exported_and_deleted
+    b50_prefixes_are_bytes_and_writers_of_one_microsecond_agree
     b52_a_write_beneath_the_manager_is_published_once
     b53_what_was_there_before_the_manager_is_offered_and_racing_writes_are_not_lost
     b54_readers_see_a_snapshot_and_block_nobody
@@ -38,10 +35,15 @@ async fn b50_prefixes_are_bytes_and_writers_of_one_microsecond_agree(world: Worl
         .collect();
     // Both clocks stand still at the same microsecond.
     let still = || Timestamp(1_800_000_000_000_000);
-    let a = world.start(world.builder("a").wall_clock(still), "a", &[world.wire]).await;
-    let b = world.start(world.builder("b").wall_clock(still), "b", &[world.wire]).await;
+    let a = world.start(world.builder("a").wall_clock(still), "a", &Wire::ALL).await;
+    let b = world.start(world.builder("b").wall_clock(still), "b", &Wire::ALL).await;
     let left = a.create_replica().await.unwrap();
     let right = join(&left, &b, Access::WRITE).await;
+    for address in a.addresses().await.unwrap() {
+        let report = b.sync_with(address, left.id(), LONG).await.unwrap();
+        assert_eq!(report.outcome, SyncOutcome::Synced);
+    }
+    assert_eq!(b.peers().await.unwrap()[0].links.len(), Wire::ALL.len(), "a link over each");
     let (second, other) = (a.open_replica(left.id()).await.unwrap(), right.clone());
     for key in &keys {
         let (one, two) = tokio::join!(second.put(key, "left"), other.put(key, "right"));

@@ -24,10 +24,13 @@ pub trait StoreHarness: Sync {
     fn another(&self) -> Arc<dyn ReplicaStore>;
 }
 
-/// Makes a test of each case of the suite.
+/// Makes a test of each case of the suite. Random histories have 100,000 operations, or as many as are asked for.
 #[macro_export]
 macro_rules! store_suite {
     ($harness:ty) => {
+        $crate::store_suite!($harness, 100_000);
+    };
+    ($harness:ty, $operations:literal) => {
         $crate::store_suite!($harness,
             apply: b50_apply_is_durable,
             apply: b54_apply_is_atomic,
@@ -75,7 +78,7 @@ macro_rules! store_suite {
         #[test]
         fn b50_random_histories_equal_the_reference_model() {
             let harness = <$harness>::default();
-            $crate::testing::block_on($crate::testing::store_suite::history::random_history(&harness, 7, 100_000));
+            $crate::testing::block_on($crate::testing::store_suite::history::random_history(&harness, 7, $operations));
         }
     };
     ($harness:ty, $($module:ident: $case:ident,)*) => {

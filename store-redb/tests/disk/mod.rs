@@ -163,6 +163,11 @@ impl Disk {
         self.state().operations.len()
     }
 
+    /// What was done since there were so many operations.
+    pub fn since(&self, operations: usize) -> Vec<Operation> {
+        self.state().operations[operations..].to_vec()
+    }
+
     /// The file after a power cut behind so many operations.
     pub fn after_power_cut(&self, operations: usize, random: &mut Random) -> Vec<u8> {
         self.cuts().image(operations, random)

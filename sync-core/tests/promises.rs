@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -74,4 +75,20 @@ fn a_name_without_a_test_is_noticed() {
     let mut found = BTreeSet::new();
     tests(&root().join("sync-core/tests"), &mut found);
     assert!(!found.contains("a_promise_that_nobody_has_kept"));
+}
+
+/// The behaviours that are built so far, by their numbers. A test that shows one carries it in its name.
+const BEHAVIOURS: [RangeInclusive<u32>; 8] = [1..=30, 33..=35, 37..=57, 59..=59, 61..=64, 69..=73, 77..=79, 81..=84];
+
+#[test]
+fn every_behaviour_that_is_built_has_a_test_with_its_number() {
+    let mut found = BTreeSet::new();
+    tests(&root(), &mut found);
+    let numbers: BTreeSet<u32> = found
+        .iter()
+        .flat_map(|name| name.split('_'))
+        .filter_map(|word| word.strip_prefix('b').and_then(|number| number.parse().ok()))
+        .collect();
+    let missing: Vec<u32> = BEHAVIOURS.into_iter().flatten().filter(|number| !numbers.contains(number)).collect();
+    assert!(missing.is_empty(), "no test carries the numbers {missing:?}");
 }

@@ -76,6 +76,30 @@ fn nodes_become_equal_whatever_happens_to_them_with_the_other_half_of_the_seeds(
     play(1, 2);
 }
 
+/// Networks of seven machines and more that have one replica; delays are drawn for each message, so that what goes over
+/// different links overtakes each other.
+#[test]
+fn seven_machines_and_more_converge_under_delay_overtaking_cuts_and_crashes() {
+    const NETWORKS: usize = 20;
+    let is_large = |scenario: &Scenario| {
+        let members = scenario.replicas.iter().map(|replica| replica.members.len() + 1).max();
+        members >= Some(7) && scenario.knobs.latency_us.0 < scenario.knobs.latency_us.1
+    };
+    let networks = (0..).map(|seed| (seed, Scenario::generate(seed))).filter(|(_, scenario)| is_large(scenario));
+    let (mut all, mut with_all) = (Counters::default(), 0);
+    for (seed, scenario) in networks.take(NETWORKS) {
+        let outcome = run(&scenario);
+        expect_good(&format!("seed {seed}"), &outcome);
+        let happened = |mark: &str| outcome.counters.marks.contains_key(mark);
+        with_all += usize::from(happened("crash") && (happened("cut") || happened("half_open")));
+        all.add(&outcome.counters);
+    }
+    for mark in ["crash", "cut", "half_open", "synced"] {
+        assert!(all.marks.contains_key(mark), "never in {NETWORKS} networks: {mark}");
+    }
+    assert!(with_all > 0 && all.acknowledged > 0, "{with_all} networks with cuts and crashes: {all:?}");
+}
+
 #[test]
 fn b84_the_same_seed_gives_the_same_trace() {
     for seed in (0..seeds()).step_by(50) {

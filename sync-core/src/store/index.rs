@@ -22,6 +22,11 @@ use crate::model::{Hash, SlotKey, SlotRange, Summary};
 /// The highest level. With a fanout of 16 the rows there are few up to a thousand million entries.
 const TOP: u8 = 6;
 
+/// How many neighbouring ranges are summed at a time, and up to how many entries in each of them it costs less to
+/// read all of them.
+const RUN: usize = 16;
+const FEW: usize = 64;
+
 /// The key of the hash that levels come from: random, and known to this store alone.
 #[derive(Clone, Copy)]
 pub(super) struct Salt(pub [u8; 32]);
@@ -140,6 +145,35 @@ impl<'a> Index<'a> {
         let rest = SlotRange { start: at, end: range.end.clone() };
         self.entries(&rest, |_, hash| sum.add(&Summary::of(&hash)))?;
         Ok(sum)
+    }
+
+    /// The summaries of the entries in ranges that ascend and do not overlap. Where neighbours have few entries each,
+    /// those are read in one go: finding the spans of the index in each costs more.
+    pub fn summaries(&self, ranges: &[SlotRange]) -> Result<Vec<Summary>, StoreError> {
+        let mut sums = Vec::with_capacity(ranges.len());
+        for run in ranges.chunks(RUN) {
+            let whole = SlotRange { start: run[0].start.clone(), end: run[run.len() - 1].end.clone() };
+            let is_small = run.len() > 1 && self.summary(&whole)?.count() <= (run.len() * FEW) as u64;
+            if !is_small {
+                for range in run {
+                    sums.push(self.summary(range)?);
+                }
+                continue;
+            }
+            let bounds: Vec<_> = run.iter().map(|range| entry_key::range(self.replica, range)).collect();
+            let first = sums.len();
+            sums.resize(first + run.len(), Summary::EMPTY);
+            let mut at = 0;
+            self.entries(&whole, |key, hash| {
+                while bounds[at].1.as_ref().is_some_and(|end| key >= end.as_slice()) {
+                    at += 1;
+                }
+                if key >= bounds[at].0.as_slice() {
+                    sums[first + at].add(&Summary::of(&hash));
+                }
+            })?;
+        }
+        Ok(sums)
     }
 
     /// Cuts `range`, whose summary is `total`, into at most `parts` ranges of about the same number of

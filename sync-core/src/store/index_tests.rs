@@ -112,6 +112,24 @@ fn check(rows: &Rows, held: &BTreeSet<Slot>, random: &mut Random) {
         }
     }
     assert_eq!(index.total().unwrap(), naive(held, &SlotRange::ALL));
+    // Ranges near each other and far, with and without gaps, and the last with or without an end.
+    let mut cuts: Vec<u16> = (0..random.below(80)).map(|_| random.bits() as u16 % 3_000).collect();
+    cuts.extend(1_000..1_000 + random.below(80) as u16);
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut ranges: Vec<SlotRange> = cuts
+        .windows(2)
+        .filter(|_| random.percent(80))
+        .map(|pair| SlotRange { start: place(pair[0]), end: Some(place(pair[1])) })
+        .collect();
+    if random.percent(50)
+        && let Some(last) = ranges.last_mut()
+    {
+        last.end = None;
+    }
+    let sums = index.summaries(&ranges).unwrap();
+    assert_eq!(sums.len(), ranges.len());
+    ranges.iter().zip(sums).for_each(|(range, sum)| assert_eq!(sum, naive(held, range), "{range:?}"));
 }
 
 /// A batch: some entries anywhere, and all places of a run, so that neighbouring boundaries come and go at once.

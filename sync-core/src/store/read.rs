@@ -39,6 +39,10 @@ impl View for Reader<'_> {
         self.index.summary(range)
     }
 
+    fn summaries(&self, ranges: &[SlotRange]) -> Result<Vec<Summary>, StoreError> {
+        self.index.summaries(ranges)
+    }
+
     fn split(&self, range: &SlotRange, total: &Summary, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
         self.index.split(range, total, parts)
     }

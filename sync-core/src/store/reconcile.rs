@@ -71,6 +71,11 @@ pub trait View {
     /// The summary of the entries in `range`.
     fn summary(&self, range: &SlotRange) -> Result<Summary, StoreError>;
 
+    /// The summaries of the entries in ranges that ascend and do not overlap.
+    fn summaries(&self, ranges: &[SlotRange]) -> Result<Vec<Summary>, StoreError> {
+        ranges.iter().map(|range| self.summary(range)).collect()
+    }
+
     /// Cuts `range`, whose summary is `total`, into at most `parts` ranges of about the same number of entries.
     fn split(&self, range: &SlotRange, total: &Summary, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError>;
 
@@ -99,8 +104,12 @@ pub fn first_claims(view: &dyn View, scope: &Scope) -> Result<Vec<Claim>, StoreE
 pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError> {
     check(&claims)?;
     let mut answer = Reconciled::default();
-    for Claim { range, have } in claims {
-        let parts = scope.clamp(&range);
+    let clamp = |claim: Claim| (scope.clamp(&claim.range), claim);
+    let claims: Vec<(Vec<SlotRange>, Claim)> = claims.into_iter().map(clamp).collect();
+    let digests = claims.iter().filter(|(_, claim)| matches!(claim.have, Have::Digest(_)));
+    let digests: Vec<SlotRange> = digests.flat_map(|(parts, _)| parts).cloned().collect();
+    let mut sums = view.summaries(&digests)?.into_iter();
+    for (parts, Claim { range, have }) in claims {
         match have {
             Have::Digest(theirs) => {
                 let comparable = parts.first() == Some(&range);
@@ -108,7 +117,8 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
                     if answer.claims.len() >= view.widths().max_answers {
                         return Ok(answer);
                     }
-                    compare(view, part, theirs, comparable, &mut answer)?;
+                    let mine = sums.next().expect("a summary of each part");
+                    compare(view, part, &mine, theirs, comparable, &mut answer)?;
                 }
             }
             Have::Ids(theirs) => {
@@ -149,11 +159,11 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
 fn compare(
     view: &dyn View,
     range: SlotRange,
+    mine: &Summary,
     theirs: Digest,
     comparable: bool,
     answer: &mut Reconciled,
 ) -> Result<(), StoreError> {
-    let mine = view.summary(&range)?;
     if comparable && mine.digest() == theirs {
         return Ok(());
     }
@@ -168,7 +178,7 @@ fn compare(
         return Ok(());
     }
     if mine.count() > view.widths().leaf {
-        let parts = view.split(&range, &mine, view.widths().parts)?;
+        let parts = view.split(&range, mine, view.widths().parts)?;
         if parts.len() > 1 {
             let digests =
                 parts.into_iter().map(|(range, summary)| Claim { range, have: Have::Digest(summary.digest()) });

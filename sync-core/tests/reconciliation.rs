@@ -7,10 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use sync_core::{
-    machine::wire::{Message, Solved},
+    machine::{
+        Input,
+        wire::{Message, Solved},
+    },
     model::{
-        AuthorId, Grant, HybridClock, Key, Op, Prefix, ReadScope, ReplicaId, Right, SecretKey, Timestamp, Value,
-        VerifiedBundle, sign_commit,
+        AuthorId, Grant, HybridClock, Key, Op, PeerId, Prefix, ReadScope, ReplicaId, Right, SecretKey, Timestamp,
+        Value, VerifiedBundle, sign_commit,
     },
     store::{Apply, Origin, ReplicaStore, Scope, ShortId},
     testing::{
@@ -116,8 +119,30 @@ fn what_it_takes_follows_the_difference_and_not_the_replica() {
 }
 
 #[test]
-fn a_large_difference_is_left_to_ranges_at_once() {
-    let stores = filled(3_000);
+fn a_second_session_over_a_link_shows_no_credentials_and_takes_few_bytes() {
+    let stores = filled(100);
+    let mut pair = pair(&stores);
+    let mut credentials = Vec::new();
+    for _ in 0..2 {
+        pair.run_tampered(&mut |_, message| {
+            if let Message::Open(open) | Message::Opened(open) = &message {
+                credentials.push((open.credentials.len(), message.encode().len()));
+            }
+            Some(message)
+        });
+        // Positions are forgotten with the subscription.
+        let peer = PeerId(key(2).public());
+        pair.tell(0, Input::Unsubscribe { replica: replica(), peer });
+        pair.tell(1, Input::Unsubscribe { replica: replica(), peer: PeerId(key(1).public()) });
+        pair.tell(0, Input::Subscribe { replica: replica(), peer });
+    }
+    let shown: Vec<usize> = credentials.iter().map(|(count, _)| *count).collect();
+    assert_eq!(shown, [1, 1, 0, 0]);
+    assert!(credentials[2].1 + credentials[3].1 < 200, "{credentials:?}");
+}
+
+/// So many entries each, in commits of 1,000.
+fn differ(stores: &[Arc<dyn ReplicaStore>; 2], each: [usize; 2]) {
     for (n, store) in stores.iter().enumerate() {
         let own = |at| commit(n as u8 + 1, 9, vec![put(&format!("own {n}/{at}"), "d")]);
         apply(store, (0..1_000).map(own).collect());

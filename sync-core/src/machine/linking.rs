@@ -292,6 +292,8 @@ impl Synchronizer {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.links.retain(|other| *other != connection);
                     if peer.links.is_empty() {
+                        // It may come back with another store.
+                        peer.admits.clear();
                         peer.last_error = Some((why, reason.clone()));
                         // A link that lasted is made again at once. One that the peer ends each time as
                         // soon as it is up, because we are blocked there, say, is not.

@@ -74,7 +74,10 @@ impl Synchronizer {
         let Phase::Preparing(theirs) = &session.phase else { return };
         let (admit, shows) = match theirs {
             Some(open) => (open.credentials.clone(), !open.credentials.is_empty()),
-            None => (Vec::new(), self.jobs.get(&key).is_some_and(|job| job.show_credentials)),
+            None => {
+                let knows = self.peers.get(&key.1).is_some_and(|peer| peer.admits.contains(&key.0));
+                (Vec::new(), !knows && self.jobs.get(&key).is_some_and(|job| job.show_credentials))
+            }
         };
         let request = StoreRequest::Prepare {
             replica: key.0,
@@ -177,7 +180,8 @@ impl Synchronizer {
             job.next_open = now + OPEN_DEADLINE;
             return;
         }
-        let shown = std::mem::replace(&mut job.show_credentials, true);
+        let knew = self.peers.get_mut(&key.1).is_some_and(|peer| peer.admits.remove(&key.0));
+        let shown = std::mem::replace(&mut job.show_credentials, true) && !knew;
         if refusal == Refusal::NotAvailable && !shown {
             // It may not know yet what this node may do: ask again at once, with credentials.
             job.next_open = now;
@@ -325,7 +329,11 @@ impl Synchronizer {
                     let stream = stream.expect("an accepted session has a stream");
                     return self.refuse(connection, stream, Refusal::NotAvailable);
                 }
+                let shows = !open.credentials.is_empty();
                 session.send(&mut self.io, Message::Opened(open));
+                if shows && let Some(peer) = self.peers.get_mut(&key.1) {
+                    peer.admits.insert(key.0);
+                }
                 // A reader is remembered: what is written here is owed to it.
                 self.subscribe(key.0, key.1);
                 self.begin(key, facts, *theirs);
@@ -351,6 +359,11 @@ impl Synchronizer {
         // A member of a part has the rest from elsewhere, or not at all.
         session.is_partial =
             !session.scope.is_all() || !Scope::of(&known.rights.readable(&self.me, self.io.now.wall)).is_all();
+        if session.role == Role::Dialer
+            && let Some(peer) = self.peers.get_mut(&key.1)
+        {
+            peer.admits.insert(key.0);
+        }
         self.io.event(Event::SyncStarted { replica: key.0, peer: key.1, counts });
         let effects = session.begin(&mut self.io, mine, &theirs, known);
         if let Some(job) = self.jobs.get_mut(&key) {
@@ -408,6 +421,10 @@ impl Synchronizer {
                         job.trouble.get_or_insert(self.io.now.wall);
                         job.early = count;
                         job.show_credentials = true;
+                    }
+                    // It shows its own credentials to whoever shows some.
+                    if let Some(peer) = self.peers.get_mut(&key.1) {
+                        peer.admits.remove(&key.0);
                     }
                 }
                 Effect::Refused(refused) => {

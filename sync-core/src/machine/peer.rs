@@ -11,7 +11,7 @@ use super::{io::*, limits::*};
 use crate::{
     address::PeerAddress,
     canary::{self, Canary},
-    model::Timestamp,
+    model::{ReplicaId, Timestamp},
 };
 
 /// How many addresses are remembered of a peer; the ones that never worked go first.
@@ -68,6 +68,8 @@ pub(super) struct Peer {
     pub record: PeerRecord,
     /// Established links, the one in use first.
     pub links: Vec<ConnectionId>,
+    /// The replicas of which it knows what this node may do: it was shown, or let this node in, over these links.
+    pub admits: BTreeSet<ReplicaId>,
     pub race: Option<Race>,
     /// Failed races since the last success.
     pub attempts: u32,

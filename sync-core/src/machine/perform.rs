@@ -6,7 +6,9 @@ use super::{
     wire::{RefusalReason, decode_bundles, encode_bundles},
 };
 use crate::{
-    model::{Bundle, PublicKey, ReplicaId, Right, Rights, Timestamp, VerifiedBundle, Verifier, grant_key},
+    model::{
+        Bundle, PublicKey, ReplicaId, Right, Rights, Timestamp, VerifiedBundle, Verifier, grant_key, grant_of_key,
+    },
     store::{
         Apply, Changes, Missing, MissingPage, Origin, Outcome, ReplicaStore, Scope, ShortId, StoreError,
         coded::{Difference, difference},
@@ -17,12 +19,12 @@ use crate::{
 pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<StoreReply, WorkError> {
     match request {
         StoreRequest::Prepare { replica, peer, admit, credentials_of, now } => {
-            if !admit.is_empty() {
+            let mut state = store.state(replica).await?;
+            if !admit.iter().all(|bundle| is_known(&state.rights, bundle)) {
                 let bundles = verify_credentials(replica, admit)?;
                 let batch = Apply { replica, bundles, origin: Origin::Peer(peer), now, records: Vec::new() };
-                store.apply(batch).await?;
+                state = store.apply(batch).await?.state;
             }
-            let state = store.state(replica).await?;
             let readable = state.rights.readable(&peer, now);
             let scope = Scope::of(&readable);
             let root = if scope.is_all() { state.root } else { store.scope_summary(replica, scope).await?.digest() };
@@ -172,6 +174,11 @@ fn verify(
         into.push(bundle.verify(replica, verifier).map_err(|error| WorkError::Invalid(error.to_string()))?);
     }
     Ok(())
+}
+
+/// Whether a bundle is of grants that are here already: nothing needs to be verified or written then.
+fn is_known(rights: &Rights, bundle: &Bundle) -> bool {
+    bundle.items.iter().all(|item| grant_of_key(item.op.key_bytes()).is_some_and(|id| rights.contains(&id)))
 }
 
 /// Credentials are system entries and nothing else: nobody writes before he may.

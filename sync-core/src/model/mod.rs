@@ -25,5 +25,6 @@ pub use fingerprint::{Digest, SUMMARY_LEN, Summary};
 pub(crate) use identity::stand_in;
 pub use identity::{AuthorId, Hash, KeyError, PeerId, PublicKey, ReplicaId, SecretKey, Signature};
 pub use merkle::MAX_COMMIT_LEN;
+pub(crate) use rights::grant_of_key;
 pub use rights::{EVERYBODY, Grant, GrantId, MAX_CHAIN, ReadScope, Right, Rights, RightsError, grant_key};
 pub use ticket::{Invite, MAX_TICKET_LEN, Ticket, TicketError};

@@ -261,6 +261,11 @@ impl Rights {
         chain
     }
 
+    /// Whether a grant is among them.
+    pub fn contains(&self, id: &GrantId) -> bool {
+        self.grants.contains_key(id)
+    }
+
     /// All grants.
     pub fn grants(&self) -> impl Iterator<Item = (GrantId, AuthorId, &Grant)> {
         self.grants.iter().map(|(id, admitted)| (*id, admitted.issuer, &admitted.grant))
@@ -280,6 +285,12 @@ impl Rights {
 pub fn grant_key(id: &GrantId) -> Key {
     let key: Bytes = [0, GRANT_KIND].into_iter().chain(id.0.0).collect();
     Key::new(key).expect("34 bytes are a key")
+}
+
+/// The grant that a key's system entry holds, if it is one.
+pub(crate) fn grant_of_key(key: &[u8]) -> Option<GrantId> {
+    let id = key.strip_prefix(&[0, GRANT_KIND])?;
+    Some(GrantId(Hash(id.try_into().ok()?)))
 }
 
 #[cfg(test)]

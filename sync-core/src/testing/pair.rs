@@ -102,7 +102,8 @@ impl Pair {
         (0..2).for_each(|at| self.tell(at, Input::Tick));
     }
 
-    fn tell(&mut self, at: usize, input: Input) {
+    /// Tells one of them something.
+    pub fn tell(&mut self, at: usize, input: Input) {
         let begin = (self.clock)();
         let node = &mut self.nodes[at];
         node.machine.handle(Now { elapsed: self.elapsed, wall: WALL }, input);

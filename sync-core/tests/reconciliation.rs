@@ -198,6 +198,25 @@ fn a_reader_of_a_part_compares_that_part_by_ranges() {
     }
 }
 
+#[test]
+fn a_first_sync_has_a_twentieth_of_all_on_its_way_and_no_more() {
+    let stores = stores(&[grants(["", ""])]);
+    let large = "v".repeat(16_000);
+    for batch in 0..20 {
+        apply(&stores[0], vec![commit(1, batch, (0..64).map(|n| put(&format!("{batch}/{n}"), &large)).collect())]);
+    }
+    let mut pair = pair(&stores);
+    pair.run();
+    assert!(pair.is_equal());
+    // The pair lets the first send as long as it does so by itself. Then what has arrived makes room.
+    let frames: Vec<bool> = pair.said.names.iter().map(|said| *said == (0, "Entries")).collect();
+    let runs: Vec<usize> = frames.split(|is_entries| !is_entries).map(<[bool]>::len).filter(|len| *len > 0).collect();
+    let all: usize = runs.iter().sum();
+    assert!(all > 60, "about 20 MB in frames of 256 KiB: {all}");
+    assert!(runs[0] > 2, "{runs:?}");
+    assert!(runs.iter().all(|run| run * 20 <= all), "{runs:?}");
+}
+
 /// A few entries by several authors at few keys, with deletions.
 fn history(random: &mut Random, count: usize, seed: u64) -> Vec<VerifiedBundle> {
     (0..count)

@@ -70,8 +70,8 @@ pub const WINDOW_LEN: usize = 8 << 20;
 /// How many frames of entries may be unacknowledged.
 pub const WINDOW_FRAMES: u64 = 512;
 
-/// How many bytes of entries may be on their way, not known to have arrived: this part of what has arrived in the
-/// session, or a frame more than a receipt's length. What is on its way when a connection is cut is sent again.
+/// How many bytes of entries may be on their way, not known to have arrived: this part of all that the session is
+/// to send, or a frame more than a receipt's length. What is on its way when a connection is cut is sent again.
 pub const FLIGHT_PART: usize = 20;
 
 /// After how many bytes of entries a receiver says that they have arrived, though they are not durable yet.

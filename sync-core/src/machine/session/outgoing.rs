@@ -14,12 +14,22 @@ use crate::{
 };
 
 impl Session {
-    pub(super) fn window_open(&self, limits: &Limits) -> bool {
+    pub(super) fn window_open(&self, limits: &Limits, known: &Known) -> bool {
         // Room for a frame is left; below a receipt's length the peer need not say that something has arrived.
-        let flight = (self.landed_len / FLIGHT_PART).saturating_sub(limits.entries_frame_len).max(limits.receipt_len);
+        let part = usize::try_from(self.expected_len(known) / FLIGHT_PART as u64).unwrap_or(usize::MAX);
+        let flight = part.saturating_sub(limits.entries_frame_len).max(limits.receipt_len);
         self.in_flight_len < limits.window_len
             && self.frames_sent - self.frames_acked < limits.window_frames
             && self.flying_len < flight
+    }
+
+    /// About how many bytes of entries the session is to send by all that is known now, with those that it has sent:
+    /// what is left of the change log is taken to be like them.
+    fn expected_len(&self, known: &Known) -> u64 {
+        let sent = (self.flying_len + self.landed_len) as u64;
+        let left = self.tail.map_or(0, |sent| known.head.0.saturating_sub(sent.0)).min(known.root.count);
+        let each = sent.checked_div(self.traffic.sent).unwrap_or(0);
+        sent.saturating_add(left.saturating_mul(each))
     }
 
     /// Whether no more entries may be under way.
@@ -29,7 +39,7 @@ impl Session {
 
     /// Sends on, as far as the window allows. Answers whether something is being read.
     pub fn pump_out(&mut self, io: &mut Io, known: &Known) -> bool {
-        if !self.is_live() || self.hold || self.reading || !self.window_open(&io.limits) {
+        if !self.is_live() || self.hold || self.reading || !self.window_open(&io.limits, known) {
             return self.reading;
         }
         if !self.missing.is_empty() {

@@ -193,6 +193,9 @@ pub(super) struct Session {
     gone_one_way: Option<Position>,
     their_store: Option<StoreId>,
     sent_last: bool,
+    /// What our last mark said of our root, with how many frames of the peer's durable: if it finds the roots equal
+    /// when we do, our marks have crossed, and it learns of it without a further one.
+    told: Option<(u64, Digest)>,
     // Outgoing.
     tail: Option<Position>,
     echo_until: Position,
@@ -273,6 +276,7 @@ impl Session {
             gone_one_way: None,
             their_store: None,
             sent_last: false,
+            told: None,
             tail: None,
             echo_until: Position(0),
             confirmed: Position(0),
@@ -412,6 +416,7 @@ impl Session {
         self.diverged = false;
         self.judging = false;
         self.coded = false;
+        self.told = None;
         self.fruitless = 0;
         effects.push(Effect::Synced);
     }
@@ -420,13 +425,9 @@ impl Session {
     fn mark(&mut self, known: &Known) -> Mark {
         self.untold_len = 0;
         let all_sent = self.has_sent_all(known) && self.missing.is_empty();
-        Mark {
-            durable: self.durable,
-            received: self.received,
-            through: self.tail,
-            root: self.root(known).filter(|_| all_sent),
-            synced: self.synced,
-        }
+        let root = self.root(known).filter(|_| all_sent);
+        self.told = root.filter(|_| !self.synced).map(|root| (self.durable, root));
+        Mark { durable: self.durable, received: self.received, through: self.tail, root, synced: self.synced }
     }
 
     /// Whether roots are equal at a confirmed position, and nothing was accepted here since that is not

@@ -77,13 +77,14 @@ impl Session {
     }
 
     pub(super) fn send_entries(&mut self, io: &mut Io, known: &Known, payload: Bytes, entries: u64) {
+        self.synced = false;
         let mark = self.mark(known);
+        self.told = None;
         self.frames_sent += 1;
         self.in_flight_len += payload.len();
         self.flying_len += payload.len();
         self.in_flight.push_back(Frame { len: payload.len(), through: mark.through });
         self.traffic.sent += entries;
-        self.synced = false;
         self.send(io, Message::Entries(mark, payload));
     }
 

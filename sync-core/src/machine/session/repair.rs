@@ -46,10 +46,11 @@ impl Session {
                 self.confirmed = known.head;
                 effects.push(Effect::Confirmed(known.head));
             }
+            let crossed = self.told.take() == Some((self.durable, ours));
             if !self.synced {
                 self.found_equal(effects);
             }
-            if !mark.synced && !acknowledging {
+            if !mark.synced && !acknowledging && !crossed {
                 let mark = self.mark(known);
                 self.send(io, Message::Mark(mark));
             }
@@ -123,6 +124,7 @@ impl Session {
     }
 
     pub(super) fn new_reconcile(&mut self, known: &Known) -> Reconcile {
+        self.told = None;
         self.inserted_since = 0;
         self.refused_since = 0;
         self.frames_at_start = self.frames_sent;

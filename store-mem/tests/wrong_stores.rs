@@ -43,6 +43,7 @@ enum Fault {
     ForgetsAClaim,
     TakesAnyNumberOfClaims,
     CodesWhatIsNotThere,
+    CodesLess,
     FindsLess,
     ChangesItsId,
     DropsNothing,
@@ -262,10 +263,12 @@ impl ReplicaStore for WrongStore {
         self.inner.reconcile(replica, scope, claims).await
     }
 
-    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
-        let mut coded = self.inner.coded(replica, since).await?;
-        if let (Fault::CodesWhatIsNotThere, Some(coded)) = (self.fault, &mut coded) {
-            coded.insert(&ShortId([1; 16]));
+    async fn coded(&self, replica: ReplicaId, since: Position, count: usize) -> Result<Option<CodedSet>, StoreError> {
+        let mut coded = self.inner.coded(replica, since, count).await?;
+        match (self.fault, &mut coded) {
+            (Fault::CodesWhatIsNotThere, Some(coded)) => coded.insert(&ShortId([1; 16])),
+            (Fault::CodesLess, Some(coded)) => coded.shrink(),
+            _ => {}
         }
         Ok(coded)
     }
@@ -422,6 +425,7 @@ fn each_wrong_store_fails_the_matching_case() {
     caught(Fault::SendsWhatTheOtherHas, reconcile::many_authors_at_one_key_are_reconciled);
     caught(Fault::ForgetsAClaim, reconcile::reconciliation_finds_every_difference);
     caught(Fault::CodesWhatIsNotThere, reconcile::coded_symbols_are_of_what_is_there);
+    caught(Fault::CodesLess, reconcile::coded_symbols_are_of_what_is_there);
     caught(Fault::FindsLess, reconcile::entries_are_found_by_their_ids);
     caught(Fault::TakesAnyNumberOfClaims, reconcile::claims_out_of_order_or_too_many_are_refused);
     caught(Fault::ChangesItsId, apply::the_store_id_stays);

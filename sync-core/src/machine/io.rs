@@ -354,15 +354,24 @@ pub enum StoreRequest {
         /// Node records that go with them.
         records: Vec<NodeRecord>,
     },
-    /// The first step of a reconciliation: coded symbols if `by_symbols`, where there are some and the peer
+    /// A step of who leads a reconciliation: coded symbols if `by_symbols`, where there are so many and the peer
     /// may see all of them; claims otherwise.
     Lead {
         /// The replica.
         replica: ReplicaId,
         /// What the peer may see.
         scope: Scope,
-        /// The symbols must have all of the change log up to here.
-        by_symbols: Option<Position>,
+        /// The symbols must have all of the change log up to here; and so many are to be said.
+        by_symbols: Option<(Position, usize)>,
+    },
+    /// Make coded symbols that will be needed.
+    Code {
+        /// The replica.
+        replica: ReplicaId,
+        /// They must have all of the change log up to here.
+        since: Position,
+        /// How many.
+        count: usize,
     },
     /// Subtract a peer's coded symbols from our own.
     Solve {
@@ -370,7 +379,7 @@ pub enum StoreRequest {
         replica: ReplicaId,
         /// What the peer may see.
         scope: Scope,
-        /// Our symbols, when they were read before.
+        /// Our symbols, when they were read before, as far as they are enough.
         mine: Option<CodedSet>,
         /// They must have all of the change log up to here.
         since: Position,
@@ -423,12 +432,14 @@ pub enum StoreRequest {
 /// What a side of a reconciliation by coded symbols says next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Its symbols.
-    Symbols,
+    /// So many of its symbols.
+    Symbols(usize),
     /// It needs so many symbols.
     More(usize),
     /// It lacks these entries.
     Lacking(Vec<ShortId>),
+    /// Everything that the peer lacks was found.
+    Found,
     /// Symbols do not tell: claims about ranges. None: there is nothing to compare.
     Claims(Vec<Claim>),
 }
@@ -502,7 +513,7 @@ pub enum StoreReply {
         /// The rest; its bundles are empty.
         page: MissingPage,
     },
-    /// To `Save`.
+    /// To `Save` and `Code`.
     Saved,
 }
 

@@ -96,6 +96,9 @@ pub const MAX_ROUND_CLAIMS: usize = 16_384;
 /// entries before them are written.
 pub const MAX_ROUND_LEN: usize = 8 << 20;
 
+/// The most coded symbols in one message: about 200 KB, so that another message never waits long behind it.
+pub const MESSAGE_SYMBOLS: usize = 8_192;
+
 /// The most rounds of one reconciliation. 16-way splits reach single keys of 2^64 entries in 16.
 pub const MAX_ROUNDS: u32 = 64;
 

@@ -70,18 +70,22 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
         }
         StoreRequest::Lead { replica, scope, by_symbols } => {
             let mine = match by_symbols {
-                Some(since) if scope.is_all() => store.coded(replica, since).await?,
+                Some((since, count)) if scope.is_all() => store.coded(replica, since, count).await?,
                 _ => None,
             };
-            let step = match mine {
-                Some(_) => Step::Symbols,
+            let step = match by_symbols.filter(|_| mine.is_some()) {
+                Some((_, count)) => Step::Symbols(count),
                 None => Step::Claims(store.first_claims(replica, scope).await?),
             };
             Ok(StoreReply::Step { mine, step, missing: Vec::new() })
         }
+        StoreRequest::Code { replica, since, count } => {
+            store.coded(replica, since, count).await?;
+            Ok(StoreReply::Saved)
+        }
         StoreRequest::Solve { replica, scope, mine, since, theirs } => {
-            let mine = match mine {
-                None if scope.is_all() => store.coded(replica, since).await?,
+            let mine = match mine.filter(|mine| mine.symbols().len() >= theirs.len()) {
+                None if scope.is_all() => store.coded(replica, since, theirs.len()).await?,
                 mine => mine,
             };
             let (step, missing) = match mine.as_ref().map(|mine| difference(mine, &theirs)) {
@@ -101,11 +105,11 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
         }
         StoreRequest::Find { replica, scope, ids } => {
             let found = store.find(replica, ids).await?;
-            let (claims, missing) = match found.is_complete {
-                true => (Vec::new(), found.missing),
-                false => (store.first_claims(replica, scope).await?, Vec::new()),
+            let (step, missing) = match found.is_complete {
+                true => (Step::Found, found.missing),
+                false => (Step::Claims(store.first_claims(replica, scope).await?), Vec::new()),
             };
-            Ok(StoreReply::Step { mine: None, step: Step::Claims(claims), missing })
+            Ok(StoreReply::Step { mine: None, step, missing })
         }
         StoreRequest::Reconcile { replica, scope, claims } => {
             let state = store.state(replica).await?;

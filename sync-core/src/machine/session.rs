@@ -104,7 +104,7 @@ struct Frame {
 enum Arrived {
     Entries(Mark, Bytes),
     Mark(Mark),
-    /// A message of a reconciliation waits for the entries before it, so that what they brought
+    /// A message of a reconciliation, of so many bytes, waits for the entries before it, so that what they brought
     /// is not found missing.
     Round(Round, usize),
 }
@@ -134,6 +134,8 @@ struct Reconcile {
     rounds: u32,
     /// Claims of the peer that wait to be compared.
     waiting: VecDeque<Claim>,
+    /// Their bytes.
+    waiting_len: usize,
     comparing: bool,
     /// Whether the peer's round has arrived whole.
     whole: bool,
@@ -142,6 +144,8 @@ struct Reconcile {
     answer: Vec<Claim>,
     /// No further message is to come, in either direction.
     over: bool,
+    /// That we have sent everything is told with the acknowledgement of what the peer sends.
+    is_told: bool,
 }
 
 /// How far a reconciliation by coded symbols is.
@@ -151,8 +155,9 @@ enum Coding {
     Not,
     /// We lead, and so many of our symbols are sent.
     Sent { mine: CodedSet, count: usize },
-    /// The peer leads; its symbols so far. Ours stay what they were when the first arrived.
-    Arrived { mine: Option<CodedSet>, theirs: Vec<Symbol> },
+    /// The peer leads; its symbols so far, all that are to come before we answer if `whole`. We asked for so many;
+    /// the next message may begin `again` with the first.
+    Arrived { mine: Option<CodedSet>, theirs: Vec<Symbol>, wanted: usize, whole: bool, again: bool },
 }
 
 /// A session.
@@ -341,7 +346,11 @@ impl Session {
             .reconcile
             .as_ref()
             .map_or(0, |reconcile| reconcile.waiting.iter().chain(&reconcile.answer).map(Claim::len).sum::<usize>());
-        self.arrived_len + self.rounds_len + self.held_back_len + claims
+        let symbols = match self.reconcile.as_ref().map(|reconcile| &reconcile.coding) {
+            Some(Coding::Arrived { theirs, .. }) => theirs.len() * size_of::<Symbol>(),
+            _ => 0,
+        };
+        self.arrived_len + self.rounds_len + self.held_back_len + claims + symbols
     }
 
     pub fn confirmed(&self) -> Position {
@@ -495,5 +504,144 @@ fn log_start(limits: &Limits, sender: &Facts, receiver: &Facts) -> Option<Positi
         Some((store, position)) if store == sender.store && position <= sender.head => Some(position),
         _ if is_nearly_empty(limits, sender) => Some(Position(0)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::{
+            limits::{MAX_FRAME_LEN, MAX_ROUND_LEN},
+            random::Random,
+            wire::{Ranges, Symbols},
+        },
+        model::{Hash, SecretKey, SlotKey, SlotRange, Timestamp},
+        store::{
+            Have, ShortId,
+            coded::{MAX_SYMBOLS, SOME_SYMBOLS},
+        },
+    };
+
+    fn mark() -> Mark {
+        Mark { durable: 0, received: 0, through: None, root: None, synced: false }
+    }
+
+    struct World {
+        session: Session,
+        io: Io,
+        known: Known,
+    }
+
+    impl World {
+        /// A live session that we have opened.
+        fn new() -> Self {
+            let key = |n: u8| SecretKey::from_bytes([n; 32]).public();
+            let (replica, peer) = (ReplicaId(key(7)), PeerId(key(2)));
+            let mut session = Session::new(1, replica, peer, Role::Dialer, ConnectionId(1), Phase::Live);
+            session.stream = Some(StreamId(2));
+            session.scope = Scope::all();
+            let io =
+                Io::new(Now { elapsed: Duration::ZERO, wall: Timestamp(1) }, Random::new([1; 32]), Limits::default());
+            let rights = std::sync::Arc::new(Rights::new(replica));
+            let root = Digest { hash: Hash([1; 32]), count: 100 };
+            Self { session, io, known: Known { root, head: Position(100), rights } }
+        }
+
+        /// Whether it is a violation.
+        fn receive(&mut self, message: Message) -> bool {
+            let len = message.encode().len();
+            let effects = self.session.receive(&mut self.io, &self.known, message, len);
+            effects.iter().any(|effect| matches!(effect, Effect::Violation(_)))
+        }
+
+        fn solves(&mut self) -> usize {
+            let outputs = std::iter::from_fn(|| self.io.take());
+            outputs.filter(|it| matches!(it, Output::Store { request: StoreRequest::Solve { .. }, .. })).count()
+        }
+    }
+
+    /// About so many bytes has a message of one claim of many ids.
+    const RANGES_LEN: usize = 65_000 * 16 + 100;
+
+    fn ranges(first: bool, n: u8) -> Message {
+        let range = SlotRange { start: SlotKey::ordinary(&[n]), end: Some(SlotKey::ordinary(&[n + 1])) };
+        let claims = vec![Claim { range, have: Have::Ids(vec![ShortId([n; 16]); 65_000]) }];
+        Message::Ranges(Ranges { first, more: true, claims })
+    }
+
+    fn symbols(first: bool, more: bool, from: usize, count: usize) -> Message {
+        let symbols = vec![Symbol::default(); count];
+        Message::Symbols(Symbols { first, more, from: from as u32, symbols })
+    }
+
+    #[test]
+    fn claims_that_wait_to_be_compared_are_bounded_in_bytes() {
+        let mut world = World::new();
+        // The first is being compared, the others wait.
+        let fit = 1 + (MAX_ROUND_LEN + MAX_FRAME_LEN) / RANGES_LEN;
+        for n in 0..fit {
+            assert!(!world.receive(ranges(n == 0, n as u8)), "{n}");
+        }
+        assert!(world.receive(ranges(false, fit as u8)));
+    }
+
+    #[test]
+    fn claims_that_wait_for_entries_before_them_are_bounded_in_bytes() {
+        let mut world = World::new();
+        assert!(!world.receive(Message::Entries(mark(), Bytes::from_static(&[0]))));
+        let fit = (MAX_ROUND_LEN + MAX_FRAME_LEN) / RANGES_LEN;
+        for n in 0..fit {
+            assert!(!world.receive(ranges(n == 0, n as u8)), "{n}");
+        }
+        assert!(world.receive(ranges(false, fit as u8)));
+    }
+
+    #[test]
+    fn symbols_are_solved_once_when_all_that_were_asked_for_are_here() {
+        let mut world = World::new();
+        assert!(!world.receive(symbols(true, true, 0, 64)));
+        assert!(!world.receive(symbols(false, true, 64, 1)));
+        assert_eq!(world.solves(), 0);
+        assert!(!world.receive(symbols(false, false, 65, 1)));
+        assert_eq!(world.solves(), 1);
+        assert!(world.receive(symbols(false, false, 66, 1)), "nobody waits for it");
+    }
+
+    #[test]
+    fn symbols_begin_again_once_and_are_as_many_as_were_asked_for() {
+        // What comes after 2,000 were asked for, and whether it is a violation.
+        let cases: [(&[(bool, usize, usize)], bool); 8] = [
+            (&[(false, 64, 1_936)], false),
+            (&[(false, 0, 2_000)], false),
+            (&[(true, 0, 64), (false, 64, 1_936)], false),
+            (&[(false, 64, 1_935)], true),
+            (&[(false, 0, 1_999)], true),
+            (&[(false, 65, 1_936)], true),
+            (&[(true, 0, 64), (true, 0, 64)], true),
+            (&[(true, 64, 64), (true, 0, 64)], true),
+        ];
+        for (messages, is_violation) in cases {
+            let mut world = World::new();
+            assert!(!world.receive(symbols(true, false, 0, 64)));
+            world.session.stepped(&mut world.io, &world.known, None, Step::More(2_000), Vec::new());
+            assert_eq!(world.solves(), 1, "of the first symbols");
+            let mut violated = false;
+            for (more, from, count) in messages {
+                violated |= world.receive(symbols(false, *more, *from, *count));
+            }
+            assert_eq!((violated, world.solves()), (is_violation, usize::from(!is_violation)), "{messages:?}");
+        }
+    }
+
+    #[test]
+    fn no_more_symbols_are_kept_than_there_are() {
+        let mut world = World::new();
+        let mut from = 0;
+        while from < MAX_SYMBOLS {
+            assert!(!world.receive(symbols(from == 0, true, from, SOME_SYMBOLS)));
+            from += SOME_SYMBOLS;
+        }
+        assert!(world.receive(symbols(false, true, 0, 1)));
     }
 }

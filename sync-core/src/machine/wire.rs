@@ -137,13 +137,18 @@ pub struct Ranges {
     pub claims: Vec<Claim>,
 }
 
-/// Coded symbols of all that the sender has, following those that it sent before.
+/// Coded symbols of all that the sender has.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Symbols {
     /// Whether this begins a reconciliation.
     pub first: bool,
-    /// At most [`MAX_SYMBOLS`] in all.
-    #[serde(deserialize_with = "at_most::<_, _, MAX_SYMBOLS>")]
+    /// Whether they go on in the next message.
+    pub more: bool,
+    /// The number of the first of them. They follow those that were sent before, or begin anew, of a later
+    /// moment: then those are void.
+    pub from: u32,
+    /// At most [`MESSAGE_SYMBOLS`], and [`MAX_SYMBOLS`] in all.
+    #[serde(deserialize_with = "at_most::<_, _, MESSAGE_SYMBOLS>")]
     pub symbols: Vec<Symbol>,
 }
 
@@ -297,7 +302,10 @@ impl Message {
         let within = match &message {
             Self::Hello(hello) => hello.oldest <= hello.newest,
             Self::Ranges(ranges) => are_disjoint(&ranges.claims),
-            Self::Symbols(Symbols { symbols, .. }) => !symbols.is_empty(),
+            Self::Symbols(Symbols { first, from, symbols, .. }) => {
+                let from = *from as usize;
+                !symbols.is_empty() && from + symbols.len() <= MAX_SYMBOLS && (from == 0 || !first)
+            }
             Self::Solved(Solved::More(count)) => *count as usize <= MAX_SYMBOLS,
             Self::Solved(Solved::Lacking(ids)) => ids.is_sorted_by(|a, b| a < b),
             _ => true,
@@ -331,6 +339,11 @@ mod tests {
     use super::*;
     use crate::{model::SlotRange, store::Have};
 
+    fn symbols(first: bool, from: usize, count: usize) -> Message {
+        let symbols = vec![Symbol::default(); count];
+        Message::Symbols(Symbols { first, more: !first, from: from as u32, symbols })
+    }
+
     #[test]
     fn every_message_comes_back_as_it_went() {
         let mark =
@@ -343,7 +356,8 @@ mod tests {
             Message::Refuse(Refusal::NotAvailable),
             Message::Ranges(Ranges { first: true, more: false, claims: vec![claim] }),
             Message::Refused(Refused { count: 1, entries: vec![(ShortId([1; 16]), RefusalReason::Rights)] }),
-            Message::Symbols(Symbols { first: true, symbols: vec![Symbol::default(); MAX_SYMBOLS] }),
+            symbols(true, 0, MESSAGE_SYMBOLS),
+            symbols(false, MAX_SYMBOLS - 1, 1),
             Message::Solved(Solved::More(MAX_SYMBOLS as u32)),
             Message::Solved(Solved::Lacking(vec![ShortId([1; 16]), ShortId([2; 16])])),
         ] {
@@ -371,18 +385,20 @@ mod tests {
 
     #[test]
     fn symbols_that_are_none_or_too_many_are_malformed() {
-        for symbols in [0, MAX_SYMBOLS + 1] {
-            let symbols = Symbols { first: true, symbols: vec![Symbol::default(); symbols] };
-            assert_eq!(Message::decode(Message::Symbols(symbols).encode()), Err(WireError::Malformed(23)));
+        let wrong = [(true, 0, 0), (true, 0, MESSAGE_SYMBOLS + 1), (false, MAX_SYMBOLS, 1), (true, 1, 1)];
+        for (first, from, count) in wrong {
+            let frame = symbols(first, from, count).encode();
+            assert_eq!(Message::decode(frame), Err(WireError::Malformed(23)), "{first} {from} {count}");
         }
-        let ids = |count: u16| (0..count).map(|n| ShortId([n.to_be_bytes(); 8].concat().try_into().unwrap())).collect();
+        let ids = |count: usize| (0..count as u128).map(|n| ShortId(n.to_be_bytes())).collect();
         let twice = vec![ShortId([1; 16]); 2];
         for solved in
-            [Solved::More(MAX_SYMBOLS as u32 + 1), Solved::Lacking(ids(MAX_SYMBOLS as u16 + 1)), Solved::Lacking(twice)]
+            [Solved::More(MAX_SYMBOLS as u32 + 1), Solved::Lacking(ids(MAX_SYMBOLS + 1)), Solved::Lacking(twice)]
         {
             assert_eq!(Message::decode(Message::Solved(solved).encode()), Err(WireError::Malformed(24)));
         }
-        assert!(Message::decode(Message::Solved(Solved::Lacking(ids(MAX_SYMBOLS as u16))).encode()).is_ok());
+        let most = Message::Solved(Solved::Lacking(ids(MAX_SYMBOLS))).encode();
+        assert!(most.len() <= MAX_FRAME_LEN && Message::decode(most).is_ok());
     }
 
     #[test]

@@ -14,8 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::types::ShortId;
 
-/// How many symbols are kept of a replica, 24 bytes each: enough for about 700 differences.
-pub const MAX_SYMBOLS: usize = 1_024;
+/// How many symbols are kept of every replica, 24 bytes each: enough for about 700 differences.
+pub const SOME_SYMBOLS: usize = 1_024;
+
+/// The most symbols that there are of a set: enough for some 35,000 differences, 1.2 MB. So many are made of
+/// a replica when more than [`SOME_SYMBOLS`] are asked for.
+pub const MAX_SYMBOLS: usize = 49_152;
 
 /// How many symbols are sent at first: enough for about 40 differences, less than 2 KB, and what the
 /// number of further ones is estimated from.
@@ -97,13 +101,13 @@ fn numbers(id: &ShortId, end: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The symbols of a set of entries.
+/// The symbols of a set of entries: [`SOME_SYMBOLS`] or [`MAX_SYMBOLS`] of them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CodedSet(Arc<[Symbol; MAX_SYMBOLS]>);
+pub struct CodedSet(Arc<Vec<Symbol>>);
 
 impl Default for CodedSet {
     fn default() -> Self {
-        Self(Arc::new([Symbol::EMPTY; MAX_SYMBOLS]))
+        Self::with_symbols(SOME_SYMBOLS)
     }
 }
 
@@ -115,29 +119,36 @@ impl std::fmt::Debug for CodedSet {
 }
 
 impl CodedSet {
+    /// Of no entries, with `count` symbols at least; never more than [`MAX_SYMBOLS`].
+    pub fn with_symbols(count: usize) -> Self {
+        let count = if count <= SOME_SYMBOLS { SOME_SYMBOLS } else { MAX_SYMBOLS };
+        Self(Arc::new(vec![Symbol::EMPTY; count]))
+    }
+
     /// An entry came.
     pub fn insert(&mut self, id: &ShortId) {
         let one = Symbol::of(id);
         let symbols = Arc::make_mut(&mut self.0);
-        numbers(id, MAX_SYMBOLS).for_each(|number| symbols[number].add(&one));
+        numbers(id, symbols.len()).for_each(|number| symbols[number].add(&one));
     }
 
     /// An entry went.
     pub fn remove(&mut self, id: &ShortId) {
         let one = Symbol::of(id);
         let symbols = Arc::make_mut(&mut self.0);
-        numbers(id, MAX_SYMBOLS).for_each(|number| symbols[number].subtract(&one));
-    }
-
-    /// Adds what came and went elsewhere.
-    pub fn add(&mut self, changes: &Self) {
-        let symbols = Arc::make_mut(&mut self.0);
-        symbols.iter_mut().zip(changes.0.iter()).for_each(|(symbol, change)| symbol.add(change));
+        numbers(id, symbols.len()).for_each(|number| symbols[number].subtract(&one));
     }
 
     /// The symbols, from the first.
     pub fn symbols(&self) -> &[Symbol] {
-        &self.0[..]
+        &self.0
+    }
+
+    /// Forgets all symbols but the first [`SOME_SYMBOLS`].
+    pub fn shrink(&mut self) {
+        if self.0.len() > SOME_SYMBOLS {
+            self.0 = Arc::new(self.0[..SOME_SYMBOLS].to_vec());
+        }
     }
 }
 
@@ -157,9 +168,24 @@ pub enum Difference {
     TooLarge,
 }
 
-/// Compares the first symbols of two sets: as many as there are of `theirs`.
+/// So many symbols a difference are enough, when there are many.
+const PER_DIFFERENCE: f64 = 1.4;
+
+/// How many symbols a leader sends at first to a peer that has so many entries more, or fewer: at least so many
+/// differ.
+pub fn first_symbols(surplus: u64) -> usize {
+    let least = (surplus as f64 * PER_DIFFERENCE) as usize;
+    FIRST_SYMBOLS.saturating_add(least).min(MAX_SYMBOLS)
+}
+
+/// Whether so many differences can be told by symbols.
+pub fn is_told(differences: u64) -> bool {
+    differences as f64 * PER_DIFFERENCE <= MAX_SYMBOLS as f64
+}
+
+/// Compares the first symbols of two sets: as many as there are of `theirs`, and of `mine` no fewer.
 pub fn difference(mine: &CodedSet, theirs: &[Symbol]) -> Difference {
-    let mut symbols: Vec<Symbol> = mine.symbols().iter().take(theirs.len()).copied().collect();
+    let mut symbols: Vec<Symbol> = mine.symbols()[..theirs.len()].to_vec();
     symbols.iter_mut().zip(theirs).for_each(|(symbol, other)| symbol.subtract(other));
     let estimate = estimate(&symbols);
     let mut found: Vec<(ShortId, bool)> = Vec::new();
@@ -193,12 +219,17 @@ pub fn difference(mine: &CodedSet, theirs: &[Symbol]) -> Difference {
         let ids = |found: Vec<(ShortId, bool)>| found.into_iter().map(|(id, _)| id).collect();
         return Difference::Known { mine: ids(mine), theirs: ids(theirs) };
     }
-    if symbols.len() >= MAX_SYMBOLS || estimate * 1.4 > MAX_SYMBOLS as f64 {
+    if symbols.len() >= MAX_SYMBOLS || estimate * PER_DIFFERENCE > MAX_SYMBOLS as f64 {
         return Difference::TooLarge;
     }
-    // Twice the estimate: its error is 20 % or so, a round trip costs more than symbols.
-    let wanted = (estimate * 2.0) as usize + 32;
-    Difference::Larger(wanted.max(symbols.len() + symbols.len() / 2).clamp(FIRST_SYMBOLS, MAX_SYMBOLS))
+    // The error of the first estimate is 18 %. Where symbols are few they cost less than another round trip.
+    let factor = match symbols.len() {
+        0..=255 if estimate <= 512.0 => 2.0,
+        0..=255 => 1.75,
+        _ => 1.5,
+    };
+    let wanted = (estimate * factor) as usize + 32;
+    Difference::Larger(wanted.max(symbols.len() + symbols.len() / 4).clamp(FIRST_SYMBOLS, MAX_SYMBOLS))
 }
 
 /// About how many entries differ. Each belongs to symbol `i` with probability p = 1 / (1 + i/2), so the
@@ -230,7 +261,7 @@ mod tests {
     }
 
     fn coded<'a>(ids: impl IntoIterator<Item = &'a ShortId>) -> CodedSet {
-        let mut set = CodedSet::default();
+        let mut set = CodedSet::with_symbols(MAX_SYMBOLS);
         ids.into_iter().for_each(|id| set.insert(id));
         set
     }
@@ -272,15 +303,18 @@ mod tests {
             prop_assert!(took.is_some_and(|took| took <= 4 * (left.len() + right.len()) + 2 * FIRST_SYMBOLS), "{took:?}");
             // What comes and goes again leaves nothing.
             right.iter().for_each(|id| theirs.remove(id));
-            let mut changes = CodedSet::default();
-            left.iter().for_each(|id| changes.insert(id));
-            theirs.add(&changes);
-            prop_assert_eq!(mine, theirs);
+            left.iter().for_each(|id| theirs.insert(id));
+            prop_assert_eq!(&mine, &theirs);
+            // The first symbols of many are those of few.
+            let mut few = CodedSet::default();
+            common.iter().chain(&left).for_each(|id| few.insert(id));
+            theirs.shrink();
+            prop_assert_eq!(few, theirs);
         }
 
         #[test]
         fn whatever_a_peer_sends_it_ends_and_names_no_entry_twice(
-            seed: u64, count in 0usize..MAX_SYMBOLS, own in 0usize..50, forged in 0usize..50, at in 0usize..64,
+            seed: u64, count in 0usize..SOME_SYMBOLS, own in 0usize..50, forged in 0usize..50, at in 0usize..64,
         ) {
             let random = &mut Random::new(seed);
             let mine = coded(&ids(random, own));
@@ -306,7 +340,8 @@ mod tests {
     #[test]
     fn what_a_difference_takes_does_not_grow_with_the_sets() {
         let random = &mut Random::new(5);
-        for (common, each, at_most) in [(1_000, 1, 64), (100_000, 1, 64), (1_000, 100, 700), (100_000, 100, 700)] {
+        let wanted = [(1_000, 1, 64), (20_000, 1, 64), (1_000, 100, 700), (20_000, 100, 700), (20_000, 8_000, 32_000)];
+        for (common, each, at_most) in wanted {
             let (common, left, right) = (ids(random, common), ids(random, each), ids(random, each));
             let mine = coded(common.iter().chain(&left));
             let theirs = coded(common.iter().chain(&right));
@@ -317,9 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn as_many_differences_as_are_told_come_apart() {
+        let most = (MAX_SYMBOLS as f64 / PER_DIFFERENCE) as usize;
+        assert!(is_told(most as u64) && !is_told(most as u64 + 1));
+        let alone = ids(&mut Random::new(7), most);
+        let known = Difference::Known { mine: sorted(&alone), theirs: Vec::new() };
+        assert_eq!(difference(&coded(&alone), coded(&[]).symbols()), known);
+        assert_eq!(difference(&coded(&alone), &coded(&[]).symbols()[..first_symbols(most as u64)]), known);
+        assert_eq!(first_symbols(u64::MAX), MAX_SYMBOLS);
+        assert_eq!(first_symbols(0), FIRST_SYMBOLS);
+    }
+
+    #[test]
     fn a_difference_that_is_too_large_is_seen_in_the_first_symbols() {
         let random = &mut Random::new(6);
-        for (left, right) in [(3_000, 3_000), (0, 3_000), (40_000, 100)] {
+        for (left, right) in [(50_000, 50_000), (0, 70_000)] {
             let (mine, theirs) = (coded(&ids(random, left)), coded(&ids(random, right)));
             assert_eq!(difference(&mine, &theirs.symbols()[..FIRST_SYMBOLS]), Difference::TooLarge);
         }

@@ -3,14 +3,16 @@
 //!
 //! Every change of a replica moves the head of its change log, so a head names a state: symbols of one
 //! state and the changes from that to the next give the next one's.
+//!
+//! Of every replica few symbols are kept; of those of which more were asked for lately, all.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
-    coded::CodedSet,
+    coded::{CodedSet, MAX_SYMBOLS, SOME_SYMBOLS},
     engine::Scan,
     read::Reader,
     rows::{self, EntryRow, Head, ReplicaNo, corrupt, entry_key},
@@ -22,14 +24,30 @@ use crate::model::{Hash, SlotKey, SlotRange};
 /// grown beyond it while the store was open keeps what it has.
 const MAX_SCAN: u64 = 2_000_000;
 
-/// How many rows of a change log are looked through for entries: a few milliseconds.
+/// How many rows of a change log are looked through for entries, and so many more for each of them: a few
+/// milliseconds for a few, a fifth of a second for as many as symbols can tell.
 const MAX_FIND: usize = 4_096;
+const MAX_FIND_EACH: usize = 4;
 
 /// Of how many replicas symbols are kept before all are forgotten again: 24 MiB.
 const MAX_SETS: usize = 1_024;
 
+/// Of how many replicas all symbols are kept: 19 MiB.
+const MAX_LARGE_SETS: usize = 16;
+
 #[derive(Debug, Default)]
-pub(super) struct CodedSets(Mutex<HashMap<ReplicaNo, Coded>>);
+pub(super) struct CodedSets {
+    kept: Mutex<Kept>,
+    /// Held while symbols are made: whoever wants the same waits for it instead of doing it too.
+    making: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    sets: HashMap<ReplicaNo, Coded>,
+    /// The replicas of which all symbols are kept, the one that was asked for last at the end.
+    large: VecDeque<ReplicaNo>,
+}
 
 /// Symbols at one head of the change log.
 #[derive(Debug)]
@@ -44,16 +62,18 @@ pub(super) struct CodedChange {
     replica: ReplicaNo,
     before: u64,
     after: u64,
-    changes: CodedSet,
+    /// The entries that came, and those that went.
+    came: Vec<ShortId>,
+    went: Vec<ShortId>,
 }
 
 impl CodedChange {
     pub fn inserted(&mut self, hash: &Hash) {
-        self.changes.insert(&hash.into());
+        self.came.push(hash.into());
     }
 
     pub fn removed(&mut self, hash: &Hash) {
-        self.changes.remove(&hash.into());
+        self.went.push(hash.into());
     }
 
     /// The head after the transaction.
@@ -62,9 +82,23 @@ impl CodedChange {
     }
 }
 
+impl Kept {
+    /// Notes that all symbols of a replica were asked for; those of another may be too many then.
+    fn touch(&mut self, replica: ReplicaNo) {
+        self.large.retain(|other| *other != replica);
+        self.large.push_back(replica);
+        if self.large.len() > MAX_LARGE_SETS
+            && let Some(oldest) = self.large.pop_front()
+            && let Some(coded) = self.sets.get_mut(&oldest)
+        {
+            coded.set.shrink();
+        }
+    }
+}
+
 impl CodedSets {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaNo, Coded>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new replica has no entries.
@@ -73,50 +107,73 @@ impl CodedSets {
     }
 
     pub fn forget(&self, replica: ReplicaNo) {
-        self.lock().remove(&replica);
+        let mut kept = self.lock();
+        kept.sets.remove(&replica);
+        kept.large.retain(|other| *other != replica);
     }
 
     /// What a transaction that begins at `head` must fill; none where there are no symbols to change.
     pub fn begin(&self, replica: ReplicaNo, head: u64) -> Option<CodedChange> {
-        let is_there = self.lock().get(&replica).is_some_and(|coded| coded.head == head);
-        is_there.then(|| CodedChange { replica, before: head, after: head, changes: CodedSet::default() })
+        let is_there = self.lock().sets.get(&replica).is_some_and(|coded| coded.head == head);
+        is_there.then(|| CodedChange { replica, before: head, after: head, came: Vec::new(), went: Vec::new() })
     }
 
     /// The transaction was committed.
     pub fn committed(&self, change: CodedChange) {
-        let mut sets = self.lock();
-        if let Some(coded) = sets.get_mut(&change.replica).filter(|coded| coded.head == change.before) {
-            coded.set.add(&change.changes);
+        let mut kept = self.lock();
+        if let Some(coded) = kept.sets.get_mut(&change.replica).filter(|coded| coded.head == change.before) {
+            change.came.iter().for_each(|id| coded.set.insert(id));
+            change.went.iter().for_each(|id| coded.set.remove(id));
             coded.head = change.after;
         }
     }
 
-    /// The symbols of a state that has everything up to `since`.
-    fn since(&self, replica: ReplicaNo, since: u64) -> Option<CodedSet> {
-        self.lock().get(&replica).filter(|coded| coded.head >= since).map(|coded| coded.set.clone())
+    /// So many symbols of a state that has everything up to `since`.
+    fn since(&self, replica: ReplicaNo, since: u64, count: usize) -> Option<CodedSet> {
+        let mut kept = self.lock();
+        let is_wanted = |coded: &&Coded| coded.head >= since && coded.set.symbols().len() >= count;
+        let set = kept.sets.get(&replica).filter(is_wanted)?.set.clone();
+        if count > SOME_SYMBOLS {
+            kept.touch(replica);
+        }
+        Some(set)
     }
 
     fn keep(&self, replica: ReplicaNo, head: u64, set: CodedSet) {
-        let mut sets = self.lock();
-        if sets.len() >= MAX_SETS {
-            sets.clear();
+        let mut kept = self.lock();
+        if kept.sets.len() >= MAX_SETS {
+            *kept = Kept::default();
         }
-        if sets.get(&replica).is_none_or(|coded| coded.head < head) {
-            sets.insert(replica, Coded { head, set });
+        let count = set.symbols().len();
+        let is_better = |coded: &Coded| coded.head < head || coded.head == head && coded.set.symbols().len() < count;
+        if kept.sets.get(&replica).is_none_or(is_better) {
+            kept.sets.insert(replica, Coded { head, set });
+            if count > SOME_SYMBOLS {
+                kept.touch(replica);
+            }
         }
     }
 }
 
-/// The symbols of a replica of which everything up to `since` is there.
-pub(super) fn coded(sets: &CodedSets, reader: &Reader<'_>, since: Position) -> Result<Option<CodedSet>, StoreError> {
-    if let Some(set) = sets.since(reader.replica, since.0) {
+/// At least `count` symbols of a replica of which everything up to `since` is there.
+pub(super) fn coded(
+    sets: &CodedSets,
+    reader: &Reader<'_>,
+    since: Position,
+    count: usize,
+) -> Result<Option<CodedSet>, StoreError> {
+    if let Some(set) = sets.since(reader.replica, since.0, count) {
         return Ok(Some(set));
     }
-    if reader.index.total()?.count() > MAX_SCAN {
+    if count > MAX_SYMBOLS || reader.index.total()?.count() > MAX_SCAN {
         return Ok(None);
     }
+    let _making = sets.making.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(set) = sets.since(reader.replica, since.0, count) {
+        return Ok(Some(set));
+    }
     let head = Head::load(reader.rows, reader.replica)?.position;
-    let mut set = CodedSet::default();
+    let mut set = CodedSet::with_symbols(count);
     let (start, end) = entry_key::range(reader.replica, &SlotRange::ALL);
     rows::scan(reader.rows, (&start, end.as_deref()), Scan::Forward, |_, value| {
         set.insert(&ShortId::from(&EntryRow::hash(value)?));
@@ -133,7 +190,7 @@ pub(super) fn find(reader: &Reader<'_>, ids: &[ShortId]) -> Result<Found, StoreE
     let mut places: Vec<SlotKey> = Vec::new();
     let start = rows::log_key(reader.replica, 0);
     let end = rows::after(&start[..5]);
-    let mut seen = 0;
+    let (mut looked_at, most) = (0, MAX_FIND + MAX_FIND_EACH * ids.len());
     if !ids.is_empty() {
         rows::scan(reader.rows, (&start, end.as_deref()), Scan::Backward, |_, value| {
             let (_, slot) = rows::of_log_row(reader.replica, value)?;
@@ -141,12 +198,16 @@ pub(super) fn find(reader: &Reader<'_>, ids: &[ShortId]) -> Result<Found, StoreE
             if unknown.remove(&ShortId::from(&EntryRow::hash(&row)?)) {
                 places.push(SlotKey::from_bytes(entry_key::place(&slot)?));
             }
-            seen += 1;
-            Ok(!unknown.is_empty() && seen < MAX_FIND)
+            looked_at += 1;
+            Ok(!unknown.is_empty() && looked_at < most)
         })?;
     }
-    places.sort_unstable();
-    places.dedup();
+    // In the order of the log, in which the entries of a commit are together: a few hashes prove what is sent of it.
+    // But rights go before what they cover.
+    places.reverse();
+    places.sort_by_key(|place| place.as_bytes().first() != Some(&0));
+    let mut seen = HashSet::new();
+    places.retain(|place| seen.insert(place.clone()));
     let mut missing = Vec::with_capacity(places.len());
     for place in places {
         let (start, end) = entry_key::group(reader.replica, place.as_bytes());

@@ -91,10 +91,10 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
     /// Compares a peer's claims with what is here. Claims outside `scope` are clamped to it first.
     async fn reconcile(&self, replica: ReplicaId, scope: Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError>;
 
-    /// The coded symbols of the replica in a state that has all of its change log up to `since`, or none:
-    /// then ranges are compared instead.
-    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
-        let _ = (replica, since);
+    /// At least `count` coded symbols of the replica in a state that has all of its change log up to `since`, or
+    /// none: then ranges are compared instead.
+    async fn coded(&self, replica: ReplicaId, since: Position, count: usize) -> Result<Option<CodedSet>, StoreError> {
+        let _ = (replica, since, count);
         Ok(None)
     }
 

@@ -356,8 +356,8 @@ impl<E: Engine> Core<E> {
     }
 
     /// See [`super::ReplicaStore::coded`].
-    pub fn coded(&self, id: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
-        self.replica(id, |reader| coded_sets::coded(&self.shared.coded, &reader, since))
+    pub fn coded(&self, id: ReplicaId, since: Position, count: usize) -> Result<Option<CodedSet>, StoreError> {
+        self.replica(id, |reader| coded_sets::coded(&self.shared.coded, &reader, since, count))
     }
 
     /// See [`super::ReplicaStore::find`].

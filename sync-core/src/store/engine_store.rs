@@ -310,8 +310,8 @@ impl<E: Engine> ReplicaStore for EngineStore<E> {
         self.read(move |core| core.reconcile(replica, &scope, claims)).await
     }
 
-    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<CodedSet>, StoreError> {
-        self.read(move |core| core.coded(replica, since)).await
+    async fn coded(&self, replica: ReplicaId, since: Position, count: usize) -> Result<Option<CodedSet>, StoreError> {
+        self.read(move |core| core.coded(replica, since, count)).await
     }
 
     async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {

@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use sync_core::{
     machine::{
         Direction,
+        limits::MESSAGE_SYMBOLS,
         wire::{
             Hello, Mark, Message, Open, Ranges, Refusal, RefusalReason, Refused, Solved, Symbols, WireError,
             decode_bundles, encode_bundles,
@@ -84,7 +85,7 @@ fn shown(message: &Message) -> Json {
                 .iter()
                 .map(|symbol| json!([hex(symbol.ids), hex(symbol.checks), symbol.count]))
                 .collect();
-            json!({ "first": symbols.first, "symbols": shown })
+            json!({ "first": symbols.first, "more": symbols.more, "from": symbols.from, "symbols": shown })
         }
         Message::Solved(Solved::More(count)) => json!({ "more": count }),
         Message::Solved(Solved::Lacking(ids)) => json!({ "lacking": ids_json(ids) }),
@@ -165,7 +166,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("ranges", Message::Ranges(Ranges { first: true, more: false, claims })),
         ("no ranges", Message::Ranges(Ranges { first: false, more: true, claims: Vec::new() })),
         ("refused entries", Message::Refused(Refused { count: 40, entries: refused })),
-        ("symbols", Message::Symbols(Symbols { first: true, symbols })),
+        ("symbols", Message::Symbols(Symbols { first: true, more: false, from: 0, symbols: symbols.clone() })),
+        ("further symbols", Message::Symbols(Symbols { first: false, more: true, from: 64, symbols })),
         ("more symbols are needed", Message::Solved(Solved::More(432))),
         ("what the symbols tell", Message::Solved(Solved::Lacking(ids))),
     ]
@@ -181,9 +183,9 @@ fn rejected() -> Vec<(&'static str, Vec<u8>, WireError)> {
     let ranges = |claims: Vec<Claim>| Message::Ranges(Ranges { first: true, more: false, claims }).encode().to_vec();
     let many = (0..257u16).map(|n| claim(range(&n.to_be_bytes(), &(n + 1).to_be_bytes()))).collect();
     let refused = |len: usize| Refused { count: 33, entries: vec![(ShortId([0; 16]), RefusalReason::Rights); len] };
-    let symbols = |count: usize| {
+    let symbols = |first: bool, from: usize, count: usize| {
         let symbols = vec![Symbol { ids: [7; 16], checks: [7; 4], count: 7 }; count];
-        Message::Symbols(Symbols { first: true, symbols }).encode().to_vec()
+        Message::Symbols(Symbols { first, more: false, from: from as u32, symbols }).encode().to_vec()
     };
     let address = "quic://192.0.2.1:4433";
     let mut frames: Vec<_> = messages()
@@ -208,9 +210,11 @@ fn rejected() -> Vec<(&'static str, Vec<u8>, WireError)> {
         ("an empty range", ranges(vec![claim(range(&[3], &[3]))]), 21),
         ("257 claims", ranges(many), 21),
         ("33 refusals", Message::Refused(refused(33)).encode().to_vec(), 22),
-        ("no symbols", vec![23, 1, 0], 23),
-        ("1,025 symbols", symbols(MAX_SYMBOLS + 1), 23),
-        ("1,025 symbols needed", Message::Solved(Solved::More(1_025)).encode().to_vec(), 24),
+        ("no symbols", vec![23, 1, 0, 0, 0], 23),
+        ("8,193 symbols in one message", symbols(true, 0, MESSAGE_SYMBOLS + 1), 23),
+        ("a symbol behind the last", symbols(false, MAX_SYMBOLS, 1), 23),
+        ("a beginning that is not the first symbol", symbols(true, 1, 1), 23),
+        ("49,153 symbols needed", Message::Solved(Solved::More(49_153)).encode().to_vec(), 24),
         ("ids that do not ascend", Message::Solved(Solved::Lacking(vec![ShortId([1; 16]); 2])).encode().to_vec(), 24),
         ("a length of all ones", [&[22, 1][..], &[0xff; 9], &[1]].concat(), 22),
     ]);

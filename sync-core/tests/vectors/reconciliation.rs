@@ -8,7 +8,7 @@ use sync_core::{
     model::{Digest, Hash, SlotKey, SlotRange, Summary},
     store::{
         Claim, Have, Missing, Scope, ShortId, StoreError,
-        coded::{CodedSet, Difference, difference},
+        coded::{CodedSet, Difference, MAX_SYMBOLS, difference},
         reconcile::{View, reconcile},
     },
 };
@@ -125,12 +125,18 @@ fn scope(prefixes: &[Json]) -> Scope {
 }
 
 fn coded(numbers: std::ops::Range<u8>) -> CodedSet {
-    let mut set = CodedSet::default();
+    let mut set = CodedSet::with_symbols(MAX_SYMBOLS);
     ids(numbers).iter().for_each(|id| set.insert(id));
     set
 }
 
-/// Sets of ids, the bytes of their first symbols, and what the difference to the first set is.
+/// The BLAKE3 hash of the postcard encodings of all symbols, one behind the other.
+fn hash_of_all(set: &CodedSet) -> String {
+    let all: Vec<u8> = set.symbols().iter().flat_map(encode).collect();
+    Hash(*blake3::hash(&all).as_bytes()).to_string()
+}
+
+/// Sets of ids, the bytes of their first symbols, the hash of all, and what the difference to the first set is.
 fn coded_sets() -> Json {
     let first = coded(0..30);
     let sets = [0..30, 0..0, 0..29, 3..33, 20..40].map(|numbers| {
@@ -141,7 +147,7 @@ fn coded_sets() -> Json {
         };
         let hex_ids = |ids: Vec<ShortId>| ids.into_iter().map(|id| hex(id.0)).collect::<Vec<_>>();
         json!({
-            "ids": hex_ids(ids(numbers)), "symbols": hex(encode(symbols)),
+            "ids": hex_ids(ids(numbers)), "symbols": hex(encode(symbols)), "hash_of_all_symbols": hash_of_all(&set),
             "first_alone": hex_ids(mine), "this_alone": hex_ids(theirs),
         })
     });
@@ -152,9 +158,10 @@ fn coded_sets() -> Json {
 fn the_vectors_of_coded_symbols_hold() {
     let file = golden("reconciliation.json", &make());
     for vector in list(&file["coded"]) {
-        let mut set = CodedSet::default();
+        let mut set = CodedSet::with_symbols(MAX_SYMBOLS);
         list(&vector["ids"]).iter().for_each(|id| set.insert(&ShortId(bytes(id).try_into().unwrap())));
         assert_eq!(hex(encode(&set.symbols()[..64])), vector["symbols"]);
+        assert_eq!(hash_of_all(&set), vector["hash_of_all_symbols"]);
     }
 }
 

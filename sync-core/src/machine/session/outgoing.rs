@@ -51,8 +51,11 @@ impl Session {
                 max_bytes: io.limits.entries_frame_len,
             };
             io.store(self.key(), request);
-        } else if self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over) {
-            self.finish_reconcile(io, known);
+        } else if self.is_reconcile_over() {
+            if self.finish_reconcile() {
+                let mark = self.mark(known);
+                self.send(io, Message::Mark(mark));
+            }
             return self.pump_out(io, known);
         } else if self.gives
             && self.reconcile.is_none()
@@ -117,6 +120,10 @@ impl Session {
         self.missing = page.rest;
         self.missing.extend(more);
         if page.entries > 0 {
+            if self.is_reconcile_over() {
+                // The mark that goes with the last of them says so.
+                self.finish_reconcile();
+            }
             self.send_entries(io, known, payload, page.entries);
         }
         self.pump_out(io, known);

@@ -13,7 +13,10 @@ use crate::{
         wire::{Mark, Message, Ranges},
     },
     model::Digest,
-    store::{Claim, Have, Position, Reconciled},
+    store::{
+        Claim, Have, Position, Reconciled,
+        coded::{first_symbols, is_told},
+    },
 };
 
 impl Session {
@@ -134,11 +137,13 @@ impl Session {
             coding: Coding::Not,
             rounds: 0,
             waiting: VecDeque::new(),
+            waiting_len: 0,
             comparing: false,
             whole: false,
             must_answer: false,
             answer: Vec::new(),
             over: false,
+            is_told: false,
         }
     }
 
@@ -152,8 +157,9 @@ impl Session {
         reconcile.first = true;
         reconcile.comparing = true;
         self.reconcile = Some(reconcile);
-        let fits = known.root.count.abs_diff(self.their_count) <= io.limits.symbols;
-        let by_symbols = (fits && io.limits.symbols > 0 && !self.coded).then_some(known.head);
+        let surplus = known.root.count.abs_diff(self.their_count);
+        let fits = io.limits.symbols > 0 && surplus <= io.limits.symbols && is_told(surplus);
+        let by_symbols = (fits && !self.coded).then(|| (known.head, first_symbols(surplus)));
         let request = StoreRequest::Lead { replica: self.replica, scope: self.scope.clone(), by_symbols };
         io.store(self.key(), request);
     }
@@ -173,8 +179,10 @@ impl Session {
         if ranges.first && !self.follow_reconcile(known, effects) {
             return;
         }
-        let waits =
-            |it: &&mut Reconcile| !it.over && !it.whole && !it.first && !matches!(it.coding, Coding::Arrived { .. });
+        // Whoever was asked for more symbols may not have them, and go on with ranges.
+        let waits = |it: &&mut Reconcile| {
+            !it.over && !it.whole && !it.first && (matches!(it.coding, Coding::Not) || !it.comparing)
+        };
         let Some(reconcile) = self.reconcile.as_mut().filter(waits) else {
             effects.push(Effect::Violation("it goes on with a reconciliation that is over".into()));
             return;
@@ -182,9 +190,11 @@ impl Session {
         // Where our symbols did not tell, the peer says so by claims.
         reconcile.coding = Coding::Not;
         reconcile.must_answer |= ranges.claims.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
+        reconcile.waiting_len += ranges.claims.iter().map(Claim::len).sum::<usize>();
         reconcile.waiting.extend(ranges.claims);
         reconcile.whole = !ranges.more;
-        if reconcile.waiting.len() > io.limits.round_claims + MAX_CLAIMS {
+        let too_long = reconcile.waiting_len > io.limits.round_len + MAX_FRAME_LEN;
+        if reconcile.waiting.len() > io.limits.round_claims + MAX_CLAIMS || too_long {
             effects.push(Effect::Violation("its reconciliation has too many ranges".into()));
             return;
         }
@@ -198,7 +208,8 @@ impl Session {
             return;
         }
         if !reconcile.waiting.is_empty() {
-            let claims = reconcile.waiting.drain(..reconcile.waiting.len().min(MAX_CLAIMS)).collect();
+            let claims: Vec<Claim> = reconcile.waiting.drain(..reconcile.waiting.len().min(MAX_CLAIMS)).collect();
+            reconcile.waiting_len -= claims.iter().map(Claim::len).sum::<usize>();
             reconcile.comparing = true;
             let request = StoreRequest::Reconcile { replica: self.replica, scope: self.scope.clone(), claims };
             io.store(key, request);
@@ -249,15 +260,20 @@ impl Session {
         self.pump_out(io, known);
     }
 
-    /// Both directions are done: the position is valid now.
-    pub(super) fn finish_reconcile(&mut self, io: &mut Io, known: &Known) {
+    /// Both directions are done and all that was found missing is read: the position is valid now. Answers whether
+    /// the peer must be told, if there is nothing to send with it.
+    pub(super) fn finish_reconcile(&mut self) -> bool {
         let reconcile = self.reconcile.take().expect("a reconciliation is over");
         if self.gives {
             self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
         }
         self.judging = !canary::is_out(Canary::ResendRefused);
-        let mark = self.mark(known);
-        self.send(io, Message::Mark(mark));
+        !reconcile.is_told
+    }
+
+    /// Whether nothing but what was found missing is to be sent.
+    pub(super) fn is_reconcile_over(&self) -> bool {
+        self.missing.is_empty() && self.reconcile.as_ref().is_some_and(|reconcile| reconcile.over)
     }
 }
 

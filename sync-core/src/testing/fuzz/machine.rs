@@ -416,10 +416,12 @@ impl Driver {
                 let mut set = CodedSet::default();
                 ids.iter().for_each(|id| set.insert(id));
                 let symbols = set.symbols()[..1 + bits.below(200)].to_vec();
-                Message::Symbols(Symbols { first: bits.one_in(2), symbols })
+                let first = bits.one_in(2);
+                let from = if first { 0 } else { bits.below(3) as u32 * 64 };
+                Message::Symbols(Symbols { first, more: bits.one_in(3), from, symbols })
             }
             12 => Message::Solved(match bits.below(2) {
-                0 => Solved::More(u32::from(bits.short()) % 1_025),
+                0 => Solved::More(u32::from(bits.short()) % 2_048),
                 _ => Solved::Lacking(vec![ShortId([bits.byte(); 16])]),
             }),
             _ => Message::Ping(bits.long()),

@@ -11,7 +11,7 @@ use crate::{
     store::{
         Apply, Claim, Core, Direction, Have, Missing, NodeKind, NodeRecord, Origin, Position, Query, Scope, Select,
         ShortId, Write,
-        coded::{CodedSet, Difference, FIRST_SYMBOLS, MAX_SYMBOLS, difference},
+        coded::{CodedSet, Difference, FIRST_SYMBOLS, MAX_SYMBOLS, SOME_SYMBOLS, difference},
     },
     testing::{
         reference::Reference,
@@ -287,7 +287,7 @@ pub fn symbols(data: &[u8]) {
             }
         }
     }
-    let mut symbols = theirs.symbols()[..1 + usize::from(input.short()) % MAX_SYMBOLS].to_vec();
+    let mut symbols = theirs.symbols()[..1 + usize::from(input.short()) % SOME_SYMBOLS].to_vec();
     let mut is_honest = true;
     for _ in 0..input.below(5) {
         is_honest = false;

@@ -295,8 +295,13 @@ impl ReplicaStore for SimStore {
         self.0.reconcile(replica, &scope, claims)
     }
 
-    async fn coded(&self, replica: ReplicaId, since: Position) -> Result<Option<coded::CodedSet>, StoreError> {
-        self.0.coded(replica, since)
+    async fn coded(
+        &self,
+        replica: ReplicaId,
+        since: Position,
+        count: usize,
+    ) -> Result<Option<coded::CodedSet>, StoreError> {
+        self.0.coded(replica, since, count)
     }
 
     async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {

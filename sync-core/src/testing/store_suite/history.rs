@@ -123,7 +123,7 @@ async fn compare(store: &dyn ReplicaStore, world: &World, model: &Reference, ran
     assert_eq!(here.len(), log.len(), "the log has one row per live entry");
     assert_eq!(here, live, "the store holds the entries that no accepted one dominates");
     assert_eq!(state.root, model.digest(&SlotRange::ALL), "the root is the digest of the live entries");
-    if let Some(coded) = store.coded(replica, state.head).await.expect("symbols can be read") {
+    if let Some(coded) = store.coded(replica, state.head, 1).await.expect("symbols can be read") {
         let mut expected = CodedSet::default();
         live.iter().for_each(|hash| expected.insert(&hash.into()));
         assert_eq!(coded, expected, "the symbols are those of the live entries");

@@ -10,7 +10,7 @@ use crate::{
     model::{Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotRange, VerifiedBundle, Verifier},
     store::{
         Claim, Have, Missing, Position, ReplicaStore, Scope, ShortId, StoreError,
-        coded::CodedSet,
+        coded::{CodedSet, SOME_SYMBOLS},
         reconcile::{LEAF, MAX_CLAIMS},
     },
     testing::random::Random,
@@ -200,10 +200,14 @@ pub async fn claims_out_of_order_or_too_many_are_refused<H: StoreHarness>(harnes
 /// Whether the store has symbols, and then they are those of its entries.
 async fn check_coded(store: &dyn ReplicaStore, world: &World) -> bool {
     let head = store.state(world.replica).await.expect("state").head;
-    let Some(coded) = store.coded(world.replica, head).await.expect("coded") else { return false };
-    let mut expected = CodedSet::default();
-    hashes(store, world).await.iter().for_each(|hash| expected.insert(&hash.into()));
-    assert_eq!(coded, expected, "the symbols are those of the entries");
+    let hashes = hashes(store, world).await;
+    for count in [1, SOME_SYMBOLS + 1] {
+        let Some(coded) = store.coded(world.replica, head, count).await.expect("coded") else { return false };
+        assert!(coded.symbols().len() >= count, "as many symbols as were asked for");
+        let mut expected = CodedSet::with_symbols(coded.symbols().len());
+        hashes.iter().for_each(|hash| expected.insert(&hash.into()));
+        assert_eq!(coded, expected, "the symbols are those of the entries");
+    }
     true
 }
 

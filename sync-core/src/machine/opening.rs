@@ -252,7 +252,7 @@ impl Synchronizer {
             }
         };
         let Some(known) = self.replicas.get(&replica) else { return };
-        let effects = match reply {
+        let mut effects = match reply {
             StoreReply::Prepared { state, readable, root, credentials } => {
                 return self.prepared(key, state, readable, root, credentials);
             }
@@ -277,6 +277,7 @@ impl Synchronizer {
             }
             StoreReply::Saved => Vec::new(),
         };
+        effects.extend(session.compare_late(&mut self.io, known));
         self.effects(key, effects);
     }
 

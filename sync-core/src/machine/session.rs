@@ -185,7 +185,7 @@ pub(super) struct Session {
     /// The root of what the peer may see, when that is a part, at this head.
     scope_root: Option<(Position, Digest)>,
     asking_root: bool,
-    /// A mark that waits for it.
+    /// A mark that waits for it, or for us to have sent all.
     uncompared: Option<Mark>,
     /// Whether entries go to the peer, and whether they come from it.
     pub gives: bool,

@@ -224,3 +224,26 @@ pub(super) fn find(reader: &Reader<'_>, ids: &[ShortId]) -> Result<Found, StoreE
     }
     Ok(Found { missing, is_complete: unknown.is_empty() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_symbols_are_kept_of_those_replicas_for_which_they_were_asked_for_last() {
+        let sets = CodedSets::default();
+        let count_of = |number| sets.since(ReplicaNo(number), 1, 1).map(|set| set.symbols().len());
+        for number in 0..MAX_LARGE_SETS as u32 {
+            sets.keep(ReplicaNo(number), 1, CodedSet::with_symbols(MAX_SYMBOLS));
+        }
+        assert!(sets.since(ReplicaNo(0), 1, MAX_SYMBOLS).is_some(), "now number 1 was asked for longest ago");
+        sets.keep(ReplicaNo(100), 1, CodedSet::with_symbols(MAX_SYMBOLS));
+        assert_eq!([0, 1, 2, 100].map(count_of), [MAX_SYMBOLS, SOME_SYMBOLS, MAX_SYMBOLS, MAX_SYMBOLS].map(Some));
+        assert_eq!(sets.since(ReplicaNo(1), 1, MAX_SYMBOLS), None);
+        // Few do not take the place of all, unless they are of a later state.
+        sets.keep(ReplicaNo(0), 1, CodedSet::default());
+        assert_eq!(count_of(0), Some(MAX_SYMBOLS));
+        sets.keep(ReplicaNo(0), 2, CodedSet::default());
+        assert_eq!(count_of(0), Some(SOME_SYMBOLS));
+    }
+}

@@ -33,13 +33,14 @@ impl Session {
         if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
             effects.push(Effect::Received(store, through));
         }
+        self.uncompared = None;
         let Some(root) = mark.root.filter(|_| self.is_live()) else { return };
         self.their_count = root.count;
-        if !self.has_sent_all(known) || mark.durable != self.frames_sent {
+        if mark.durable != self.frames_sent {
             return;
         }
-        let Some(ours) = self.root(known) else {
-            // It is compared when the store has said.
+        let Some(ours) = self.root(known).filter(|_| self.has_sent_all(known)) else {
+            // It is compared when the store has said, or when it turns out that nothing is left to send.
             self.uncompared = Some(*mark).filter(|_| !self.scope.is_nothing());
             return;
         };
@@ -82,6 +83,22 @@ impl Session {
             }
         }
         self.pump_out(io, known);
+        effects
+    }
+
+    /// Compares a mark that came too early with what is true by now. The peer may have told us by it that roots are
+    /// equal, and say so no more.
+    pub fn compare_late(&mut self, io: &mut Io, known: &Known) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(mark) = self.uncompared
+            && !self.synced
+            && self.is_live()
+            && self.is_drained()
+            && self.has_sent_all(known)
+            && mark.root == self.root(known)
+        {
+            self.compare(io, known, &mark, false, &mut effects);
+        }
         effects
     }
 

@@ -611,7 +611,9 @@ mod tests {
     #[test]
     fn symbols_begin_again_once_and_are_as_many_as_were_asked_for() {
         // What comes after 2,000 were asked for, and whether it is a violation.
-        let cases: [(&[(bool, usize, usize)], bool); 8] = [
+        /// `more`, `from`, and how many symbols.
+        type Messages = [(bool, usize, usize)];
+        let cases: [(&Messages, bool); 8] = [
             (&[(false, 64, 1_936)], false),
             (&[(false, 0, 2_000)], false),
             (&[(true, 0, 64), (false, 64, 1_936)], false),

@@ -429,8 +429,14 @@ fn update_level(
     let mut changes = changes.into_iter().peekable();
     while let Some(first) = changes.peek() {
         let strictly = first.is(Boundary::Removed, level);
+        let is_boundary = first.boundary.is_some_and(|(_, up_to)| up_to >= level);
         let (start, mut sum) = boundary_before(rows, replica, level, &first.place, strictly)?;
-        let mut next = boundary_after(rows, replica, level, &start)?;
+        // Where the span ends matters to the changes after this one, and to a boundary that comes or goes: what a
+        // single write changes is, as a rule, neither.
+        let mut next = match is_boundary || changes.len() > 1 {
+            true => boundary_after(rows, replica, level, &start)?,
+            false => None,
+        };
         let mut added = Vec::new();
         let mut delta = Summary::EMPTY;
         let mut reaching = Vec::new();

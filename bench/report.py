@@ -184,6 +184,13 @@ bench/run --quick    # a smoke run
 bench/run --only differ bootstrap     # some groups again (bench/run --list)
 ```
 
+The hot paths by themselves, which this page does not show:
+
+```
+cargo bench -p store-redb --bench hot_paths     # encode, decode, verify, sign, apply, summary, split, changes; `... hot_paths verify` one of them
+bench/instructions                              # instructions of encode, decode, verify, apply, reconcile under callgrind: the same on a busy machine
+```
+
 {machine}; loopback; release builds. Every figure is the median of at least five rounds after one that does not count, with least and most in
 brackets; within a group all contestants take turns, a round each, so ratios are of one run while absolute times differ from machine to machine and from day to day.
 **n x** says how many times faster Syncline is. Memory is the peak of a process in the round. Bytes and messages are those of both directions, frames

@@ -1,5 +1,5 @@
 //! Plays simulations: `simulate seed N`, `simulate run --seeds A..B [--stop N]`, `simulate replay FILE`,
-//! `simulate shrink N FILE`, `simulate canaries --seeds A..B`.
+//! `simulate replay N`, `simulate shrink N FILE`, `simulate canaries [--most N] [--starts K] [NAME ...]`.
 //!
 //! `cargo run --release -p sync-core --features testing --example simulate -- run --seeds 0..1000`
 
@@ -21,7 +21,10 @@ fn main() {
         }
         ["run", "--seeds", range] => many(range, 10),
         ["run", "--seeds", range, "--stop", stop] => many(range, number(stop)),
-        ["canaries", "--seeds", range] => canaries(range),
+        ["canaries", ref options @ ..] => canaries(options),
+        ["replay", seed] if seed.bytes().all(|byte| byte.is_ascii_digit()) => {
+            show(&run(&Scenario::generate(number(seed))))
+        }
         ["replay", file] => {
             let text = std::fs::read_to_string(file).unwrap_or_else(|error| fail(&format!("{file}: {error}")));
             let scenario: Scenario =
@@ -36,7 +39,7 @@ fn main() {
             show(&run(&small))
         }
         _ => fail(
-            "usage: simulate seed N | show N | run --seeds A..B [--stop N] | replay FILE | shrink N FILE | canaries --seeds A..B",
+            "usage: simulate seed N | show N | run --seeds A..B [--stop N] | replay N or FILE | shrink N FILE | canaries [--most N] [--starts K] [NAME ...]",
         ),
     };
     std::process::exit(i32::from(failed));
@@ -65,20 +68,47 @@ fn seeds(range: &str) -> std::ops::Range<u64> {
     number(from)..number(to)
 }
 
-/// Lets out one canary after the other; each must be caught.
-fn canaries(range: &str) -> bool {
+/// From one start of seeds to the next.
+const START: u64 = 1_000_000;
+
+/// Lets out one canary after the other, all or those that are named; each must be caught, within so many seeds from
+/// each start.
+fn canaries(options: &[&str]) -> bool {
+    let (mut most, mut starts, mut named) = (200, 1, Vec::new());
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        let mut value = || number(options.next().unwrap_or_else(|| fail(&format!("{option} needs a number"))));
+        match *option {
+            "--most" => most = value(),
+            "--starts" => starts = value(),
+            name => named.push(name.to_string()),
+        }
+    }
+    let is_meant = |canary: &Canary| named.is_empty() || named.contains(&format!("{canary:?}"));
     let mut escaped = false;
-    for canary in Canary::ALL {
-        let caught = seeds(range).find_map(|seed| {
-            let failure = run_with_canary(&Scenario::generate(seed), canary).failure?;
-            Some((seed, failure))
-        });
-        match caught {
-            Some((seed, failure)) => println!("{canary:?}: caught by {} with seed {seed}", failure.oracle),
-            None => {
-                println!("{canary:?}: NOT CAUGHT");
-                escaped = true;
+    for canary in Canary::ALL.into_iter().filter(is_meant) {
+        let mut counts = Vec::new();
+        let mut oracles = BTreeMap::<String, u64>::new();
+        for start in 0..starts {
+            let caught = (start * START..start * START + most).find_map(|seed| {
+                let failure = run_with_canary(&Scenario::generate(seed), canary).failure?;
+                Some((seed, failure))
+            });
+            match caught {
+                Some((seed, failure)) => {
+                    counts.push(seed - start * START + 1);
+                    *oracles.entry(failure.oracle).or_default() += 1;
+                }
+                None => escaped = true,
             }
+        }
+        counts.sort_unstable();
+        let missed = starts as usize - counts.len();
+        match counts.get(counts.len() / 2) {
+            Some(median) => println!(
+                "{canary:?}: caught after {median} seeds (median of {starts} starts, {missed} missed; all: {counts:?}), by {oracles:?}"
+            ),
+            None => println!("{canary:?}: NOT CAUGHT within {most} seeds"),
         }
     }
     escaped

@@ -12,30 +12,61 @@ pub enum Canary {
     SkipRelayedCheck,
     /// Jobs are not read back after a restart.
     ForgetJobs,
+    /// Fingerprints are XOR over a few bytes: writers can forge them by linear algebra.
+    XorFingerprint,
     /// Of two entries of one slot and time, the one that comes last stays.
     TieBreakByArrival,
+    /// What is summed up for a peer is cut down to what it may read only afterwards.
+    ClampLate,
     /// Everything is tried again at once.
     RetryWithoutBackoff,
+    /// What comes in when its session is over already is not told to the application.
+    DropEvent,
+    /// Passers-by are remembered for ever.
+    KeepStrangers,
+    /// Whether a right has ended is asked of the local clock, not of the entry's time.
+    ExpiryByClock,
+    /// A disk that did not flush is asked again, and believed.
+    RetryFlush,
+    /// A position in a store's change log is used in the next store of the same peer.
+    KeepCursor,
     /// A peer that ends every link as soon as it is up is dialled again at once.
     DialAgainAtOnce,
     /// What a reconciliation was good for is judged before its refusals are here.
     ResendRefused,
     /// A deletion of a prefix covers keys of longer names only when it comes after them.
     ForgetPrefixTombstones,
+    /// Roots that differ are no reason to do anything.
+    IgnoreMismatch,
+    /// Each message of the first round says that it begins a reconciliation.
+    BeginTwice,
+    /// As many entries are the same entries.
+    CompareCounts,
+    /// Of several authors' values of a key, the oldest is read.
+    ReadOldest,
 }
 
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
+    /// Those that must be caught. No oracle sees [`Self::KeepStrangers`] and [`Self::KeepCursor`] in few seeds yet.
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgeBeforeCommit,
         Self::SkipRelayedCheck,
         Self::ForgetJobs,
+        Self::XorFingerprint,
         Self::TieBreakByArrival,
+        Self::ClampLate,
         Self::RetryWithoutBackoff,
+        Self::DropEvent,
+        Self::ExpiryByClock,
+        Self::RetryFlush,
         Self::DialAgainAtOnce,
         Self::ResendRefused,
         Self::ForgetPrefixTombstones,
+        Self::IgnoreMismatch,
+        Self::BeginTwice,
+        Self::CompareCounts,
+        Self::ReadOldest,
     ];
 }
 

@@ -21,6 +21,8 @@ pub struct Footprint {
     pub largest_len: usize,
     /// Sessions whose window is full.
     pub full_windows: usize,
+    /// Sessions whose peer has said nothing for too long in the middle of something.
+    pub stalled: usize,
     /// Outputs that nobody has taken.
     pub outputs: usize,
 }
@@ -38,6 +40,7 @@ impl Synchronizer {
             waiting_len: sessions().map(|session| session.waiting_len()).sum(),
             largest_len: sessions().map(|session| session.waiting_len()).max().unwrap_or(0),
             full_windows: sessions().filter(|session| session.is_live() && session.is_full(&self.io.limits)).count(),
+            stalled: sessions().filter(|session| session.stalls_at() < self.io.now.elapsed).count(),
             outputs: self.io.waiting(),
         }
     }

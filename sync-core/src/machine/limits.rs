@@ -120,6 +120,10 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an `Open` may stay unanswered. Reading a root costs the peer a millisecond.
 pub const OPEN_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a session waits for the peer's next word while something is under way in it. Pings show that its node lives,
+/// not that it goes on; what it may have to do first, a transaction, takes seconds on a slow disk.
+pub const STALL_DEADLINE: Duration = Duration::from_secs(60);
+
 /// How long after one address of a peer the next one is tried too (RFC 8305, "connection attempt delay").
 pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
 

@@ -13,6 +13,7 @@ use super::{
     wire::{Message, Open, Refusal, StreamKind},
 };
 use crate::{
+    canary::{self, Canary},
     model::{Digest, ReadScope, ReplicaId, Right, Timestamp},
     store::{ReplicaState, Scope},
 };
@@ -38,6 +39,8 @@ impl Synchronizer {
                 let rights = &self.replicas[&key.0].rights;
                 if Scope::of(&rights.readable(&key.1, self.io.now.wall)) != session.scope {
                     self.end_by_rights(key);
+                } else if session.stalls_at() <= now {
+                    self.end_session(key, "the peer has said nothing more in the middle of a sync");
                 } else if session.needs_another() {
                     self.offer_again(key);
                 } else {
@@ -49,7 +52,9 @@ impl Synchronizer {
                 }
             } else {
                 let connection = session.connection;
-                self.violation(connection, "it does not answer an Open");
+                // Its answer may be under way all the same: whoever has slept hears of the time first.
+                self.io.put(Output::Disconnect { connection, reason: DisconnectReason::Silent });
+                self.disconnected(connection, "it does not answer an Open".into());
             }
         }
         for (connection, stream) in self.streams.due(now) {
@@ -115,7 +120,7 @@ impl Synchronizer {
         let phase = Phase::Preparing(Some(Box::new(open)));
         let mut session = Session::new(serial, key.0, peer, Role::Acceptor, connection, phase);
         session.stream = Some(stream);
-        session.count_received(len);
+        session.count_received(self.io.now.elapsed, len);
         self.streams.insert((connection, stream), StreamUse::Session(key.0, peer, serial));
         self.sessions.insert(key, session);
         self.prepare(key);
@@ -130,7 +135,7 @@ impl Synchronizer {
     /// A message on the stream of a session.
     pub(super) fn session_message(&mut self, key: JobKey, serial: u64, message: Message, len: usize) {
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else { return };
-        session.count_received(len);
+        session.count_received(self.io.now.elapsed, len);
         let connection = session.connection;
         match message {
             Message::Opened(open) => {
@@ -223,11 +228,13 @@ impl Synchronizer {
         let key = (replica, peer);
         // What was applied is learned even when the session is gone.
         if let Ok(StoreReply::Applied { state, inserted, .. }) = &result {
-            if *inserted > 0 {
+            let is_over = self.sessions.get(&key).is_none_or(|session| session.serial != serial);
+            if *inserted > 0 && !(is_over && canary::is_out(Canary::DropEvent)) {
                 self.io.event(Event::Received { replica, peer, entries: *inserted });
             }
-            if !self.replicas.contains_key(&replica) {
-                return;
+            let Some(known) = self.replicas.get_mut(&replica) else { return };
+            if *inserted > 0 {
+                known.told = known.told.max(state.head);
             }
             self.applied_state(key, serial, state.clone());
         }
@@ -352,6 +359,10 @@ impl Synchronizer {
     fn begin(&mut self, key: JobKey, mine: Facts, theirs: Open) {
         let known = &self.replicas[&key.0];
         let session = self.sessions.get_mut(&key).expect("the session is opening");
+        if Scope::of(&known.rights.readable(&key.1, self.io.now.wall)) != session.scope {
+            // While the opening was under way the peer's right has ended, or has become another.
+            return self.end_by_rights(key);
+        }
         let counts = (mine.root.count, theirs.root.count);
         if let Some(expiry) = known.rights.next_expiry(&key.1, self.io.now.wall) {
             let left = Duration::from_micros(expiry.0.saturating_sub(self.io.now.wall.0));

@@ -19,11 +19,12 @@ use super::{
     direction::Direction,
     handshake::Role,
     io::*,
-    limits::Limits,
+    limits::{Limits, STALL_DEADLINE},
     out::Io,
     wire::{Mark, Message, Open, Ranges, RefusalReason, Refused, Solved, Symbols},
 };
 use crate::{
+    canary::{self, Canary},
     model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
     store::{
         Claim, Missing, Position, Scope, StoreId,
@@ -37,6 +38,9 @@ pub(super) struct Known {
     pub root: Digest,
     pub head: Position,
     pub rights: std::sync::Arc<Rights>,
+    /// Up to where the application was told of what came in and of what was written. An opening can show the machine
+    /// a newer head before whoever wrote has said so.
+    pub told: Position,
 }
 
 /// How far the opening is.
@@ -176,11 +180,13 @@ pub(super) struct Session {
     pub diverged: bool,
     /// Nothing is sent while a batch of this very session is being taken in.
     pub hold: bool,
+    /// When something was last said in it, by either side.
+    active: Duration,
     /// When a right of the peer ends.
     pub rights_end: Duration,
     pub scope: Scope,
     pub their_count: u64,
-    /// One side may read a part only: roots that differ are then no reason to repair anything.
+    /// One side may read a part only: roots may then differ for good.
     pub is_partial: bool,
     /// The root of what the peer may see, when that is a part, at this head.
     scope_root: Option<(Position, Digest)>,
@@ -267,6 +273,7 @@ impl Session {
             synced: false,
             diverged: false,
             hold: false,
+            active: Duration::ZERO,
             rights_end: Duration::MAX,
             scope: Scope::nothing(),
             their_count: 0,
@@ -327,8 +334,15 @@ impl Session {
         match &self.phase {
             Phase::Opening { deadline, .. } => *deadline,
             Phase::Preparing(_) | Phase::Admitting { .. } | Phase::Draining => Duration::MAX,
-            Phase::Live => self.next_check.min(self.rights_end),
+            Phase::Live => self.next_check.min(self.rights_end).min(self.stalls_at()),
         }
+    }
+
+    /// When the peer will have been silent for too long in the middle of something.
+    pub fn stalls_at(&self) -> Duration {
+        let asked = self.reconcile.as_ref().is_some_and(|reconcile| !reconcile.comparing && !reconcile.over);
+        let waits = !self.in_flight.is_empty() || asked && !self.reading && self.is_drained();
+        if self.is_live() && waits { self.active + STALL_DEADLINE } else { Duration::MAX }
     }
 
     /// Whether something is under way: the link must show life.
@@ -367,10 +381,12 @@ impl Session {
         self.traffic.bytes_sent += frame.len() as u64 + 4;
         self.traffic.messages += 1;
         self.sent_last = true;
+        self.active = io.now.elapsed;
         io.put(Output::Send { connection: self.connection, stream, frame });
     }
 
-    pub fn count_received(&mut self, len: usize) {
+    pub fn count_received(&mut self, now: Duration, len: usize) {
+        self.active = now;
         self.traffic.bytes_received += len as u64 + 4;
         self.traffic.messages += 1;
         if std::mem::take(&mut self.sent_last) {
@@ -501,7 +517,11 @@ fn is_nearly_empty(limits: &Limits, facts: &Facts) -> bool {
 fn log_start(limits: &Limits, sender: &Facts, receiver: &Facts) -> Option<Position> {
     match receiver.have {
         _ if is_nearly_empty(limits, receiver) => Some(Position(0)),
-        Some((store, position)) if store == sender.store && position <= sender.head => Some(position),
+        Some((store, position))
+            if (store == sender.store || canary::is_out(Canary::KeepCursor)) && position <= sender.head =>
+        {
+            Some(position)
+        }
         _ if is_nearly_empty(limits, sender) => Some(Position(0)),
         _ => None,
     }

@@ -232,8 +232,9 @@ impl Synchronizer {
     }
 
     fn changed(&mut self, replica: ReplicaId, state: ReplicaState) {
-        if let Some(known) = self.replicas.get(&replica) {
-            let entries = state.head.0.saturating_sub(known.head.0);
+        if let Some(known) = self.replicas.get_mut(&replica) {
+            let entries = state.head.0.saturating_sub(known.told.0);
+            known.told = known.told.max(state.head);
             if entries > 0 {
                 self.io.event(Event::Written { replica, entries });
             }
@@ -243,7 +244,8 @@ impl Synchronizer {
 
     /// Takes in a newer state of a replica and lets every session of it send on.
     pub(super) fn learn(&mut self, replica: ReplicaId, state: ReplicaState) {
-        let known = Known { root: state.root, head: state.head, rights: state.rights };
+        let told = self.replicas.get(&replica).map_or(state.head, |known| known.told);
+        let known = Known { root: state.root, head: state.head, rights: state.rights, told };
         match self.replicas.get(&replica) {
             Some(before) if before.head > known.head => return,
             Some(before) => {

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{domain, identity::Hash};
+use crate::canary::{self, Canary};
 
 /// The number of 64-bit lanes.
 pub const LANES: usize = 32;
@@ -28,6 +29,11 @@ impl Summary {
 
     /// The summary of one entry.
     pub fn of(entry: &Hash) -> Self {
+        if canary::is_out(Canary::XorFingerprint) {
+            let mut sum = [0; LANES];
+            sum[0] = u64::from_le_bytes(entry.0[..8].try_into().expect("8 of 32 bytes"));
+            return Self { sum, count: 1 };
+        }
         let mut bytes = [0u8; LANES * 8];
         let mut hasher = domain::fingerprint_hasher();
         hasher.update(&entry.0);
@@ -47,7 +53,10 @@ impl Summary {
     /// Adds a set that shares no entry with this one.
     pub fn add(&mut self, other: &Self) {
         for (lane, other) in self.sum.iter_mut().zip(&other.sum) {
-            *lane = lane.wrapping_add(*other);
+            *lane = match canary::is_out(Canary::XorFingerprint) {
+                true => *lane ^ *other,
+                false => lane.wrapping_add(*other),
+            };
         }
         self.count = self.count.wrapping_add(other.count);
     }
@@ -56,7 +65,10 @@ impl Summary {
     /// comes back modulo 2^64 when the rest is added.
     pub fn subtract(&mut self, other: &Self) {
         for (lane, other) in self.sum.iter_mut().zip(&other.sum) {
-            *lane = lane.wrapping_sub(*other);
+            *lane = match canary::is_out(Canary::XorFingerprint) {
+                true => *lane ^ *other,
+                false => lane.wrapping_sub(*other),
+            };
         }
         self.count = self.count.wrapping_sub(other.count);
     }

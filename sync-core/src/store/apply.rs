@@ -153,6 +153,10 @@ fn judge<'a>(
         let refused = match candidate.system {
             true => Arc::make_mut(&mut rights).admit(&author, candidate.entry.op).err(),
             false if canary::is_out(Canary::SkipRelayedCheck) => None,
+            false if canary::is_out(Canary::ExpiryByClock) => {
+                (!rights.may_write(&author, candidate.entry.op, requests[candidate.request].now))
+                    .then_some(RightsError::NotCovered)
+            }
             false => (!rights.may_write(&author, candidate.entry.op, timestamp)).then_some(RightsError::NotCovered),
         };
         if let Some(error) = refused {

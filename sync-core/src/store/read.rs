@@ -16,6 +16,7 @@ use super::{
         ShortId, StoreError,
     },
 };
+use crate::canary::{self, Canary};
 use crate::model::{
     AuthorId, Entry, Key, Op, Order, PeerId, ReplicaId, SlotKey, SlotRange, Summary, successor_of_prefix,
 };
@@ -60,6 +61,9 @@ impl View for Reader<'_> {
 
 impl Reader<'_> {
     pub fn scope_summary(&self, scope: &Scope) -> Result<Summary, StoreError> {
+        if canary::is_out(Canary::ClampLate) && !scope.is_nothing() {
+            return self.summary(&SlotRange::ALL);
+        }
         let mut sum = Summary::EMPTY;
         for range in scope.ranges() {
             sum.add(&self.summary(range)?);
@@ -353,7 +357,8 @@ fn order(entry: &LogEntry) -> Order {
 }
 
 fn better(best: &mut Option<LogEntry>, entry: LogEntry) {
-    if best.as_ref().is_none_or(|best| order(best) < order(&entry)) {
+    let is_better = |best: &LogEntry| (order(best) < order(&entry)) != canary::is_out(Canary::ReadOldest);
+    if best.as_ref().is_none_or(is_better) {
         *best = Some(entry);
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fmt,
     ops::Bound,
     path::PathBuf,
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
+    canary::{self, Canary},
     model::{Hash, Key, ReplicaId, SlotRange, Summary},
     store::{reconcile::Widths, *},
 };
@@ -34,6 +36,8 @@ struct State {
     rows: Arc<Rows>,
     trouble: Trouble,
     failed: u64,
+    /// What is really on the disk, when it has claimed more.
+    flushed: Option<Arc<Rows>>,
 }
 
 /// A disk. Clones are handles of the same one.
@@ -51,31 +55,6 @@ impl Disk {
         self.0.lock().expect("nobody panics while holding it")
     }
 
-    /// The rows as they are.
-    pub fn image(&self) -> Arc<Rows> {
-        self.lock().rows.clone()
-    }
-
-    /// A disk with these rows.
-    pub fn from_image(rows: Arc<Rows>) -> Self {
-        Self(Arc::new(Mutex::new(State { rows, ..State::default() })))
-    }
-
-    /// Whether both are the same disk.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// How it fails from now on.
-    pub fn set_trouble(&self, trouble: Trouble) {
-        self.lock().trouble = trouble;
-    }
-
-    /// How it fails now.
-    pub fn trouble(&self) -> Trouble {
-        self.lock().trouble
-    }
-
     /// How many writes have failed.
     pub fn failed(&self) -> u64 {
         self.lock().failed
@@ -86,7 +65,7 @@ impl Engine for Disk {
     type Snapshot = Image;
 
     fn snapshot(&self) -> Result<Image, StoreError> {
-        Ok(Image(self.image()))
+        Ok(Image(self.lock().rows.clone()))
     }
 
     fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
@@ -99,6 +78,12 @@ impl Engine for Disk {
             Some(0) => {
                 state.trouble.fails_after = None;
                 state.failed += 1;
+                if canary::is_out(Canary::RetryFlush) {
+                    let rows = state.rows.clone();
+                    state.flushed.get_or_insert(rows);
+                    drop(state);
+                    return self.write(work);
+                }
                 return Err(StoreError::Io {
                     context: "writing to the simulated disk".into(),
                     source: Arc::new(std::io::Error::other("an injected fault")),
@@ -197,28 +182,182 @@ fn scan(rows: &Rows, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit
     }
 }
 
-/// A store on a simulated disk.
-#[derive(Debug)]
-pub struct SimStore(Core<Disk>);
+/// What a node's store is on: it fails on demand, and what was committed there outlives a crash.
+pub trait Device: fmt::Debug {
+    /// Opens the store on it, or makes a new one there from `fresh`.
+    fn open(&self, fresh: [u8; 32], widths: Widths) -> Result<SimStore, StoreError>;
 
-impl SimStore {
-    /// Opens the store on `disk`, or makes a new one there from `fresh`.
-    pub fn open(disk: Disk, fresh: [u8; 32]) -> Result<Self, StoreError> {
-        Core::open(disk, fresh).map(Self)
+    /// The same as it is now, on a device of its own.
+    fn copy(&self) -> Rc<dyn Device>;
+
+    /// Whether nothing was ever on it.
+    fn is_empty(&self) -> bool;
+
+    /// How it fails from now on.
+    fn set_trouble(&self, trouble: Trouble);
+
+    /// How it fails now.
+    fn trouble(&self) -> Trouble;
+
+    /// The power goes, or the process dies: what was not flushed may be lost, as `draw` says.
+    fn cut_power(&self, draw: u64);
+}
+
+impl Device for Disk {
+    fn open(&self, fresh: [u8; 32], widths: Widths) -> Result<SimStore, StoreError> {
+        Ok(SimStore::new(Core::open(self.clone(), fresh)?.with_widths(widths)))
     }
 
-    /// The same with steps of reconciliations of other widths.
-    pub fn with_widths(self, widths: Widths) -> Self {
-        Self(self.0.with_widths(widths))
+    fn copy(&self) -> Rc<dyn Device> {
+        let rows = self.lock().rows.clone();
+        Rc::new(Self(Arc::new(Mutex::new(State { rows, ..State::default() }))))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().rows.is_empty()
+    }
+
+    fn set_trouble(&self, trouble: Trouble) {
+        self.lock().trouble = trouble;
+    }
+
+    fn trouble(&self) -> Trouble {
+        self.lock().trouble
+    }
+
+    fn cut_power(&self, _: u64) {
+        let mut state = self.lock();
+        if let Some(rows) = state.flushed.take() {
+            state.rows = rows;
+        }
+    }
+}
+
+/// The logic of a store over any engine, for calls that do not wait.
+#[derive(Debug)]
+pub struct SimStore(Arc<dyn Logic>);
+
+impl SimStore {
+    /// Opens the store on an engine, or makes a new one there from `fresh`.
+    pub fn open<E: Engine>(engine: E, fresh: [u8; 32]) -> Result<Self, StoreError> {
+        Core::open(engine, fresh).map(Self::new)
+    }
+
+    /// A store with this logic.
+    pub fn new<E: Engine>(core: Core<E>) -> Self {
+        Self(Arc::new(core))
     }
 
     /// The logic beneath, for calls that do not wait.
-    pub fn core(&self) -> &Core<Disk> {
-        &self.0
+    pub(super) fn core(&self) -> &dyn Logic {
+        &*self.0
     }
 
     fn write(&self, write: Write) -> Result<Written, StoreError> {
         self.0.write(&[write]).pop().expect("one request, one answer")
+    }
+}
+
+/// What [`Core`] can, whatever its engine.
+pub trait Logic: fmt::Debug + Send + Sync {
+    fn store_id(&self) -> StoreId;
+    fn replicas(&self) -> Result<Vec<ReplicaId>, StoreError>;
+    fn write(&self, group: &[Write]) -> Vec<Result<Written, StoreError>>;
+    fn state(&self, id: ReplicaId) -> Result<ReplicaState, StoreError>;
+    fn get(&self, id: ReplicaId, key: &Key) -> Result<Option<LogEntry>, StoreError>;
+    fn query(&self, id: ReplicaId, query: &Query) -> Result<Vec<LogEntry>, StoreError>;
+    fn summary(&self, id: ReplicaId, range: &SlotRange) -> Result<Summary, StoreError>;
+    fn scope_summary(&self, id: ReplicaId, scope: &Scope) -> Result<Summary, StoreError>;
+    fn split(&self, id: ReplicaId, range: &SlotRange, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError>;
+    fn log(&self, id: ReplicaId, since: Position, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
+    fn changes(&self, request: &ChangesRequest) -> Result<Changes, StoreError>;
+    fn first_claims(&self, id: ReplicaId, scope: &Scope) -> Result<Vec<Claim>, StoreError>;
+    fn reconcile(&self, id: ReplicaId, scope: &Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError>;
+    fn coded(&self, id: ReplicaId, since: Position) -> Result<Option<coded::CodedSet>, StoreError>;
+    fn find(&self, id: ReplicaId, ids: &[ShortId]) -> Result<Found, StoreError>;
+    fn missing(
+        &self,
+        id: ReplicaId,
+        scope: &Scope,
+        missing: &[Missing],
+        max_bytes: usize,
+    ) -> Result<MissingPage, StoreError>;
+    fn node_records(&self, kind: NodeKind) -> Result<Vec<NodeRecord>, StoreError>;
+}
+
+impl<E: Engine> Logic for Core<E> {
+    fn store_id(&self) -> StoreId {
+        Core::store_id(self)
+    }
+
+    fn replicas(&self) -> Result<Vec<ReplicaId>, StoreError> {
+        Core::replicas(self)
+    }
+
+    fn write(&self, group: &[Write]) -> Vec<Result<Written, StoreError>> {
+        Core::write(self, group)
+    }
+
+    fn state(&self, id: ReplicaId) -> Result<ReplicaState, StoreError> {
+        Core::state(self, id)
+    }
+
+    fn get(&self, id: ReplicaId, key: &Key) -> Result<Option<LogEntry>, StoreError> {
+        Core::get(self, id, key)
+    }
+
+    fn query(&self, id: ReplicaId, query: &Query) -> Result<Vec<LogEntry>, StoreError> {
+        Core::query(self, id, query)
+    }
+
+    fn summary(&self, id: ReplicaId, range: &SlotRange) -> Result<Summary, StoreError> {
+        Core::summary(self, id, range)
+    }
+
+    fn scope_summary(&self, id: ReplicaId, scope: &Scope) -> Result<Summary, StoreError> {
+        Core::scope_summary(self, id, scope)
+    }
+
+    fn split(&self, id: ReplicaId, range: &SlotRange, parts: usize) -> Result<Vec<(SlotRange, Summary)>, StoreError> {
+        Core::split(self, id, range, parts)
+    }
+
+    fn log(&self, id: ReplicaId, since: Position, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
+        Core::log(self, id, since, limit)
+    }
+
+    fn changes(&self, request: &ChangesRequest) -> Result<Changes, StoreError> {
+        Core::changes(self, request)
+    }
+
+    fn first_claims(&self, id: ReplicaId, scope: &Scope) -> Result<Vec<Claim>, StoreError> {
+        Core::first_claims(self, id, scope)
+    }
+
+    fn reconcile(&self, id: ReplicaId, scope: &Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError> {
+        Core::reconcile(self, id, scope, claims)
+    }
+
+    fn coded(&self, id: ReplicaId, since: Position) -> Result<Option<coded::CodedSet>, StoreError> {
+        Core::coded(self, id, since)
+    }
+
+    fn find(&self, id: ReplicaId, ids: &[ShortId]) -> Result<Found, StoreError> {
+        Core::find(self, id, ids)
+    }
+
+    fn missing(
+        &self,
+        id: ReplicaId,
+        scope: &Scope,
+        missing: &[Missing],
+        max_bytes: usize,
+    ) -> Result<MissingPage, StoreError> {
+        Core::missing(self, id, scope, missing, max_bytes)
+    }
+
+    fn node_records(&self, kind: NodeKind) -> Result<Vec<NodeRecord>, StoreError> {
+        Core::node_records(self, kind)
     }
 }
 

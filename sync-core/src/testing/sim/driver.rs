@@ -82,8 +82,12 @@ impl World<'_> {
                 process.dials.remove(&dial);
             }
             Output::Admit { connection, .. } => self.admit(node, connection),
-            Output::Disconnect { connection, .. } => {
+            Output::Disconnect { connection, reason } => {
                 self.trace(node, 2, connection.0, &[]);
+                if let Some((wire, side)) = self.wire_of(node, connection) {
+                    let other = self.wires[&wire].end(side.other()).node;
+                    self.accused(node, other, reason);
+                }
                 self.disconnect(node, connection);
             }
             Output::OpenStream { connection, stream, kind } => {
@@ -92,6 +96,10 @@ impl World<'_> {
                     let index = it.open(side, stream);
                     self.send(wire, side, index, Item::Open(kind));
                 }
+            }
+            Output::Send { connection, stream, frame } if self.scenario.is_hostile(node) => {
+                self.trace(node, 3, stream.0, &frame);
+                self.send_as_it_likes(node, connection, stream, frame);
             }
             Output::Send { connection, stream, frame } => {
                 self.trace(node, 3, stream.0, &frame);
@@ -113,6 +121,13 @@ impl World<'_> {
                 }
                 if frame.len() > MAX_FRAME_LEN {
                     self.fail("O6", format!("a frame of {} bytes", frame.len()));
+                }
+                if frame[0] >= 16
+                    && let Some((wire, side)) = self.wire_of(node, connection)
+                    && let Some(index) = self.wires[&wire].end(side).numbers.get(&stream).copied()
+                {
+                    let other = self.wires[&wire].end(side.other()).node;
+                    self.overhear(node, other, (wire, index), &frame);
                 }
                 self.send_on(node, connection, stream, Item::Frame(frame));
             }
@@ -147,7 +162,9 @@ impl World<'_> {
             }
         }
         let target = self.wires[&wire].end(side.other()).node;
-        if grown(&mut self.round_rate, (node, target), self.now_us) > MAX_ROUNDS_SENT {
+        // Whoever is asked without end answers without end.
+        let counts = !self.scenario.is_hostile(target);
+        if counts && grown(&mut self.round_rate, (node, target), self.now_us) > MAX_ROUNDS_SENT {
             let what = format!(
                 "node {node} reconciles with node {target} without end: {MAX_ROUNDS_SENT} messages in ten seconds"
             );
@@ -155,7 +172,7 @@ impl World<'_> {
         }
     }
 
-    fn wire_of(&self, node: usize, connection: ConnectionId) -> Option<(u64, Side)> {
+    pub fn wire_of(&self, node: usize, connection: ConnectionId) -> Option<(u64, Side)> {
         let wire = *self.nodes[node].process.as_ref()?.wires.get(&connection)?;
         let it = self.wires.get(&wire)?;
         let side = [Side::Dialer, Side::Acceptor]
@@ -181,7 +198,8 @@ impl World<'_> {
         process.dials.insert(dial, self.now_us);
         let target: Option<usize> = address.url().host_str().and_then(|host| host.strip_prefix("node")?.parse().ok());
         let target = target.expect("addresses of the simulation name a node");
-        if grown(&mut self.dial_rate, (node, target), self.now_us) > MAX_DIALS {
+        let counts = !self.scenario.is_hostile(node);
+        if counts && grown(&mut self.dial_rate, (node, target), self.now_us) > MAX_DIALS {
             self.fail("O7", format!("node {node} dials node {target} more than {MAX_DIALS} times in ten seconds"));
         }
         let latency = self.draw.between(Stream::Dials, entity, counter * 4, self.scenario.knobs.latency_us);
@@ -189,6 +207,7 @@ impl World<'_> {
             && (self.nodes[target].unreachable > 0
                 || self.draw.percent(Stream::Dials, entity, counter * 4 + 1, self.scenario.knobs.dial_failures));
         if fails || self.is_blocked(node, target) || self.is_blocked(target, node) {
+            self.counters.faults += 1;
             let wait = match self.draw.percent(Stream::Dials, entity, counter * 4 + 2, 50) {
                 true => latency,
                 false => self.draw.between(Stream::Dials, entity, counter * 4 + 3, (3_000_000, 10_000_000)),
@@ -300,18 +319,27 @@ impl World<'_> {
         }
     }
 
-    fn send_on(&mut self, node: usize, connection: ConnectionId, stream: StreamId, item: Item) {
+    pub fn send_on(&mut self, node: usize, connection: ConnectionId, stream: StreamId, item: Item) {
         let Some((wire, side)) = self.wire_of(node, connection) else { return };
         let Some(index) = self.wires[&wire].end(side).numbers.get(&stream).copied() else { return };
         self.send(wire, side, index, item);
     }
 
-    fn send(&mut self, number: u64, from: Side, stream: usize, item: Item) {
+    pub fn send(&mut self, number: u64, from: Side, stream: usize, item: Item) {
         let to = from.other();
         let wire = self.wires.get_mut(&number).expect("the caller has found it");
         wire.sent += 1;
         let counter = wire.sent;
-        let latency = self.draw.between(Stream::Latency, number, counter, self.scenario.knobs.latency_us);
+        let mut latency = self.draw.between(Stream::Latency, number, counter, self.scenario.knobs.latency_us);
+        let late = self.scenario.knobs.late;
+        if late > 0
+            && !self.healed
+            && self.draw.random(Stream::Latency, number, counter | 1 << 40).bits() % 1_000 < late
+        {
+            self.counters.faults += 1;
+            self.mark("late");
+            latency = (latency * 20).min(8_000_000);
+        }
         let wire = self.wires.get_mut(&number).expect("the caller has found it");
         let it = &mut wire.streams[stream];
         it.queues[to.index()].push_back(item);
@@ -325,11 +353,13 @@ impl World<'_> {
         let Some(wire) = self.wires.get(&number) else { return };
         let (node, other) = (wire.end(side).node, wire.end(side.other()).node);
         if wire.swallows[side.index()] {
+            self.counters.faults += 1;
             return self.mark("swallowed_by_a_half_open_connection");
         }
         let blocked = self.is_blocked(other, node);
         let wire = self.wires.get_mut(&number).expect("just found");
         if blocked {
+            self.counters.faults += 1;
             wire.end_mut(side).stalled.push_back(stream);
             if !std::mem::replace(&mut wire.timing, true) {
                 // Transports differ in how long they wait: from an impatient proxy to QUIC's idle timeout.
@@ -509,10 +539,37 @@ impl World<'_> {
                             .map(|(entry, _)| entry)
                             .collect();
                         self.replicas[replica].truth.extend(accepted.iter().cloned());
+                        let member = self.scenario.member(replica, node);
+                        if member.is_some_and(|member| !member.is_full()) || self.scenario.is_hostile(node) {
+                            // Whose right ends may not be asked for it any more, who has a part may keep it for long, and who is hostile keeps it to itself.
+                            let hashes = accepted.iter().map(|(order, _)| order.hash.0);
+                            self.replicas[replica].at_risk.extend(hashes);
+                        }
                         Done::Written { replica, entries: accepted, state: applied.state }
                     }
-                    _ => return self.mark("write_failed"),
+                    _ => {
+                        self.counters.faults += 1;
+                        return self.mark("write_failed");
+                    }
                 }
+            }
+            Work::Given { replica, bundles } => {
+                let (id, now) = (self.replicas[replica].id, self.nodes[node].wall(self.now_us));
+                let entries: Vec<(Order, Op)> = bundles
+                    .iter()
+                    .flat_map(|bundle| {
+                        bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect::<Vec<_>>()
+                    })
+                    .collect();
+                let apply = Apply { replica: id, bundles, origin: Origin::Local, now, records: Vec::new() };
+                let Some(Ok(Written::Applied(applied))) = store.core().write(&[Write::Apply(apply)]).pop() else {
+                    return;
+                };
+                let outcomes = entries.into_iter().zip(&applied.outcomes);
+                let accepted =
+                    outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated));
+                self.replicas[replica].truth.extend(accepted.map(|(entry, _)| entry));
+                Done::Written { replica, entries: Vec::new(), state: applied.state }
             }
         };
         let it = &mut self.nodes[node];
@@ -534,7 +591,16 @@ impl World<'_> {
                     clock.observe(state.newest);
                 }
                 self.trace(node, 4, op.0, &[u8::from(result.is_ok())]);
+                let learned = match &result {
+                    Ok(StoreReply::Applied { state, inserted, .. }) if *inserted > 0 => {
+                        Some((state.rights.replica(), state.head))
+                    }
+                    _ => None,
+                };
                 self.input(node, Input::Stored { op, result });
+                if let Some((id, head)) = learned {
+                    self.check_told(node, id, head);
+                }
             }
             Done::Written { replica, entries, state } => {
                 let id = self.replicas[replica].id;
@@ -544,7 +610,9 @@ impl World<'_> {
                 if !canary::is_out(Canary::AcknowledgeBeforeCommit) {
                     self.acknowledge(node, replica, entries);
                 }
+                let head = state.head;
                 self.input(node, Input::Changed { replica: id, state });
+                self.check_told(node, id, head);
             }
         }
     }

@@ -1,19 +1,19 @@
 //! What goes wrong, and how nodes begin and end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use super::{
-    disk::{Disk, SimStore, Trouble},
+    disk::{Device, Logic, SimStore, Trouble},
     draw::Stream,
     node::Process,
-    scenario::Fault,
+    scenario::{Fault, Habit},
     wire::Side,
     world::{Event, World},
 };
 use crate::{
     machine::{Config, Input, Synchronizer},
-    model::{Op, Order, dominates},
-    store::{NodeKind, NodeRecord, Position, StoreError, Write},
+    model::{Op, Order, PeerId, SecretKey, dominates},
+    store::{NodeKind, NodeRecord, Position, StoreError, Write, reconcile::Widths},
 };
 
 impl World<'_> {
@@ -30,6 +30,7 @@ impl World<'_> {
             }
             Fault::Cut { a, b } => {
                 for number in self.wires_between(*a, *b) {
+                    self.counters.faults += 1;
                     self.mark("cut");
                     self.gone(number, Side::Dialer, "the connection was cut");
                     self.gone(number, Side::Acceptor, "the connection was cut");
@@ -54,19 +55,20 @@ impl World<'_> {
                 self.crash(*node, down_ms * 1_000);
                 let it = &mut self.nodes[*node];
                 it.stores += 1;
-                self.replace_disk(*node, Disk::default());
+                self.replace_disk(*node, (self.devices)());
                 self.mark("wipe");
             }
             Fault::Rollback { node, down_ms, .. } => {
-                let Some((rows, stores)) = self.snapshots.get(&at).cloned() else { return };
+                let Some((disk, stores)) = self.snapshots.get(&at).cloned() else { return };
                 self.crash(*node, down_ms * 1_000);
                 self.nodes[*node].stores = stores;
-                self.replace_disk(*node, Disk::from_image(rows));
+                self.replace_disk(*node, disk);
                 self.mark("rollback");
             }
             Fault::ClockJump { node, by_ms } => {
                 let it = &mut self.nodes[*node];
                 it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-1_800_000_000, 1_800_000_000);
+                it.jumped_us = Some(self.now_us);
                 self.furthest_us = self.furthest_us.max(it.clock_us);
             }
             Fault::DiskError { node, after_writes } => {
@@ -121,7 +123,7 @@ impl World<'_> {
         }
     }
 
-    fn wires_between(&self, a: usize, b: usize) -> Vec<u64> {
+    pub fn wires_between(&self, a: usize, b: usize) -> Vec<u64> {
         self.wires
             .iter()
             .filter(|(_, wire)| {
@@ -135,7 +137,7 @@ impl World<'_> {
     /// A copy of a disk that a later fault brings back.
     pub fn snapshot(&mut self, at: usize) {
         if let Fault::Rollback { node, .. } = &self.scenario.faults[at].what {
-            let copy = (self.nodes[*node].disk.image(), self.nodes[*node].stores);
+            let copy = (self.nodes[*node].disk.copy(), self.nodes[*node].stores);
             self.snapshots.insert(at, copy);
         }
     }
@@ -165,6 +167,10 @@ impl World<'_> {
                 false => self.hang_up(number, side),
             }
         }
+        let draw = self.draw.random(Stream::Crashes, node as u64, 1 << 32 | epoch).bits();
+        self.nodes[node].disk.cut_power(draw);
+        // Whatever its store still wants to do comes too late.
+        drop(process);
         self.at(self.now_us + down_us, Event::Restart { node, epoch });
     }
 
@@ -185,10 +191,11 @@ impl World<'_> {
         self.at(self.now_us + wait, Event::Stop { node, epoch, down_us: down_ms * 1_000 });
     }
 
-    pub fn replace_disk(&mut self, node: usize, disk: Disk) {
+    pub fn replace_disk(&mut self, node: usize, disk: Rc<dyn Device>) {
         self.at_risk(node, &disk);
         let it = &mut self.nodes[node];
         it.disk = disk;
+        it.replaced_us = Some(self.now_us);
         it.acknowledged.clear();
         it.added.clear();
         it.durable_jobs.clear();
@@ -196,11 +203,11 @@ impl World<'_> {
     }
 
     /// Entries that only this node had may go with its disk.
-    fn at_risk(&mut self, node: usize, new: &Disk) {
+    fn at_risk(&mut self, node: usize, new: &Rc<dyn Device>) {
         for replica in 0..self.replicas.len() {
             let mine = self.live_on(&self.nodes[node].disk, node, replica);
             let mut kept = self.live_on(new, node, replica);
-            for other in self.scenario.members(replica).filter(|other| *other != node) {
+            for other in self.scenario.full_members(replica).filter(|other| *other != node) {
                 kept.extend(self.live_on(&self.nodes[other].disk, other, replica));
             }
             for (order, op) in mine {
@@ -213,16 +220,15 @@ impl World<'_> {
     }
 
     /// The live entries of a replica on a disk.
-    pub fn live_on(&self, disk: &Disk, node: usize, replica: usize) -> Vec<(Order, Op)> {
+    pub fn live_on(&self, disk: &Rc<dyn Device>, node: usize, replica: usize) -> Vec<(Order, Op)> {
         // An empty disk must stay empty: opening a store would make one there.
-        if disk.image().is_empty() {
+        if disk.is_empty() {
             return Vec::new();
         }
         let id = self.replicas[replica].id;
-        let copy = Disk::from_image(disk.image());
         let core = match &self.nodes[node].process {
-            Some(process) if disk.is(&self.nodes[node].disk) => return live(process.store.core(), id),
-            _ => SimStore::open(copy, [0; 32]).expect("the simulated disk can be read"),
+            Some(process) if Rc::ptr_eq(disk, &self.nodes[node].disk) => return live(process.store.core(), id),
+            _ => disk.copy().open([0; 32], Widths::default()).expect("the simulated disk can be read"),
         };
         live(core.core(), id)
     }
@@ -232,18 +238,23 @@ impl World<'_> {
         let it = &mut self.nodes[node];
         it.epoch += 1;
         let epoch = it.epoch;
+        if epoch > 1 && self.scenario.nodes[node].habits.contains(&Habit::ChangeName) {
+            it.key = SecretKey::from_bytes(self.draw.bytes(Stream::Identity, node as u64, 1 << 33 | epoch));
+            it.id = PeerId(it.key.public());
+            self.by_id.insert(it.id, node);
+        }
         let fresh = self.draw.bytes(Stream::Identity, node as u64, 100 + it.stores);
-        let booted = boot(&it.disk, fresh).map(|(store, incarnation)| {
+        let tight = self.scenario.knobs.tight;
+        let widths = tight.map(|tight| tight.widths).unwrap_or_default();
+        let booted = boot(&*it.disk, fresh, widths).map(|(store, incarnation)| {
             let config = Config {
                 key: it.key.clone(),
                 store: store.core().store_id(),
                 incarnation,
                 seed: self.draw.bytes(Stream::Identity, node as u64, 1 << 32 | epoch),
             };
-            let tight = self.scenario.knobs.tight;
             let limits = tight.map(|tight| tight.limits).unwrap_or_default();
             let machine = Synchronizer::with_limits(config, it.now(self.now_us), limits);
-            let store = store.with_widths(tight.map(|tight| tight.widths).unwrap_or_default());
             Process {
                 machine,
                 store: Arc::new(store),
@@ -257,6 +268,7 @@ impl World<'_> {
                 wake_us: None,
                 stopping: false,
                 unsubscribed: Default::default(),
+                watchers: Default::default(),
             }
         });
         let Ok(process) = booted else {
@@ -279,8 +291,8 @@ impl World<'_> {
     }
 }
 
-fn boot(disk: &Disk, fresh: [u8; 32]) -> Result<(SimStore, u64), StoreError> {
-    let store = SimStore::open(disk.clone(), fresh)?;
+fn boot(disk: &dyn Device, fresh: [u8; 32], widths: Widths) -> Result<(SimStore, u64), StoreError> {
+    let store = disk.open(fresh, widths)?;
     let name = bytes::Bytes::from_static(b"incarnation");
     let last = store
         .core()
@@ -296,7 +308,7 @@ fn boot(disk: &Disk, fresh: [u8; 32]) -> Result<(SimStore, u64), StoreError> {
 }
 
 /// The live entries of a replica in a store; none when it is not there.
-pub fn live(core: &crate::store::Core<Disk>, id: crate::model::ReplicaId) -> Vec<(Order, Op)> {
+pub fn live(core: &dyn Logic, id: crate::model::ReplicaId) -> Vec<(Order, Op)> {
     let Ok(log) = core.log(id, Position(0), usize::MAX) else { return Vec::new() };
     log.into_iter()
         .map(|row| {

@@ -16,7 +16,7 @@ use crate::{
 const FAULTS: usize = 12;
 
 /// The kinds of operations beside writing.
-const OPERATIONS: usize = 8;
+const OPERATIONS: usize = 9;
 
 /// What a seed has switched on.
 struct Swarm {
@@ -58,7 +58,7 @@ impl Scenario {
             .map(|node| {
                 let mut random = draw.random(Stream::Topology, 1, node as u64);
                 let clock_ms = if skewed { random.below(40_000) as i64 - 20_000 } else { random.below(100) as i64 };
-                NodePlan { clock_ms, addresses: 1 + u8::from(random.below(4) == 0) }
+                NodePlan { clock_ms, addresses: 1 + u8::from(random.below(4) == 0), habits: Vec::new() }
             })
             .collect();
         let mut scenario = Self {
@@ -73,6 +73,9 @@ impl Scenario {
         };
         for replica in 0..[1, 1, 1, 2, 2, 3, 4][random.below(7)] {
             scenario.replicas.push(replica_plan(draw, replica, count, scenario.heal_ms));
+        }
+        if !swarm.faults.is_empty() {
+            hostile(draw, &mut scenario);
         }
         scenario.paths = paths(draw, &scenario);
         scenario.operations = operations(draw, &scenario, &swarm);
@@ -94,6 +97,7 @@ fn knobs(draw: Draw, faultless: bool) -> Knobs {
         grain_us: *random.pick(&[1, 1, 1_000, 5_000_000]),
         dial_failures: if faultless { 0 } else { *random.pick(&[0, 0, 10, 40]) },
         silent_crashes: *random.pick(&[0, 50, 100]),
+        late: if faultless { 0 } else { *draw.random(Stream::Knobs, 3, 0).pick(&[0, 5, 30, 200]) },
         tight: tight(&mut draw.random(Stream::Knobs, 2, 0)),
     }
 }
@@ -107,7 +111,7 @@ fn tight(random: &mut Random) -> Option<Tight> {
     let limits = Limits {
         entries_frame_len,
         window_len: entries_frame_len * random.pick(&[1, 2, 8]),
-        window_frames: *random.pick(&[2, 4, 16]),
+        window_frames: *random.pick(&[8, 16, 64]),
         receipt_len: *random.pick(&[100, 1_000, 64 * 1024]),
         apply_len: entries_frame_len * random.pick(&[1, 4]),
         nearly_empty: *random.pick(&[0, 1, 16]),
@@ -135,16 +139,63 @@ fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> Repli
     // The first replica is everywhere; of the others some nodes have never heard.
     let members = if replica == 0 { count } else { 2 + random.below(count - 1) };
     let late = random.percent(30);
+    let (narrow, ending) = (random.percent(30), random.percent(20));
+    let style = style_of(draw);
     let members = nodes[1..members.min(count)]
         .iter()
-        .map(|node| Member {
-            node: *node,
-            right: if random.percent(20) { Right::Read } else { Right::Write },
-            prefix: String::new(),
-            joins_ms: if late && random.percent(50) { random.below(heal_ms as usize / 2) as u64 } else { 0 },
+        .enumerate()
+        .map(|(at, node)| {
+            let prefix = match narrow && random.percent(50) && at > 0 {
+                true => {
+                    let key = key(&mut random, style);
+                    key[..1 + random.below(key.len().min(5))].into()
+                }
+                false => String::new(),
+            };
+            let ends = ending && random.percent(50) && at > 0;
+            Member {
+                node: *node,
+                right: if random.percent(20) { Right::Read } else { Right::Write },
+                prefix,
+                joins_ms: if late && random.percent(50) { random.below(heal_ms as usize / 2) as u64 } else { 0 },
+                expires_ms: ends.then(|| 2_000 + random.below(heal_ms as usize - 4_000) as u64),
+            }
         })
         .collect();
     ReplicaPlan { owner: nodes[0], members }
+}
+
+/// One seed in three with faults has a hostile node: one that owns nothing. What it may write is its own.
+fn hostile(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Hostile, u64::MAX, 0);
+    let owns = |node: usize| scenario.replicas.iter().any(|plan| plan.owner == node);
+    let candidates: Vec<usize> = (0..scenario.nodes.len()).filter(|node| !owns(*node)).collect();
+    if candidates.is_empty() || scenario.nodes.len() < 3 || random.below(3) > 0 {
+        return;
+    }
+    let node = *random.pick(&candidates);
+    let mut habits: Vec<Habit> = Habit::ALL.into_iter().filter(|_| random.percent(25)).collect();
+    if habits.is_empty() {
+        habits.push(*random.pick(&Habit::ALL));
+    }
+    // A stranger, a reader, a writer of a part.
+    let standing = if habits.contains(&Habit::ChangeName) { 0 } else { random.below(3) };
+    for plan in &mut scenario.replicas {
+        if standing == 0 {
+            plan.members.retain(|member| member.node != node);
+        }
+        for member in plan.members.iter_mut().filter(|member| member.node == node) {
+            (member.right, member.prefix) = match standing {
+                1 => (Right::Read, member.prefix.clone()),
+                _ => (Right::Write, "hostile/".into()),
+            };
+            member.expires_ms = None;
+        }
+    }
+    if habits.contains(&Habit::LiveAhead) {
+        scenario.nodes[node].clock_ms = *random.pick(&[300_000, 900_000, 400_000_000_000]);
+    }
+    scenario.nodes[node].habits = habits;
 }
 
 /// A connected graph of the members of each replica, and some paths more.
@@ -158,9 +209,22 @@ fn paths(draw: Draw, scenario: &Scenario) -> Vec<Path> {
             }
         }
     };
+    for node in (0..scenario.nodes.len()).filter(|node| scenario.is_hostile(*node)) {
+        let mut random = draw.random(Stream::Hostile, u64::MAX, 1);
+        let other = (node + 1 + random.below(scenario.nodes.len() - 1)) % scenario.nodes.len();
+        add(Path { from: node, to: other }, false);
+    }
     for replica in 0..scenario.replicas.len() {
         let mut random = draw.random(Stream::Topology, 3, replica as u64);
-        let members: Vec<usize> = scenario.members(replica).collect();
+        // Who has a part is known to one that has everything.
+        let full: Vec<usize> = scenario.full_members(replica).collect();
+        let parts = scenario.replicas[replica].members.iter().filter(|member| !member.is_full());
+        for part in parts {
+            let other = *random.pick(&full);
+            let (from, to) = if random.percent(50) { (part.node, other) } else { (other, part.node) };
+            add(Path { from, to }, random.percent(40));
+        }
+        let members = full;
         let shape = random.below(4);
         for (at, node) in members.iter().enumerate().skip(1) {
             let other = match shape {
@@ -190,6 +254,11 @@ fn key(random: &mut Random, style: usize) -> String {
         2 => format!("docs/{}/{}", random.below(3), random.below(8)),
         _ => format!("{:x}", random.bits() % 4_096),
     }
+}
+
+/// Which kind of keys a scenario has.
+fn style_of(draw: Draw) -> usize {
+    draw.random(Stream::Operations, 0, 0).below(4)
 }
 
 fn change(random: &mut Random, style: usize, tag: u64) -> Change {
@@ -250,6 +319,7 @@ fn operations(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Opera
                         let member = members.iter().find(|member| member.right == Right::Read)?;
                         Operation::Forge { node: member.node, replica, key: key(&mut random, style) }
                     }
+                    7 => Operation::Equivocate { node, replica, tag: number },
                     _ => Operation::Shutdown { node, down_ms: random.below(20_000) as u64 },
                 }
             } else {

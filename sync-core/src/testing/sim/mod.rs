@@ -17,40 +17,73 @@
 mod disk;
 mod draw;
 mod driver;
+mod equivocate;
 mod faults;
 mod generate;
+mod hostile;
 mod node;
 mod oracles;
 mod outcome;
+mod overheard;
 mod scenario;
 mod shrink;
+mod watching;
 mod wire;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 
-pub use disk::{Disk, SimStore, Trouble};
+pub use disk::{Device, Disk, SimStore, Trouble};
 pub use draw::{Draw, Stream};
 pub use outcome::{Counters, Failure, Outcome};
 pub use scenario::*;
 pub use shrink::shrink;
 
 pub use crate::canary::Canary;
+use crate::model::{Op, Order};
 
 /// Plays a scenario. A panic of the code under test is a failure like any other.
 pub fn run(scenario: &Scenario) -> Outcome {
-    play(scenario)
+    run_on(scenario, &|| Rc::new(Disk::default()))
+}
+
+/// Plays a scenario whose nodes have their stores on other devices.
+pub fn run_on(scenario: &Scenario, devices: &dyn Fn() -> Rc<dyn Device>) -> Outcome {
+    play(scenario, devices, None)
+}
+
+/// What a node of a simulation has, for an application's own invariant.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The node.
+    pub node: usize,
+    /// The replica.
+    pub replica: usize,
+    /// Its entries there that are not forgotten.
+    pub entries: &'a [(Order, Op)],
+}
+
+/// What an application says of what a node has: nothing, or what is wrong with it.
+pub type Invariant<'a> = dyn Fn(&Seen<'_>) -> Result<(), String> + 'a;
+
+/// Plays a scenario and asks an application, whenever an honest node has taken something in, whether what it has is
+/// still what it should be. What it says is wrong is a failure by the oracle "application".
+pub fn run_with_invariant(scenario: &Scenario, invariant: &Invariant<'_>) -> Outcome {
+    play(scenario, &|| Rc::new(Disk::default()), Some(invariant))
 }
 
 /// Plays a scenario with a deliberate bug in the code under test: an oracle must object, in some scenario.
 pub fn run_with_canary(scenario: &Scenario, canary: Canary) -> Outcome {
-    crate::canary::with(Some(canary), || play(scenario))
+    crate::canary::with(Some(canary), || run(scenario))
 }
 
-fn play(scenario: &Scenario) -> Outcome {
+fn play(scenario: &Scenario, devices: &dyn Fn() -> Rc<dyn Device>, invariant: Option<&Invariant<'_>>) -> Outcome {
     // One seed in ten signs for real.
     let _stand_in = (!scenario.seed.is_multiple_of(10)).then(crate::model::stand_in::Guard::switch_on);
-    catch_unwind(AssertUnwindSafe(|| world::World::new(scenario).run())).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| world::World::new(scenario, devices, invariant).run())).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()
             .cloned()

@@ -1,16 +1,20 @@
 //! A simulated node: a machine, what the driver would hold, and what outlives a crash.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use super::disk::{Disk, SimStore};
+use bytes::Bytes;
+
+use super::disk::{Device, SimStore};
 use crate::{
     address::PeerAddress,
     machine::{AskId, ConnectionId, DialId, Now, Synchronizer},
-    model::{HybridClock, Op, Order, PeerId, ReplicaId, SecretKey, Timestamp},
+    model::{AuthorId, HybridClock, Op, Order, PeerId, ReplicaId, SecretKey, Timestamp},
+    store::Position,
 };
 
 /// The wall clock at the beginning of every simulation.
@@ -41,6 +45,17 @@ pub struct Process {
     pub stopping: bool,
     /// Subscriptions that the application has ended in this life.
     pub unsubscribed: BTreeSet<Vec<u8>>,
+    /// What an application that follows the events has read.
+    pub watchers: BTreeMap<ReplicaId, Watcher>,
+}
+
+/// An application that reads a replica's change log whenever it is told of something.
+#[derive(Debug, Default)]
+pub struct Watcher {
+    /// Up to where it has read.
+    pub position: Position,
+    /// The newest version of each slot that it has read.
+    pub seen: BTreeMap<(Vec<u8>, Option<AuthorId>), Order>,
 }
 
 /// A node.
@@ -48,7 +63,7 @@ pub struct Node {
     pub key: SecretKey,
     pub id: PeerId,
     pub addresses: Vec<PeerAddress>,
-    pub disk: Disk,
+    pub disk: Rc<dyn Device>,
     /// How often the store was made anew.
     pub stores: u64,
     /// How often it was started.
@@ -57,6 +72,9 @@ pub struct Node {
     /// It crashes when so many outputs were performed, and is down for so long.
     pub crash: Option<(u32, u64)>,
     pub clock_us: i64,
+    /// When its clock jumped last, and when its disk was last another.
+    pub jumped_us: Option<u64>,
+    pub replaced_us: Option<u64>,
     /// Stands still until then.
     pub paused_us: u64,
     pub acknowledged: Vec<Acknowledged>,
@@ -73,6 +91,9 @@ pub struct Node {
     pub dishonest: bool,
     /// The grain of its clock.
     pub grain_us: u64,
+    /// What a hostile node has said lately, and how often it has said something.
+    pub said: VecDeque<Bytes>,
+    pub acts: u64,
     pub operations: u64,
     pub dialed: u64,
 }

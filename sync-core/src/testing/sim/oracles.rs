@@ -5,10 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{faults::live, world::World};
 use crate::{
     machine::{Footprint, PeerState, limits::MAX_FRAME_LEN},
-    model::{Digest, Op, Order, Summary, dominates},
+    model::{Digest, Key, Op, Order, PeerId, ReplicaId, Summary, dominates},
+    store::{Direction, Position, Query},
 };
 
 type Entries = BTreeMap<[u8; 32], (Order, Op)>;
+
+/// In so long after the healing the difference must have become less: a silent link, a backoff and a check of idle
+/// sessions, twice.
+const PROGRESS_US: u64 = 290_000_000;
+
+/// How long what a node has said may be under way.
+const FORGOTTEN_US: u64 = 100_000_000;
 
 fn by_hash(entries: Vec<(Order, Op)>) -> Entries {
     entries.into_iter().map(|(order, op)| (order.hash.0, (order, op))).collect()
@@ -19,10 +27,110 @@ impl World<'_> {
     /// simulation looks at the entries themselves.
     pub fn is_converged(&self) -> bool {
         (0..self.replicas.len()).all(|replica| {
-            let mut roots = self.scenario.members(replica).map(|node| self.root(node, replica));
+            let mut roots = self.scenario.full_members(replica).map(|node| self.root(node, replica));
             let first = roots.next().flatten();
             first.is_some() && roots.all(|root| root == first)
         })
+    }
+
+    /// Of how many entries the nodes differ: how many are missing somewhere.
+    pub fn difference(&self) -> u64 {
+        let mut missing = 0;
+        for (number, replica) in self.replicas.iter().enumerate() {
+            let sets: Vec<Entries> = self
+                .scenario
+                .full_members(number)
+                .map(|node| {
+                    let store = self.nodes[node].process.as_ref().map(|process| process.store.clone());
+                    store.map(|store| by_hash(live(store.core(), replica.id))).unwrap_or_default()
+                })
+                .collect();
+            let all: Entries = sets.iter().flat_map(Clone::clone).collect();
+            missing += sets.iter().map(|set| (all.len() - set.len()) as u64).sum::<u64>();
+        }
+        missing
+    }
+
+    /// O8: since the healing, the difference falls in every window.
+    pub fn check_progress(&mut self) {
+        let Some((since, before)) = self.progress.filter(|(since, _)| self.now_us >= since + PROGRESS_US) else {
+            return;
+        };
+        let now = self.difference();
+        if now >= before && now > 0 {
+            let who = self.who_waits();
+            let after = (self.now_us - since) / 1_000_000;
+            return self
+                .fail("O8", format!("{before} entries were missing somewhere, and {now} are {after} s later.\n{who}"));
+        }
+        self.progress = Some((self.now_us, now));
+    }
+
+    /// O11: a node says that it is synced with another only if that one has everything that it has.
+    pub fn check_synced(&mut self, node: usize, id: ReplicaId, peer: PeerId) {
+        let Some(replica) = self.replicas.iter().position(|replica| replica.id == id) else { return };
+        let Some(other) = self.by_id.get(&peer).copied() else { return };
+        let is_full = |node| self.scenario.full_members(replica).any(|full| full == node);
+        // Who has lost its disk meanwhile had it when it said so.
+        let has_lost = |node: usize| self.nodes[node].replaced_us.is_some_and(|at| self.now_us < at + FORGOTTEN_US);
+        if !is_full(node) || !is_full(other) || has_lost(other) || has_lost(node) {
+            return;
+        }
+        let Some(process) = &self.nodes[node].process else { return };
+        let status = process.machine.status().into_iter().find(|status| status.id == id);
+        let Some(position) = status.and_then(|status| {
+            let peer = status.peers.into_iter().find(|status| status.id == peer)?;
+            Some(Position(peer.position))
+        }) else {
+            return;
+        };
+        let Ok(mine) = process.store.core().log(id, Position(0), usize::MAX) else { return };
+        let theirs = by_hash(self.live_on(&self.nodes[other].disk, other, replica));
+        let lacks = mine.into_iter().filter(|row| row.position <= position).find(|row| {
+            let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
+            !theirs.contains_key(&row.hash.0)
+                && !theirs.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)))
+        });
+        if let Some(row) = lacks {
+            let what = format!("node {node} says it is synced with node {other}, who lacks {:?}", row.entry.op);
+            self.fail("O11", what);
+        }
+    }
+
+    /// O12: what an application reads is what follows from the entries.
+    fn check_reads(&self, node: usize, replica: usize) -> Result<(), (&'static str, String)> {
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        let (core, id) = (process.store.core(), self.replicas[replica].id);
+        // Of each key: the newest, value or tombstone. What a deletion covers is not among live entries.
+        let mut newest: BTreeMap<Vec<u8>, (Order, Op)> = BTreeMap::new();
+        for (order, op) in live(core, id) {
+            let key = op.key_bytes().to_vec();
+            if !matches!(op, Op::DeletePrefix { .. }) && newest.get(&key).is_none_or(|(best, _)| *best < order) {
+                newest.insert(key, (order, op));
+            }
+        }
+        newest.retain(|_, (_, op)| matches!(op, Op::Put { .. }) && !op.is_system());
+        for (key, (_, op)) in &newest {
+            let key = Key::new(key.clone()).expect("it is a key");
+            let read = core.get(id, &key).map_err(|error| ("O12", error.to_string()))?;
+            if read.as_ref().map(|row| &row.entry.op) != Some(op) {
+                return Err(("O12", format!("node {node} reads {read:?} where {op:?} is the newest")));
+            }
+        }
+        for (direction, limit) in [(Direction::Ascending, 0), (Direction::Descending, 3)] {
+            let query = Query { direction, limit, ..Query::default() };
+            let read = core.query(id, &query).map_err(|error| ("O12", error.to_string()))?;
+            let read: Vec<Op> = read.into_iter().map(|row| row.entry.op).collect();
+            let mut expected: Vec<Op> = newest.values().map(|(_, op)| op.clone()).collect();
+            if direction == Direction::Descending {
+                expected.reverse();
+                expected.truncate(limit);
+            }
+            if read != expected {
+                return Err(("O12", format!("node {node}: a query answers {read:?} instead of {expected:?}")));
+            }
+        }
+        Ok(())
     }
 
     fn root(&self, node: usize, replica: usize) -> Option<Digest> {
@@ -34,6 +142,12 @@ impl World<'_> {
     pub fn check_footprint(&mut self, node: usize, held: Footprint) {
         if held.full_windows > 0 {
             self.mark("full_window");
+        }
+        if self.scenario.is_hostile(node) {
+            return;
+        }
+        if held.stalled > 0 {
+            self.fail("O8", format!("node {node} waits for ever in {} sessions", held.stalled));
         }
         let limits = self.scenario.knobs.tight.map(|tight| tight.limits).unwrap_or_default();
         // Entries, a round that waits and one that is compared and its answer, and what came before the credentials were
@@ -85,6 +199,12 @@ impl World<'_> {
             let Some(process) = &node.process else { return Some(format!("node {at} is down")) };
             for replica in process.machine.status() {
                 for peer in &replica.peers {
+                    let number = self.replicas.iter().position(|it| it.id == replica.id).expect("it is one of them");
+                    let is_full = |node: usize| self.scenario.full_members(number).any(|full| full == node);
+                    let other = self.by_id.get(&peer.id).copied();
+                    if !is_full(at) || !other.is_some_and(is_full) {
+                        continue;
+                    }
                     let is_known = self.scenario.paths.iter().any(|path| {
                         self.nodes[path.to].id == peer.id && path.from == at
                             || self.nodes[path.from].id == peer.id && path.to == at
@@ -104,7 +224,9 @@ impl World<'_> {
 
     /// O2: what was acknowledged here is here, or something newer that covers it.
     pub fn check_acknowledged(&mut self, node: usize) {
-        let Some(process) = &self.nodes[node].process else { return };
+        let Some(process) = self.nodes[node].process.as_ref().filter(|_| !self.scenario.is_hostile(node)) else {
+            return;
+        };
         let store = process.store.clone();
         let mut lost = None;
         for replica in 0..self.replicas.len() {
@@ -140,6 +262,9 @@ impl World<'_> {
             }
         }
         for node in 0..self.nodes.len() {
+            if self.scenario.is_hostile(node) {
+                continue;
+            }
             let waiting = self.nodes[node].process.as_ref().map_or(0, |process| process.asks.len());
             if waiting > 0 && self.now_us > (self.scenario.heal_ms + 31_000) * 1_000 {
                 return self.fail("O11", format!("node {node} never answered {waiting} questions"));
@@ -151,6 +276,9 @@ impl World<'_> {
         let replica = &self.replicas[number];
         let mut sets: Vec<(usize, Entries)> = Vec::new();
         for node in self.scenario.members(number) {
+            self.check_reads(node, number)?;
+        }
+        for node in self.scenario.full_members(number) {
             let process = self.nodes[node].process.as_ref().expect("everybody is up at the end");
             let entries = by_hash(live(process.store.core(), replica.id));
             // The index agrees with the entries: recomputed naively.

@@ -49,6 +49,9 @@ pub struct Knobs {
     pub grain_us: u64,
     /// How often a crash is not noticed by those connected, in percent.
     pub silent_crashes: u64,
+    /// How many messages in a thousand take twenty times as long.
+    #[serde(default)]
+    pub late: u64,
     /// Limits other than the protocol's.
     #[serde(default)]
     pub tight: Option<Tight>,
@@ -70,6 +73,62 @@ pub struct NodePlan {
     pub clock_ms: i64,
     /// How many addresses it has.
     pub addresses: u8,
+    /// What it does that it should not; an honest node has none.
+    #[serde(default)]
+    pub habits: Vec<Habit>,
+}
+
+/// What a hostile node does. It has a machine as others have, and does not always say what that wants to be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Habit {
+    /// Changes, drops or adds bytes of what it says.
+    Garble,
+    /// Says again what it said before, there or elsewhere.
+    Replay,
+    /// Proves wrongly who it is, or says that it is somebody else.
+    FalseProof,
+    /// Sends lengths and numbers of all ones.
+    Absurd,
+    /// Acknowledges what it was never sent.
+    FalseAcks,
+    /// Says that it has what it has not.
+    Lie,
+    /// Asks about what it may not read.
+    Ask,
+    /// Begins reconciliations without end.
+    BeginAgain,
+    /// Opens as many sessions as it can, about anything.
+    Flood,
+    /// Says nothing where something is waited for.
+    FallSilent,
+    /// Ends links in the middle of whatever goes on.
+    Cut,
+    /// Comes back under another name again and again.
+    ChangeName,
+    /// Signs what it has no right to write, and spreads it.
+    Forge,
+    /// Signs what is from the future.
+    LiveAhead,
+}
+
+impl Habit {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Garble,
+        Self::Replay,
+        Self::FalseProof,
+        Self::Absurd,
+        Self::FalseAcks,
+        Self::Lie,
+        Self::Ask,
+        Self::BeginAgain,
+        Self::Flood,
+        Self::FallSilent,
+        Self::Cut,
+        Self::ChangeName,
+        Self::Forge,
+        Self::LiveAhead,
+    ];
 }
 
 /// A replica.
@@ -92,6 +151,16 @@ pub struct Member {
     pub prefix: String,
     /// When it joins.
     pub joins_ms: u64,
+    /// When the grant ends, if it does: before the healing.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+}
+
+impl Member {
+    /// Whether it has all of the replica, for good: others rely on such ones to be given what they lack.
+    pub fn is_full(&self) -> bool {
+        self.prefix.is_empty() && self.expires_ms.is_none()
+    }
 }
 
 /// Somebody knows somebody.
@@ -178,6 +247,16 @@ pub enum Operation {
         /// What.
         key: String,
     },
+    /// One author signs two sets of entries whose XOR is the same, and each node gets one of them while all
+    /// connections of the replica are cut.
+    Equivocate {
+        /// The author's node.
+        node: usize,
+        /// In which replica.
+        replica: usize,
+        /// Makes the sets differ from those of others.
+        tag: u64,
+    },
     /// End everything in good order, and start again after a while.
     Shutdown {
         /// Who.
@@ -209,6 +288,18 @@ pub enum Change {
         /// The prefix.
         prefix: String,
     },
+}
+
+impl Change {
+    /// The same under a prefix.
+    pub fn within(&self, within: &str) -> Self {
+        let mut change = self.clone();
+        match &mut change {
+            Self::Put { key, .. } | Self::Delete { key } => key.insert_str(0, within),
+            Self::DeletePrefix { prefix } => prefix.insert_str(0, within),
+        }
+        change
+    }
 }
 
 /// What goes wrong.
@@ -313,10 +404,34 @@ impl Scenario {
         std::iter::once(plan.owner).chain(plan.members.iter().map(|member| member.node))
     }
 
-    /// Whether the nodes of each replica are connected by paths; otherwise they cannot become equal.
+    /// What a node has been granted of a replica; none for its owner, and for who has nothing.
+    pub fn member(&self, replica: usize, node: usize) -> Option<&Member> {
+        self.replicas[replica].members.iter().find(|member| member.node == node)
+    }
+
+    /// Whether a node does what it should not.
+    pub fn is_hostile(&self, node: usize) -> bool {
+        !self.nodes[node].habits.is_empty()
+    }
+
+    /// The nodes that have all of a replica and keep it, the owner's first.
+    pub fn full_members(&self, replica: usize) -> impl Iterator<Item = usize> + '_ {
+        self.members(replica)
+            .filter(move |node| self.member(replica, *node).is_none_or(Member::is_full) && !self.is_hostile(*node))
+    }
+
+    /// Whether the nodes of each replica are connected by paths; otherwise they cannot become equal. Nobody
+    /// gets everything through somebody who has a part.
     pub fn is_connected(&self) -> bool {
         (0..self.replicas.len()).all(|replica| {
-            let members: Vec<usize> = self.members(replica).collect();
+            let members: Vec<usize> = self.full_members(replica).collect();
+            let parts = self.replicas[replica].members.iter().filter(|member| !member.is_full());
+            let know = |a: usize, b: usize| {
+                self.paths.iter().any(|path| (path.from, path.to) == (a, b) || (path.from, path.to) == (b, a))
+            };
+            if parts.into_iter().any(|part| !members.iter().any(|full| know(part.node, *full))) {
+                return false;
+            }
             let mut reached = vec![members[0]];
             let mut next = 0;
             while let Some(node) = reached.get(next).copied() {
@@ -353,8 +468,26 @@ impl Operation {
             | Self::Unblock { node, .. }
             | Self::Remove { node, .. }
             | Self::Unsubscribe { node, .. }
+            | Self::Equivocate { node, .. }
             | Self::Shutdown { node, .. } => Some(*node),
             Self::Promote { .. } => None,
+        }
+    }
+
+    /// All nodes that it names.
+    pub(super) fn nodes_mut(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Sync { node, peer, .. }
+            | Self::Block { node, peer }
+            | Self::Unblock { node, peer }
+            | Self::Remove { node, peer }
+            | Self::Unsubscribe { node, peer, .. } => vec![node, peer],
+            Self::Write { node, .. }
+            | Self::Promote { node, .. }
+            | Self::Forge { node, .. }
+            | Self::Equivocate { node, .. }
+            | Self::Retry { node }
+            | Self::Shutdown { node, .. } => vec![node],
         }
     }
 
@@ -365,12 +498,32 @@ impl Operation {
             | Self::Promote { replica, .. }
             | Self::Sync { replica, .. }
             | Self::Forge { replica, .. }
+            | Self::Equivocate { replica, .. }
             | Self::Unsubscribe { replica, .. } => Some(*replica),
             Self::Retry { .. }
             | Self::Block { .. }
             | Self::Unblock { .. }
             | Self::Remove { .. }
             | Self::Shutdown { .. } => None,
+        }
+    }
+}
+
+impl Fault {
+    /// All nodes that it names.
+    pub(super) fn nodes_mut(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Partition { side, .. } => side.iter_mut().collect(),
+            Self::OneWay { from, to, .. } => vec![from, to],
+            Self::Cut { a, b } | Self::HalfOpen { a, b } => vec![a, b],
+            Self::Unreachable { node, .. }
+            | Self::Crash { node, .. }
+            | Self::Wipe { node, .. }
+            | Self::Rollback { node, .. }
+            | Self::ClockJump { node, .. }
+            | Self::DiskError { node, .. }
+            | Self::DiskFull { node, .. }
+            | Self::Pause { node, .. } => vec![node],
         }
     }
 }

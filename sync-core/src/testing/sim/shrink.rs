@@ -45,10 +45,48 @@ pub fn shrink(scenario: &Scenario) -> Scenario {
             }
             best = smaller;
         }
+        // Nodes, from the last.
+        for node in (0..best.nodes.len()).rev() {
+            if let Some(smaller) = without(&best, node)
+                && fails(&smaller)
+            {
+                best = smaller;
+            }
+        }
         if best == before {
             return best;
         }
     }
+}
+
+/// The same without a node and everything that is about it; none when it owns a replica or is one of two.
+fn without(scenario: &Scenario, node: usize) -> Option<Scenario> {
+    let mut smaller = scenario.clone();
+    if smaller.nodes.len() <= 2 || smaller.replicas.iter().any(|plan| plan.owner == node) {
+        return None;
+    }
+    let moved = |other: &mut usize| *other -= usize::from(*other > node);
+    smaller.nodes.remove(node);
+    for plan in &mut smaller.replicas {
+        plan.members.retain(|member| member.node != node);
+        plan.members.iter_mut().for_each(|member| moved(&mut member.node));
+        moved(&mut plan.owner);
+    }
+    smaller.paths.retain(|path| path.from != node && path.to != node);
+    smaller.paths.iter_mut().for_each(|path| [&mut path.from, &mut path.to].into_iter().for_each(moved));
+    smaller.operations.retain_mut(|timed| {
+        let mut nodes = timed.what.nodes_mut();
+        let stays = nodes.iter().all(|other| **other != node);
+        nodes.iter_mut().for_each(|other| moved(other));
+        stays
+    });
+    smaller.faults.retain_mut(|timed| {
+        let mut nodes = timed.what.nodes_mut();
+        let stays = nodes.iter().all(|other| **other != node);
+        nodes.iter_mut().for_each(|other| moved(other));
+        stays
+    });
+    Some(smaller)
 }
 
 /// Takes out ever smaller pieces of a list.

@@ -88,6 +88,8 @@ pub struct Stream {
     pub numbers: [Option<StreamId>; 2],
     /// Messages of reconciliations so far.
     pub rounds: u64,
+    /// The replica that it is about, once that was said.
+    pub replica: Option<usize>,
 }
 
 /// A connection.
@@ -140,7 +142,7 @@ impl Wire {
         let index = self.streams.len();
         let mut numbers = [None; 2];
         numbers[side.index()] = Some(number);
-        self.streams.push(Stream { queues: Default::default(), last_us: [0; 2], numbers, rounds: 0 });
+        self.streams.push(Stream { queues: Default::default(), last_us: [0; 2], numbers, rounds: 0, replica: None });
         self.end_mut(side).numbers.insert(number, index);
         index
     }

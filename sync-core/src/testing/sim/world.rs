@@ -7,12 +7,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
-    sync::Arc,
+    rc::Rc,
     time::Duration,
 };
 
 use super::{
-    disk::Disk,
+    Invariant,
+    disk::Device,
     draw::{Draw, Stream},
     node::{Acknowledged, BEGINNING, Node},
     outcome::{Counters, Failure, Outcome},
@@ -56,9 +57,23 @@ pub struct Replica {
 /// What is done on a store.
 #[derive(Debug)]
 pub enum Work {
-    Machine { op: OpId, request: StoreRequest },
-    Write { replica: usize, bundle: VerifiedBundle },
-    Forge { replica: usize, bundle: VerifiedBundle },
+    Machine {
+        op: OpId,
+        request: StoreRequest,
+    },
+    Write {
+        replica: usize,
+        bundle: VerifiedBundle,
+    },
+    Forge {
+        replica: usize,
+        bundle: VerifiedBundle,
+    },
+    /// Entries that an author elsewhere has signed.
+    Given {
+        replica: usize,
+        bundles: Vec<VerifiedBundle>,
+    },
 }
 
 /// What has come of it.
@@ -106,12 +121,18 @@ pub struct World<'a> {
     pub next_wire: u64,
     /// How many faults block the way from one node to another.
     pub blocked: BTreeMap<(usize, usize), u32>,
-    pub snapshots: BTreeMap<usize, (Arc<super::disk::Rows>, u64)>,
+    pub snapshots: BTreeMap<usize, (Rc<dyn Device>, u64)>,
+    /// Makes new ones.
+    pub devices: &'a dyn Fn() -> Rc<dyn Device>,
+    /// What an application says of what a node has.
+    pub invariant: Option<&'a Invariant<'a>>,
     /// How far ahead any clock ever was.
     pub furthest_us: i64,
     pub healed: bool,
     pub converged_us: Option<u64>,
     pub done: bool,
+    /// When the difference was last measured since the healing, and what it was.
+    pub progress: Option<(u64, u64)>,
     pub failure: Option<Failure>,
     pub counters: Counters,
     /// Per sender and target: since when, and how many dials and rounds of reconciliation.
@@ -122,10 +143,18 @@ pub struct World<'a> {
 
 impl<'a> World<'a> {
     /// Everything before the beginning.
-    pub fn new(scenario: &'a Scenario) -> Self {
+    pub fn new(
+        scenario: &'a Scenario,
+        devices: &'a dyn Fn() -> Rc<dyn Device>,
+        invariant: Option<&'a Invariant<'a>>,
+    ) -> Self {
         let draw = Draw(scenario.seed);
-        let nodes: Vec<Node> =
-            scenario.nodes.iter().enumerate().map(|(at, plan)| node(draw, at, plan, scenario.knobs.grain_us)).collect();
+        let nodes: Vec<Node> = scenario
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(at, plan)| node(draw, at, plan, scenario.knobs.grain_us, devices()))
+            .collect();
         let by_id = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
         let replicas = (0..scenario.replicas.len()).map(|at| replica(draw, at, scenario, &nodes)).collect();
         let mut world = Self {
@@ -142,10 +171,16 @@ impl<'a> World<'a> {
             next_wire: 0,
             blocked: BTreeMap::new(),
             snapshots: BTreeMap::new(),
-            furthest_us: scenario.nodes.iter().map(|node| node.clock_ms * 1_000).max().unwrap_or(0).max(0),
+            devices,
+            invariant,
+            furthest_us: {
+                let honest = scenario.nodes.iter().filter(|node| node.habits.is_empty());
+                honest.map(|node| node.clock_ms * 1_000).max().unwrap_or(0).max(0)
+            },
             healed: false,
             converged_us: None,
             done: false,
+            progress: None,
             failure: None,
             counters: Counters::default(),
             dial_rate: BTreeMap::new(),
@@ -220,7 +255,9 @@ impl<'a> World<'a> {
     /// Whose event it is, when it is one that a paused node would have to wait with.
     fn concerns(&self, event: &Event) -> Option<usize> {
         match event {
-            Event::Wake { node, .. }
+            // Whoever dials waits in a queue of the system.
+            Event::Dial { target: node, .. }
+            | Event::Wake { node, .. }
             | Event::DialFailed { node, .. }
             | Event::Execute { node, .. }
             | Event::Reply { node, .. } => Some(*node),
@@ -353,10 +390,11 @@ impl<'a> World<'a> {
                 let author = self.nodes[*node].key.clone();
                 let ops = vec![op(self.draw, &change)];
                 if let Some(bundle) = self.sign(*node, *replica, &author, ops) {
-                    self.nodes[*node].dishonest = true;
+                    self.nodes[*node].dishonest = !self.scenario.is_hostile(*node);
                     self.work(*node, Work::Forge { replica: *replica, bundle });
                 }
             }
+            Operation::Equivocate { node, replica, tag } => self.equivocate(*node, *replica, *tag),
             Operation::Shutdown { node, down_ms } => self.shut_down(*node, *down_ms),
         }
     }
@@ -364,19 +402,29 @@ impl<'a> World<'a> {
     /// Signs a transaction and hands it to the store.
     fn write(&mut self, node: usize, replica: usize, as_owner: bool, changes: &[Change]) {
         let draw = self.draw;
-        let ops: Vec<Op> = changes.iter().map(|change| op(draw, change)).collect();
+        // Who has a part writes there.
+        let prefix = match as_owner {
+            true => "",
+            false => self.scenario.member(replica, node).map_or("", |member| member.prefix.as_str()),
+        };
+        let ops: Vec<Op> = changes.iter().map(|change| op(draw, &change.within(prefix))).collect();
         let key = if as_owner { self.replicas[replica].owner.clone() } else { self.nodes[node].key.clone() };
         self.commit(node, replica, &key, ops);
     }
 
     fn promote(&mut self, replica: usize, node: usize) {
         let owner = self.scenario.replicas[replica].owner;
-        // What it forged would become right.
-        if self.nodes[node].dishonest || std::mem::replace(&mut self.nodes[node].promoted, true) {
+        // What it forged would become right; who has a part keeps that.
+        let is_part = self.scenario.member(replica, node).is_some_and(|member| !member.is_full());
+        if is_part
+            || self.scenario.is_hostile(node)
+            || self.nodes[node].dishonest
+            || std::mem::replace(&mut self.nodes[node].promoted, true)
+        {
             return;
         }
         let key = self.replicas[replica].owner.clone();
-        let op = grant(self.nodes[node].key.public(), Right::Write, "").to_op(&AuthorId(key.public()));
+        let op = grant(self.nodes[node].key.public(), Right::Write, "", None).to_op(&AuthorId(key.public()));
         self.commit(owner, replica, &key, vec![op]);
     }
 
@@ -389,7 +437,7 @@ impl<'a> World<'a> {
         self.work(node, Work::Write { replica, bundle });
     }
 
-    fn sign(&self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) -> Option<VerifiedBundle> {
+    pub fn sign(&self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) -> Option<VerifiedBundle> {
         let id = self.replicas[replica].id;
         let wall = self.nodes[node].wall(self.now_us);
         let clock = self.nodes[node].process.as_ref()?.clocks.get(&id)?;
@@ -407,8 +455,9 @@ impl<'a> World<'a> {
                 self.replicas[replica].grants.clone()
             } else {
                 let members = &self.scenario.replicas[replica].members;
-                let at = members.iter().position(|member| member.node == node).expect("only members join");
-                vec![self.replicas[replica].grants[at + 1].clone()]
+                // A hostile node joins whatever it hears of.
+                let at = members.iter().position(|member| member.node == node);
+                at.map(|at| self.replicas[replica].grants[at + 1].clone()).into_iter().collect()
             };
             let create = crate::store::Write::CreateReplica { replica: id, records: Vec::new() };
             let apply = crate::store::Apply {
@@ -433,14 +482,19 @@ impl<'a> World<'a> {
         let Some(process) = &mut self.nodes[node].process else { return };
         let Ok(state) = process.store.core().state(id) else { return };
         process.clocks.entry(id).or_default().observe(state.newest);
+        let (head, known) = (state.head, process.watchers.contains_key(&id));
         self.input(node, Input::Changed { replica: id, state });
+        if !known {
+            self.watch_from(node, id, head);
+        }
     }
 
     /// The application says whom it knows and what it wants, unless the node remembers.
     fn subscribe(&mut self, node: usize, replica: usize) {
         let id = self.replicas[replica].id;
         for path in self.scenario.paths.iter().filter(|path| path.from == node) {
-            if !self.scenario.shared(path.from, path.to).any(|shared| shared == replica) {
+            let is_shared = self.scenario.shared(path.from, path.to).any(|shared| shared == replica);
+            if !is_shared && !self.scenario.is_hostile(node) {
                 continue;
             }
             let (peer, addresses) = (self.nodes[path.to].id, self.nodes[path.to].addresses.clone());
@@ -462,6 +516,7 @@ impl<'a> World<'a> {
         for replica in 0..self.replicas.len() {
             let plan = &self.scenario.replicas[replica];
             let joined = plan.owner == node
+                || self.scenario.is_hostile(node) && !plan.members.iter().any(|member| member.node == node)
                 || plan.members.iter().any(|member| member.node == node && member.joins_ms * 1_000 <= self.now_us);
             if joined {
                 self.join(replica, node);
@@ -480,10 +535,12 @@ impl<'a> World<'a> {
             it.disk.set_trouble(Default::default());
             it.paused_us = self.now_us;
             it.crash = None;
-            it.clock_us = ahead + 1_000_000 * 10;
+            if !self.scenario.is_hostile(node) {
+                it.clock_us = ahead + 1_000_000 * 10;
+            }
             if it.dishonest {
                 self.crash(node, 0);
-                self.replace_disk(node, Disk::default());
+                self.replace_disk(node, (self.devices)());
                 self.nodes[node].stores += 1;
                 self.nodes[node].dishonest = false;
             }
@@ -502,6 +559,7 @@ impl<'a> World<'a> {
                 }
             }
         }
+        self.progress = Some((self.now_us, self.difference()));
         self.at(self.now_us + 1_000_000, Event::Check);
     }
 
@@ -513,6 +571,8 @@ impl<'a> World<'a> {
             } else if self.now_us > self.scenario.heal_ms * 1_000 + CONVERGENCE_US {
                 let who = self.who_waits();
                 return self.fail("O1", format!("the nodes do not become equal.\n{who}"));
+            } else {
+                self.check_progress();
             }
         }
         if let Some(since) = self.converged_us {
@@ -528,7 +588,15 @@ impl<'a> World<'a> {
     }
 
     /// What the machine tells the application.
-    pub fn told(&mut self, _node: usize, event: &MachineEvent) {
+    pub fn told(&mut self, node: usize, event: &MachineEvent) {
+        match event {
+            _ if self.scenario.is_hostile(node) => {}
+            MachineEvent::Received { replica, .. } | MachineEvent::Written { replica, .. } => {
+                self.watch(node, *replica);
+            }
+            MachineEvent::Synced { replica, peer } => self.check_synced(node, *replica, *peer),
+            _ => {}
+        }
         match event {
             MachineEvent::Refused { .. } => self.mark("entries_refused"),
             MachineEvent::SyncFailed { .. } => self.mark("session_failed"),
@@ -545,7 +613,7 @@ impl<'a> World<'a> {
     }
 }
 
-fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64) -> Node {
+fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64, disk: Rc<dyn Device>) -> Node {
     let key = SecretKey::from_bytes(draw.bytes(Stream::Identity, at as u64, 0));
     let addresses = (0..plan.addresses)
         .map(|number| format!("sim{number}://node{at}").parse().expect("these are addresses"))
@@ -554,12 +622,14 @@ fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64) -> Node {
         id: PeerId(key.public()),
         key,
         addresses,
-        disk: Disk::default(),
+        disk,
         stores: 0,
         epoch: 0,
         process: None,
         crash: None,
         clock_us: plan.clock_ms * 1_000,
+        jumped_us: None,
+        replaced_us: None,
         paused_us: 0,
         acknowledged: Vec::new(),
         durable_jobs: BTreeSet::new(),
@@ -569,6 +639,8 @@ fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64) -> Node {
         unreachable: 0,
         dishonest: false,
         grain_us,
+        said: Default::default(),
+        acts: 0,
         operations: 0,
         dialed: 0,
     }
@@ -578,9 +650,10 @@ fn job_name(replica: &ReplicaId, peer: &PeerId) -> Vec<u8> {
     [replica.as_bytes().as_slice(), peer.as_bytes()].concat()
 }
 
-fn grant(subject: crate::model::PublicKey, right: Right, prefix: &str) -> Grant {
+fn grant(subject: crate::model::PublicKey, right: Right, prefix: &str, expires_ms: Option<u64>) -> Grant {
     let prefix = Prefix::new(prefix.as_bytes().to_vec()).expect("prefixes of scenarios are short");
-    Grant { subject, right, prefix, expires: None, parent: None }
+    let expires = expires_ms.map(|at| Timestamp(BEGINNING.0 + at * 1_000));
+    Grant { subject, right, prefix, expires, parent: None }
 }
 
 fn replica(draw: Draw, at: usize, scenario: &Scenario, nodes: &[Node]) -> Replica {
@@ -590,12 +663,13 @@ fn replica(draw: Draw, at: usize, scenario: &Scenario, nodes: &[Node]) -> Replic
     let plan = &scenario.replicas[at];
     let clock = HybridClock::default();
     let granted = Timestamp(BEGINNING.0 - 3_600_000_000);
-    let subjects = std::iter::once((plan.owner, Right::Admin, ""));
-    let members = plan.members.iter().map(|member| (member.node, member.right, member.prefix.as_str()));
+    let subjects = std::iter::once((plan.owner, Right::Admin, "", None));
+    let members =
+        plan.members.iter().map(|member| (member.node, member.right, member.prefix.as_str(), member.expires_ms));
     let grants: Vec<VerifiedBundle> = subjects
         .chain(members)
-        .map(|(node, right, prefix)| {
-            let op = grant(nodes[node].key.public(), right, prefix).to_op(&author);
+        .map(|(node, right, prefix, expires)| {
+            let op = grant(nodes[node].key.public(), right, prefix, expires).to_op(&author);
             sign_commit(id, &owner, &clock, granted, vec![op]).expect("a grant can be written")
         })
         .collect();
@@ -606,7 +680,8 @@ fn replica(draw: Draw, at: usize, scenario: &Scenario, nodes: &[Node]) -> Replic
     Replica { id, owner, grants, truth, at_risk: BTreeSet::new() }
 }
 
-fn op(draw: Draw, change: &Change) -> Op {
+/// What a change writes.
+pub fn op(draw: Draw, change: &Change) -> Op {
     use crate::model::{Key, Value};
     let key = |text: &str| Key::try_from(text).expect("keys of scenarios are keys");
     match change {

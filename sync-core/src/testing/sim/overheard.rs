@@ -1,0 +1,124 @@
+//! O4 and O9 on the wire: what is said to a node follows from what it may read, and nobody accuses an honest node.
+
+use super::{scenario::Member, world::World};
+use crate::{
+    machine::{DisconnectReason, wire::Message, wire::decode_bundles},
+    model::{Prefix, ReadScope, Timestamp},
+    store::{Have, Scope, ShortId},
+};
+
+/// Until a session notices that a right has ended: it looks when the right ends by the clock that it began with, and
+/// whenever it compares roots.
+const NOTICED_WITHIN_US: u64 = 75_000_000;
+
+/// From reading entries to sending them.
+const SENT_WITHIN_US: u64 = 2_000_000;
+
+impl World<'_> {
+    /// What a node may read of a replica, by the clock of another.
+    pub fn readable(&self, replica: usize, node: usize, by: usize) -> ReadScope {
+        let plan = &self.scenario.replicas[replica];
+        let member = self.scenario.member(replica, node);
+        if plan.owner == node || member.is_some_and(Member::is_full) {
+            return ReadScope::all();
+        }
+        let Some(member) = member else { return ReadScope::default() };
+        let wall = self.nodes[by].wall(self.now_us);
+        let slept = self.now_us < self.nodes[by].paused_us + SENT_WITHIN_US;
+        let jumped = slept || self.nodes[by].jumped_us.is_some_and(|at| self.now_us < at + NOTICED_WITHIN_US);
+        let expired = member.expires_ms.is_some_and(|at| {
+            // A coarse clock shows late that it is time.
+            let late = SENT_WITHIN_US + self.scenario.knobs.grain_us;
+            let end = Timestamp(super::node::BEGINNING.0 + at * 1_000 + late);
+            wall >= end && !jumped
+        });
+        match expired {
+            true => ReadScope::default(),
+            false => ReadScope { prefixes: vec![Prefix::new(member.prefix.as_bytes().to_vec()).expect("short")] },
+        }
+    }
+
+    /// O4: looks at a frame that a node sends to another.
+    pub fn overhear(&mut self, from: usize, to: usize, stream: (u64, usize), frame: &bytes::Bytes) {
+        let Ok(Some(message)) = Message::decode(frame.clone()) else {
+            return self.fail("O9", format!("node {from} sends a frame that is none, of kind {}", frame[0]));
+        };
+        if let Message::Open(open) = &message
+            && let Some(replica) = self.replicas.iter().position(|replica| replica.id == open.replica)
+        {
+            self.wires.get_mut(&stream.0).expect("it is being used").streams[stream.1].replica = Some(replica);
+        }
+        let Some(replica) = self.wires[&stream.0].streams[stream.1].replica else { return };
+        let readable = self.readable(replica, to, from);
+        if readable.is_all() {
+            return;
+        }
+        let scope = Scope::of(&readable);
+        if let Err(what) = self.may_be_said(from, replica, &scope, &message) {
+            let what = format!(
+                "node {from} tells node {to}, who may read {readable:?} of replica {replica}: {what} ({})",
+                message.name()
+            );
+            self.fail("O4", what);
+        } else {
+            self.mark("told_a_part");
+        }
+    }
+
+    fn may_be_said(&self, from: usize, replica: usize, scope: &Scope, message: &Message) -> Result<(), String> {
+        let root = match message {
+            Message::Open(open) | Message::Opened(open) => Some(open.root),
+            Message::Mark(mark) | Message::Entries(mark, _) => mark.root,
+            _ => None,
+        };
+        if let Some(root) = root
+            && let Some(process) = &self.nodes[from].process
+            && let Ok(state) = process.store.core().state(self.replicas[replica].id)
+            && root == state.root
+            && root.count > 0
+        {
+            // By its entries, not by the sums of the store.
+            let all = super::faults::live(process.store.core(), self.replicas[replica].id);
+            if all.iter().any(|(_, op)| !scope.contains(op)) {
+                return Err(format!("the root of all {} entries", root.count));
+            }
+        }
+        match message {
+            Message::Opened(_) if scope.is_nothing() => Err("that the replica is here".into()),
+            Message::Entries(_, payload) => {
+                let bundles = decode_bundles(payload).map_err(|error| error.to_string())?;
+                let ops = bundles.iter().flat_map(|bundle| bundle.items.iter().map(|item| &item.op));
+                match ops.into_iter().find(|op| !scope.contains(op)) {
+                    Some(op) => Err(format!("{op:?}")),
+                    None => Ok(()),
+                }
+            }
+            Message::Symbols(_) => Err("symbols of everything".into()),
+            Message::Ranges(ranges) => {
+                for claim in &ranges.claims {
+                    if scope.clamp(&claim.range).first() != Some(&claim.range) {
+                        return Err(format!("something about {:?}", claim.range));
+                    }
+                    let (Have::Ids(ids) | Have::Final(ids)) = &claim.have else { continue };
+                    let truth = &self.replicas[replica].truth;
+                    let outside = |id: &ShortId| {
+                        truth.iter().any(|(order, op)| ShortId::from(&order.hash) == *id && !scope.contains(op))
+                    };
+                    if ids.iter().any(outside) {
+                        return Err(format!("ids in {:?}", claim.range));
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// O9: honest nodes do not break the protocol, so nobody says so.
+    pub fn accused(&mut self, node: usize, other: usize, reason: DisconnectReason) {
+        let honest = !self.scenario.is_hostile(node) && !self.scenario.is_hostile(other);
+        if honest && reason == DisconnectReason::Protocol {
+            self.fail("O9", format!("node {node} says that node {other} broke the protocol"));
+        }
+    }
+}

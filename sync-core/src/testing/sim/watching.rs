@@ -1,0 +1,56 @@
+//! O5: applications that follow a replica by the machine's events hear of everything, once, and never see a key go back.
+
+use super::world::World;
+use crate::{model::ReplicaId, store::Position};
+
+impl World<'_> {
+    /// The application at a node was told that a replica has changed: it reads on.
+    pub fn watch(&mut self, node: usize, id: ReplicaId) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let watcher = process.watchers.entry(id).or_default();
+        let Ok(log) = process.store.core().log(id, watcher.position, usize::MAX) else { return };
+        let mut back = None;
+        for row in log {
+            watcher.position = watcher.position.max(row.position);
+            let order =
+                crate::model::Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
+            let author = matches!(row.entry.op, crate::model::Op::Put { .. }).then_some(row.entry.author);
+            let slot = (row.entry.op.slot_key().as_bytes().to_vec(), author);
+            let before = watcher.seen.insert(slot, order);
+            if before.is_some_and(|before| before >= order) {
+                back = Some(row.entry.op);
+            }
+        }
+        let Some(replica) = self.replicas.iter().position(|replica| replica.id == id) else { return };
+        if let Some(invariant) = self.invariant
+            && let Some(process) = &self.nodes[node].process
+        {
+            let entries = super::faults::live(process.store.core(), id);
+            if let Err(what) = invariant(&super::Seen { node, replica, entries: &entries }) {
+                self.fail("application", format!("replica {replica} at node {node}: {what}"));
+            }
+        }
+        if let Some(op) = back {
+            self.fail("O5", format!("an application at node {node} sees {op:?} after something newer, or again"));
+        }
+    }
+
+    /// Begins to follow a replica: what is there now is known.
+    pub fn watch_from(&mut self, node: usize, id: ReplicaId, head: Position) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.watchers.entry(id).or_default().position = head;
+    }
+
+    /// What the machine has learned, the application was told of.
+    pub fn check_told(&mut self, node: usize, id: ReplicaId, head: Position) {
+        if self.scenario.is_hostile(node) {
+            return;
+        }
+        let Some(process) = &self.nodes[node].process else { return };
+        let Some(watcher) = process.watchers.get(&id) else { return };
+        if watcher.position < head {
+            let read = watcher.position;
+            self.fail("O5", format!("an application at node {node} was told up to {read:?}, and {head:?} is durable"));
+        }
+    }
+}

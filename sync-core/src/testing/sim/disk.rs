@@ -273,7 +273,7 @@ pub trait Logic: fmt::Debug + Send + Sync {
     fn changes(&self, request: &ChangesRequest) -> Result<Changes, StoreError>;
     fn first_claims(&self, id: ReplicaId, scope: &Scope) -> Result<Vec<Claim>, StoreError>;
     fn reconcile(&self, id: ReplicaId, scope: &Scope, claims: Vec<Claim>) -> Result<Reconciled, StoreError>;
-    fn coded(&self, id: ReplicaId, since: Position) -> Result<Option<coded::CodedSet>, StoreError>;
+    fn coded(&self, id: ReplicaId, since: Position, count: usize) -> Result<Option<coded::CodedSet>, StoreError>;
     fn find(&self, id: ReplicaId, ids: &[ShortId]) -> Result<Found, StoreError>;
     fn missing(
         &self,
@@ -338,8 +338,8 @@ impl<E: Engine> Logic for Core<E> {
         Core::reconcile(self, id, scope, claims)
     }
 
-    fn coded(&self, id: ReplicaId, since: Position) -> Result<Option<coded::CodedSet>, StoreError> {
-        Core::coded(self, id, since)
+    fn coded(&self, id: ReplicaId, since: Position, count: usize) -> Result<Option<coded::CodedSet>, StoreError> {
+        Core::coded(self, id, since, count)
     }
 
     fn find(&self, id: ReplicaId, ids: &[ShortId]) -> Result<Found, StoreError> {

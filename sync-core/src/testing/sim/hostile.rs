@@ -109,7 +109,10 @@ impl World<'_> {
                 let more = random.percent(30);
                 frames.push(match random.percent(50) {
                     true => Message::Ranges(Ranges { first: true, more, claims }).encode(),
-                    false => Message::Symbols(Symbols { first: true, symbols: vec![Symbol::default(); 64] }).encode(),
+                    false => {
+                        Message::Symbols(Symbols { first: true, more, from: 0, symbols: vec![Symbol::default(); 64] })
+                            .encode()
+                    }
                 });
             }
             (Habit::Flood, _) => self.flood(node, connection, &mut random),

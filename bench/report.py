@@ -151,18 +151,17 @@ def curves(results):
                  for who in ("Syncline", "iroh-docs", "negentropy")}
         yield (f"differ-{name}", f"{d} + {d} differences" if d else "Equal replicas", "entries", "seconds", lines, {
             0: "Syncline compares two roots, so n does not matter: a round trip. iroh-docs and negentropy read every entry.",
-            1: "Syncline walks down a tree: a round trip a level, logarithmic in n, then the commits of two entries; the "
-               "others read every entry first.",
-            100: "Here the hundred paths down the tree count, and the entries themselves; logarithmic in n again.",
+            1: "Syncline sends coded symbols of all that it holds, which are kept up to date with every write: a constant number "
+               "of round trips and two commits, whatever n; the others read every entry first.",
+            100: "The same symbols, some more of them: their decoding and the entries themselves count, n does not.",
         }[d])
     for figure, name, up in (("seconds", "time", "seconds"), ("bytes", "bytes", "bytes")):
         lines = {who: curve(results, rf"{who}, n = {groups.N:,}, d = {number}", figure, ("differ",), 1)
                  for who in ("Syncline", "iroh-docs", "negentropy")}
         yield (f"growth-{name}", f"Differences in {groups.N:,}: {name}", "differences a side", up, lines, {
-            "time": "From some hundreds on the time is that of moving and inserting the entries, which is linear in d; "
-                    "below that, of the round trips.",
-            "bytes": "Each difference costs its entry and its share of the comparison; negentropy moves ids only. The share of "
-                     "the comparison falls with d, as more of the tree is common to the paths."}[name])
+            "time": "From some hundreds on the time is that of decoding symbols and of moving, verifying and inserting the "
+                    "entries, which is linear in d; below that, of the round trips and commits.",
+            "bytes": "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only."}[name])
     hub = curve(results, rf"Syncline, {number} peers", "seconds", ("hub",), 1)
     yield ("hub", "One write on a hub", "peers", "seconds until all show it", {"Syncline": hub},
            "Linear in the peers: two cores run the hub and all its peers, and each peer verifies, stores and acknowledges by itself.")

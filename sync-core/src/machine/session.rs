@@ -565,7 +565,7 @@ mod tests {
                 Io::new(Now { elapsed: Duration::ZERO, wall: Timestamp(1) }, Random::new([1; 32]), Limits::default());
             let rights = std::sync::Arc::new(Rights::new(replica));
             let root = Digest { hash: Hash([1; 32]), count: 100 };
-            Self { session, io, known: Known { root, head: Position(100), rights } }
+            Self { session, io, known: Known { root, head: Position(100), rights, told: Position(0) } }
         }
 
         /// Whether it is a violation.

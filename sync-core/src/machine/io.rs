@@ -451,6 +451,8 @@ pub enum StoreReply {
     Prepared {
         /// The replica.
         state: ReplicaState,
+        /// How many of the credentials were new, and are in it now.
+        admitted: u64,
         /// What the peer may read.
         readable: ReadScope,
         /// The root of that.

@@ -238,6 +238,12 @@ impl Synchronizer {
             }
             self.applied_state(key, serial, state.clone());
         }
+        // Credentials are no entries that applications are told of.
+        if let Ok(StoreReply::Prepared { state, admitted: 1.., .. }) = &result
+            && let Some(known) = self.replicas.get_mut(&replica)
+        {
+            known.told = known.told.max(state.head);
+        }
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
             return self.drained(key, serial, result);
         };
@@ -260,7 +266,7 @@ impl Synchronizer {
         };
         let Some(known) = self.replicas.get(&replica) else { return };
         let mut effects = match reply {
-            StoreReply::Prepared { state, readable, root, credentials } => {
+            StoreReply::Prepared { state, readable, root, credentials, .. } => {
                 return self.prepared(key, state, readable, root, credentials);
             }
             StoreReply::Changes { payload, changes } => session.changes_read(&mut self.io, known, payload, changes),

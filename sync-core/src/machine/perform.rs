@@ -19,11 +19,12 @@ use crate::{
 pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<StoreReply, WorkError> {
     match request {
         StoreRequest::Prepare { replica, peer, admit, credentials_of, now } => {
-            let mut state = store.state(replica).await?;
+            let (mut state, mut admitted) = (store.state(replica).await?, 0);
             if !admit.iter().all(|bundle| is_known(&state.rights, bundle)) {
                 let bundles = verify_credentials(replica, admit)?;
                 let batch = Apply { replica, bundles, origin: Origin::Peer(peer), now, records: Vec::new() };
-                state = store.apply(batch).await?.state;
+                let applied = store.apply(batch).await?;
+                (admitted, state) = (applied.inserted(), applied.state);
             }
             let readable = state.rights.readable(&peer, now);
             let scope = Scope::of(&readable);
@@ -32,7 +33,7 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
                 Some(key) => credentials(store, &state.rights, key, now).await?,
                 None => Vec::new(),
             };
-            Ok(StoreReply::Prepared { state, readable, root, credentials })
+            Ok(StoreReply::Prepared { state, admitted, readable, root, credentials })
         }
         StoreRequest::Changes(request) => {
             let changes = store.changes(request).await?;

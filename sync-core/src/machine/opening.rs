@@ -238,11 +238,12 @@ impl Synchronizer {
             }
             self.applied_state(key, serial, state.clone());
         }
-        // Credentials are no entries that applications are told of.
-        if let Ok(StoreReply::Prepared { state, admitted: 1.., .. }) = &result
+        // So are credentials that were new here.
+        if let Ok(StoreReply::Prepared { state, admitted: entries @ 1.., .. }) = &result
             && let Some(known) = self.replicas.get_mut(&replica)
         {
             known.told = known.told.max(state.head);
+            self.io.event(Event::Received { replica, peer, entries: *entries });
         }
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
             return self.drained(key, serial, result);

@@ -41,23 +41,17 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// The first part of the file's name; a number follows.
-    fn name_of(self, key: &FileKey) -> String {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::New, Self::Aside];
+
+    /// The first part of the file's name; `-` and a number follow.
+    pub fn name_of(self, key: &FileKey) -> String {
         let purpose = match self {
             Self::New => "new",
             Self::Aside => "aside",
         };
         format!("{purpose}-{}", &blake3::hash(key.as_bytes()).to_hex()[..32])
     }
-}
-
-/// What a temporary file was for, if it had to do with the file at `key`.
-pub fn purpose_of(temporary: &Path, key: &FileKey) -> Option<Purpose> {
-    let name = temporary.file_name()?.as_bytes();
-    let is = |purpose: &Purpose| {
-        name.strip_prefix(purpose.name_of(key).as_bytes()).is_some_and(|rest| rest.starts_with(b"-"))
-    };
-    [Purpose::New, Purpose::Aside].into_iter().find(is)
 }
 
 /// The hidden directory for files in the making.
@@ -101,7 +95,7 @@ impl Workshop {
         self.directory.join(format!("{}-{number}", purpose.name_of(key)))
     }
 
-    /// The files that a killed program left, of which [`purpose_of`] tells what they were for.
+    /// The files that a killed program left, whose names say what they were for ([`Purpose::name_of`]).
     pub fn left(&self) -> io::Result<Vec<PathBuf>> {
         match fs::read_dir(&self.directory) {
             Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),

@@ -4,12 +4,12 @@
 //! its place to look at it once more, and when it is killed at that moment, what lies here may be a version that the
 //! user saved just before. Such a file goes back to its place, or beside it.
 
-use std::{fs, io, path::Path};
+use std::{collections::HashMap, fs, io, path::Path};
 
 use sync_core::model::Timestamp;
 
 use super::{
-    apply::{Purpose, purpose_of, remove_any},
+    apply::{Purpose, remove_any},
     conflict::kept_name,
     engine::Engine,
     key::FileKey,
@@ -20,12 +20,26 @@ use super::{
 impl Engine {
     /// Removes what is in the replica, and brings back what is not.
     pub(super) fn settle_what_is_left(&self) -> io::Result<()> {
-        for left in self.workshop.left()? {
-            let mut keys = self.state.keys().chain(self.state.intents());
-            let known = keys.find_map(|key| Some((key, purpose_of(&left, key)?)));
-            match known {
-                Some((key, purpose)) if !self.is_a_copy(&left, key, purpose)? => self.bring_back(&left, key)?,
-                _ => remove_any(&left)?,
+        let left = self.workshop.left()?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let keys = self.state.keys().chain(self.state.intents());
+        let known: HashMap<String, (Purpose, &FileKey)> =
+            keys.flat_map(|key| Purpose::ALL.map(|purpose| (purpose.name_of(key), (purpose, key)))).collect();
+        for left in left {
+            let name = left.file_name().unwrap_or_default().to_string_lossy();
+            let known = name.rsplit_once('-').and_then(|(name, _)| known.get(name));
+            let settled = match known {
+                Some(&(purpose, key)) => self.is_a_copy(&left, key, purpose).and_then(|is_a_copy| match is_a_copy {
+                    true => remove_any(&left),
+                    false => self.bring_back(&left, key),
+                }),
+                None => remove_any(&left),
+            };
+            if let Err(error) = settled {
+                // It may be the user's: it stays, and stops nothing.
+                tracing::warn!(left = %left.display(), %error, "a file that a kill left can neither be removed nor brought back");
             }
         }
         Ok(())

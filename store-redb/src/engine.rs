@@ -41,9 +41,11 @@ const FOLD_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// A transaction with more bytes of rows goes to redb at once. Larger ones gain nothing from the journal: they
-    /// share redb's pages among themselves.
+    /// share redb's pages among themselves. But where more than this waits in memory, which would have to be folded
+    /// first, it goes into the journal too, up to `overlay_bytes`.
     pub transaction_bytes: usize,
-    /// With so many bytes in memory the rows are folded. As many again may come while that is done.
+    /// With so many bytes in memory the rows are folded. As many again may come while that is done, and one
+    /// transaction more.
     pub overlay_bytes: usize,
     /// The size of each half of the journal: when one is full, its rows are folded.
     pub half_bytes: u64,
@@ -115,6 +117,24 @@ struct Current {
     frozen_through: u64,
     /// The frozen rows are those of an earlier process or opening: they go before anything is written.
     is_recovered: bool,
+}
+
+impl Current {
+    /// Whether nothing more may come before the rows are frozen.
+    fn is_full(&self, limits: &Limits) -> bool {
+        let has_room = |journal: &Mutex<Journal>| lock(journal).room() >= limits.transaction_bytes;
+        self.overlay.active.bytes() > limits.overlay_bytes || !self.files.journal.as_ref().is_none_or(has_room)
+    }
+
+    /// How many bytes of rows a transaction may have in the journal.
+    fn most(&self, limits: &Limits) -> usize {
+        match &self.files.journal {
+            Some(journal) if self.overlay.bytes() > limits.transaction_bytes => {
+                limits.overlay_bytes.min(lock(journal).room())
+            }
+            _ => limits.transaction_bytes,
+        }
+    }
 }
 
 struct Opened {
@@ -321,7 +341,7 @@ impl Store {
         let result = self.fold_rows(&files.database, &frozen, through);
         lock(&self.state).fold_failed = result.is_err();
         result
-            .and_then(|()| self.rebase(files, |current| current.overlay.frozen = Layer::default()))
+            .and_then(|()| self.rebase(files, |current| std::mem::take(&mut current.overlay.frozen)))
             .map_err(|error| self.judge(files, error))
     }
 
@@ -338,29 +358,32 @@ impl Store {
     }
 
     /// Shows readers what redb has now, and no longer the rows in memory that it took in.
-    fn rebase(&self, files: &Arc<Opened>, forget: impl FnOnce(&mut Current)) -> Result<(), StoreError> {
+    fn rebase<T>(&self, files: &Arc<Opened>, forget: impl FnOnce(&mut Current) -> T) -> Result<(), StoreError> {
         let table = table::read(&files.database, &self.place)?;
         let base = Arc::new(Base { table, files: files.clone() });
-        self.with(files, |current| {
-            current.base = base;
-            forget(current);
+        let forgotten = self.with(files, |current| {
+            let forgotten = (std::mem::replace(&mut current.base, base), forget(current));
             if std::mem::take(&mut current.is_recovered)
                 && let Some(journal) = &files.journal
             {
                 lock(journal).restart();
             }
+            forgotten
         });
+        // Many rows: they are given back while nobody waits for the state.
+        drop(forgotten);
         Ok(())
     }
 
     /// Runs `work` as one transaction. The caller is the writer.
     fn transact(&self, files: &Arc<Opened>, work: Work<'_>) -> Result<(), StoreError> {
-        if self.with(files, |current| current.is_recovered) == Some(true) {
+        if self.with(files, |current| current.is_recovered || current.is_full(&self.limits)) == Some(true) {
             self.fold(files)?;
+            self.freeze(files);
         }
-        let Some((base, overlay)) = self.with(files, |current| (current.base.clone(), current.overlay.clone())) else {
-            return Err(self.failure());
-        };
+        let begun =
+            self.with(files, |current| (current.base.clone(), current.overlay.clone(), current.most(&self.limits)));
+        let Some((base, overlay, most)) = begun else { return Err(self.failure()) };
         let transaction = OnceCell::new();
         let mut writer = Writer {
             store: self,
@@ -368,6 +391,7 @@ impl Store {
             base: &base.table,
             overlay,
             record: Record::default(),
+            most,
             transaction: &transaction,
             rows: None,
             changed: false,
@@ -389,22 +413,16 @@ impl Store {
     /// Commits a transaction that went into the journal.
     fn append(&self, files: &Arc<Opened>, record: Record, active: Layer) -> Result<(), StoreError> {
         let journal = files.journal.as_ref().expect("without a journal everything goes to redb");
-        let has_room = {
-            let mut journal = lock(journal);
-            journal.append(record)?;
-            journal.has_room(self.limits.transaction_bytes)
-        };
-        let is_full = active.bytes() > self.limits.overlay_bytes || !has_room;
-        self.with(files, |current| {
-            let was_empty = current.overlay.active.is_empty();
-            current.overlay.active = active;
-            if was_empty {
+        lock(journal).append(record)?;
+        let is_full = self.with(files, |current| {
+            if current.overlay.active.is_empty() {
                 self.wake.notify_all();
             }
+            current.overlay.active = active;
+            current.is_full(&self.limits)
         });
-        if is_full {
-            // As above: this transaction is durable whatever becomes of the fold.
-            let _ = self.fold(files);
+        if is_full == Some(true) {
+            // Where others are being folded still, whoever writes next waits for that.
             self.freeze(files);
         }
         Ok(())
@@ -419,7 +437,7 @@ impl Store {
         if let Some(journal) = &files.journal {
             lock(journal).restart();
         }
-        if let Err(error) = self.rebase(files, |current| current.overlay = Overlay::default()) {
+        if let Err(error) = self.rebase(files, |current| std::mem::take(&mut current.overlay)) {
             // It is durable; whoever reads next opens the files again.
             self.judge(files, error);
         }
@@ -437,7 +455,8 @@ fn fold_all(store: &Store) {
         };
         state = store.wake.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
         let waits = |state: &mut State| {
-            !state.ends && state.current.as_ref().is_some_and(|current| current.overlay.frozen.is_empty())
+            let has_time = |current: &Current| current.overlay.frozen.is_empty() && !current.is_full(&store.limits);
+            !state.ends && state.current.as_ref().is_some_and(has_time)
         };
         (state, _) = store.wake.wait_timeout_while(state, FOLD_AFTER, waits).unwrap_or_else(PoisonError::into_inner);
         if state.ends {
@@ -589,6 +608,8 @@ struct Writer<'tx> {
     base: &'tx Rows,
     overlay: Overlay,
     record: Record,
+    /// How many bytes of rows its record may have.
+    most: usize,
     transaction: &'tx OnceCell<WriteTransaction>,
     rows: Option<RowsInWriting<'tx>>,
     changed: bool,
@@ -601,7 +622,7 @@ impl Writer<'_> {
     }
 
     fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
-        if self.rows.is_none() && self.record.len() + Record::len_of(key, value) > self.store.limits.transaction_bytes {
+        if self.rows.is_none() && self.record.len() + Record::len_of(key, value) > self.most {
             self.go_to_redb()?;
         }
         match &mut self.rows {
@@ -658,5 +679,52 @@ impl EngineWrite for Writer<'_> {
             return Ok(());
         }
         self.set(key, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Limits = Limits { transaction_bytes: 4_000, overlay_bytes: 8_000, half_bytes: 64 * 1024 };
+
+    /// Writes so many bytes of rows at once, and answers whether they are in the journal and how much is in memory.
+    fn write(engine: &RedbEngine, number: u8, bytes: usize) -> (bool, usize) {
+        let look = |current: &Current| {
+            let journal = current.files.journal.as_ref().expect("there is one");
+            (lock(journal).number(), current.overlay.bytes())
+        };
+        let before = engine.store.current(look).expect("it is open").0;
+        engine
+            .write(&mut |rows| (0..bytes / 100).try_for_each(|row| rows.put(&[number, row as u8], &[7; 92])))
+            .expect("written");
+        let (after, in_memory) = engine.store.current(look).expect("it is open");
+        (after > before, in_memory)
+    }
+
+    #[test]
+    fn a_large_transaction_goes_to_redb_where_little_waits_and_joins_what_waits_where_that_is_much() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let paths = ["rows", "journal"].map(|name| directory.path().join(name));
+        let file = |path: &Path| FileBackend::new(options().open(path)?).map_err(io::Error::other);
+        let backends = move || Ok((file(&paths[0])?, file(&paths[1])?));
+        let engine = RedbEngine::with_backends(backends, SMALL, [5; 32]).expect("opened");
+        assert_eq!(write(&engine, 1, 6_000), (false, 0), "nothing waits");
+        assert!(write(&engine, 2, 1_000).0, "it is small");
+        assert_eq!(write(&engine, 3, 6_000), (false, 0), "what waits is little");
+        assert!(write(&engine, 4, 1_900).0, "it is small");
+        assert_eq!(write(&engine, 5, 6_000), (true, 0), "much waits, and with this it is enough to be folded");
+        assert!(write(&engine, 6, 1_900).0, "it is small");
+        assert_eq!(write(&engine, 7, 10_000), (false, 0), "it has more than is folded at once");
+        let rows = engine.snapshot().expect("a snapshot");
+        for (number, count) in [(1, 60), (2, 10), (3, 60), (4, 19), (5, 60), (6, 19), (7, 100)] {
+            let mut found = 0;
+            rows.scan(&[number], Some(&[number + 1]), Scan::Forward, &mut |_, _| {
+                found += 1;
+                std::ops::ControlFlow::Continue(())
+            })
+            .expect("scanned");
+            assert_eq!(found, count, "rows of transaction {number}");
+        }
     }
 }

@@ -233,9 +233,10 @@ impl Journal {
         self.file.sync_data().map_err(|error| error::io("flushing", &self.place, error))
     }
 
-    /// Whether a record of so many bytes fits in the half that is written.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.at + (RECORD_HEADER + bytes).next_multiple_of(PAGE) as u64 <= self.half_bytes
+    /// How many bytes of rows a record can have in the half that is written.
+    pub fn room(&self) -> usize {
+        let pages = (self.half_bytes - self.at) / PAGE as u64;
+        (pages as usize * PAGE).saturating_sub(RECORD_HEADER)
     }
 
     /// Appends a record; it is durable when this answers. After an error the journal must be opened again.

@@ -74,6 +74,11 @@ impl Overlay {
         self.active.is_empty() && self.frozen.is_empty()
     }
 
+    /// How much memory both take, about.
+    pub fn bytes(&self) -> usize {
+        self.active.bytes() + self.frozen.bytes()
+    }
+
     /// The row at `key`, if one of the layers says something of it.
     fn row(&self, key: &[u8]) -> Option<&Row> {
         self.active.rows.get(key).or_else(|| self.frozen.rows.get(key))

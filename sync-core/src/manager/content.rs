@@ -27,7 +27,7 @@ use super::{
 use crate::{
     machine::{ConnectionId, Event, Obstacle, wire::StreamKind},
     model::{Hash, PeerId, ReplicaId},
-    store::{ReplicaStore, StoreError},
+    store::{ReplicaState, ReplicaStore, StoreError},
     transport::{ByteStream, Connection},
 };
 
@@ -73,9 +73,26 @@ struct Inner {
     fetches: Mutex<JoinSet<()>>,
     /// Replicas whose wants may be others.
     touched: Mutex<HashSet<ReplicaId>>,
+    plain: Mutex<Plain>,
     wake: Notify,
     dirty: Notify,
     settle: Notify,
+}
+
+/// The replicas that had no blobs when they were last seen: what changes there is nothing to the content side, and
+/// looking at it would cost more than a small write does.
+#[derive(Debug, Default)]
+struct Plain(HashSet<ReplicaId>);
+
+impl Plain {
+    /// Whether blobs may have come or gone since the replica was last seen, now that it has so many.
+    fn may_concern(&mut self, replica: ReplicaId, blobs: u64) -> bool {
+        if blobs == 0 {
+            return self.0.insert(replica);
+        }
+        self.0.remove(&replica);
+        true
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -112,6 +129,7 @@ impl Hub {
             sent: Arc::default(),
             fetches: Mutex::default(),
             touched: Mutex::default(),
+            plain: Mutex::default(),
             wake: Notify::new(),
             dirty: Notify::new(),
             settle: Notify::new(),
@@ -137,8 +155,21 @@ impl Hub {
         hub
     }
 
-    /// Entries of a replica came or went, or its policy is another: there may be new wants, and
-    /// content that nobody needs.
+    /// Entries of a replica came or went.
+    pub fn observe(&self, state: &ReplicaState) {
+        let replica = state.rights.replica();
+        if lock(&self.inner.plain).may_concern(replica, state.blobs) {
+            self.changed(replica);
+        }
+    }
+
+    /// The replica is gone.
+    pub fn forget(&self, replica: ReplicaId) {
+        lock(&self.inner.plain).0.remove(&replica);
+    }
+
+    /// Blobs of a replica came or went, or its policy is another: there may be new wants, and content that
+    /// nobody needs.
     pub fn changed(&self, replica: ReplicaId) {
         lock(&self.inner.touched).insert(replica);
         self.inner.wake.notify_one();
@@ -331,5 +362,27 @@ async fn collect(inner: Arc<Inner>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SecretKey;
+
+    #[test]
+    fn what_changes_in_a_replica_without_blobs_concerns_the_content_side_only_when_it_had_some() {
+        let [notes, photos] = [1, 2].map(|seed| ReplicaId(SecretKey::from_bytes([seed; 32]).public()));
+        let mut plain = Plain::default();
+        // The first time nobody knows what was there before.
+        assert!(plain.may_concern(notes, 0));
+        assert!(!plain.may_concern(notes, 0));
+        // One blob for another is as many.
+        assert!(plain.may_concern(photos, 1));
+        assert!(plain.may_concern(photos, 1));
+        assert!(plain.may_concern(photos, 0), "the last one went");
+        assert!(!plain.may_concern(photos, 0));
+        assert!(!plain.may_concern(notes, 0));
+        assert!(plain.may_concern(notes, 1), "the first one came");
     }
 }

@@ -88,11 +88,12 @@ impl Shared {
     /// Forgets a replica that is gone.
     pub fn forget(&self, replica: ReplicaId) {
         lock(&self.live).remove(&replica);
+        self.content.forget(replica);
     }
 
     /// Takes note of a newer state: the clock moves, watchers wake.
     pub fn observe(&self, state: &ReplicaState) {
-        self.content.changed(state.rights.replica());
+        self.content.observe(state);
         let Some(live) = lock(&self.live).get(&state.rights.replica()).and_then(Weak::upgrade) else { return };
         live.clock.observe(state.newest);
         live.head.send_if_modified(|head| {

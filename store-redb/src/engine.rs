@@ -2,8 +2,8 @@
 //!
 //! A redb commit writes pages of the tree for each row and flushes twice. So a small transaction is appended to the
 //! journal (`journal.rs`), one flush, and its rows are kept in memory above redb's; a thread folds them into redb
-//! by the thousand. A large transaction goes to redb at once, together with all that is in memory. Readers see redb's
-//! rows with those in memory above them.
+//! by the thousand. A large transaction goes to redb at once, together with what is in memory, unless that is much.
+//! Readers see redb's rows with those in memory above them.
 //!
 //! redb's commits are two-phase: its design document says that one-phase commits with checksums can be
 //! attacked with chosen data, and most data here was chosen by others. After an I/O error the files

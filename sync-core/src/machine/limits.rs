@@ -77,9 +77,16 @@ pub const FLIGHT_PART: usize = 20;
 /// After how many bytes of entries a receiver says that they have arrived, though they are not durable yet.
 pub const RECEIPT_LEN: usize = 64 * 1024;
 
-/// How many bytes of received entries are verified, and then applied, at once. What waits while a
-/// transaction is written goes into the next one together.
+/// How many bytes of received entries are applied at once, each counted with [`VERIFIED_LEN`] more: some 5,000 entries
+/// that are small. What waits while a transaction is written goes into the next one together; when that is as much,
+/// further ones are not verified yet.
 pub const APPLY_LEN: usize = 2 << 20;
+
+/// What a verified entry takes in memory beside its bytes, about: its parts, its hash, its key as a place.
+pub const VERIFIED_LEN: usize = 384;
+
+/// This part of [`APPLY_LEN`] is verified at once, or a frame.
+pub const VERIFY_PART: usize = 8;
 
 /// A replica of at most so many entries is sent whole rather than compared: comparing takes a
 /// round trip, sixteen entries are a packet or two.

@@ -19,7 +19,7 @@ use super::{
     direction::Direction,
     handshake::Role,
     io::*,
-    limits::{Limits, STALL_DEADLINE},
+    limits::{Limits, STALL_DEADLINE, VERIFIED_LEN},
     out::Io,
     wire::{Mark, Message, Open, Ranges, RefusalReason, Refused, Solved, Symbols},
 };
@@ -127,6 +127,13 @@ struct Batch {
     frames: u64,
     len: usize,
     mark: Option<Mark>,
+}
+
+impl Batch {
+    /// About how many bytes of memory it takes when it is verified.
+    fn weight(&self) -> usize {
+        self.len + VERIFIED_LEN * self.bundles.iter().map(VerifiedBundle::len).sum::<usize>()
+    }
 }
 
 #[derive(Debug)]
@@ -532,11 +539,11 @@ mod tests {
     use super::*;
     use crate::{
         machine::{
-            limits::{MAX_FRAME_LEN, MAX_ROUND_LEN},
+            limits::{ENTRIES_FRAME_LEN, MAX_FRAME_LEN, MAX_ROUND_LEN},
             random::Random,
             wire::{Ranges, Symbols},
         },
-        model::{Hash, SecretKey, SlotKey, SlotRange, Timestamp},
+        model::{Hash, HybridClock, Key, Op, SecretKey, SlotKey, SlotRange, Timestamp, Value, sign_commit},
         store::{
             Have, ShortId,
             coded::{MAX_SYMBOLS, SOME_SYMBOLS},
@@ -593,6 +600,52 @@ mod tests {
     fn symbols(first: bool, more: bool, from: usize, count: usize) -> Message {
         let symbols = vec![Symbol::default(); count];
         Message::Symbols(Symbols { first, more, from: from as u32, symbols })
+    }
+
+    #[test]
+    fn few_entries_are_verified_before_those_ahead_of_them_are_durable() {
+        let mut world = World::new();
+        let key = SecretKey::from_bytes([7; 32]);
+        let op = |n: usize| Op::Put {
+            key: Key::try_from(format!("{n}").as_str()).expect("a key"),
+            value: Value::Inline(Bytes::new()),
+        };
+        // As many as a frame has when each takes 66 bytes.
+        let ops = (0..4_000).map(op).collect();
+        let bundle = sign_commit(ReplicaId(key.public()), &key, &HybridClock::default(), Timestamp(1), ops);
+        let bundle = bundle.expect("a commit");
+        for _ in 0..30 {
+            assert!(!world.receive(Message::Entries(mark(), vec![0; ENTRIES_FRAME_LEN].into())));
+        }
+        let (mut verified, mut applied) = (0, Vec::new());
+        loop {
+            let outputs: Vec<Output> = std::iter::from_fn(|| world.io.take()).collect();
+            let mut is_verifying = false;
+            for output in outputs {
+                match output {
+                    Output::Store { request: StoreRequest::Verify { payloads, .. }, .. } => {
+                        assert_eq!(payloads.len(), 1, "a frame at a time");
+                        is_verifying = true;
+                    }
+                    Output::Store { request: StoreRequest::Apply { bundles, .. }, .. } => applied.push(bundles.len()),
+                    _ => {}
+                }
+            }
+            if is_verifying {
+                verified += 1;
+                world.session.entries_verified(&mut world.io, &world.known, vec![bundle.clone()]);
+                continue;
+            }
+            // Now it waits for the disk: what is verified, with what is being applied, is far less than what has come.
+            assert!(verified - applied.iter().sum::<usize>() <= 2, "{verified} of {applied:?}");
+            if applied.iter().sum::<usize>() == 30 {
+                break;
+            }
+            let done = Applied { inserted: 0, head: Position(100), refused: vec![], refused_count: 0 };
+            world.session.entries_applied(&mut world.io, &world.known, &done);
+        }
+        assert!(applied.iter().all(|frames| *frames <= 2), "{applied:?}");
+        assert!(applied.len() < 20, "what waits goes together: {applied:?}");
     }
 
     #[test]

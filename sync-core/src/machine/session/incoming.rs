@@ -68,10 +68,23 @@ impl Session {
 
     /// Moves what has arrived on: to verification, to the store, to the comparison of roots.
     pub(super) fn pump_in(&mut self, io: &mut Io, known: &Known, effects: &mut Vec<Effect>) {
-        if self.verifying.is_none() {
+        if self.applying.is_none() && !self.verified.is_empty() {
+            let mut batch = Batch::default();
+            while let Some(next) = self.verified.pop_front() {
+                batch.frames += next.frames;
+                batch.len += next.len;
+                batch.mark = next.mark;
+                batch.bundles.extend(next.bundles);
+            }
+            self.applying = Some((batch.frames, batch.len, batch.mark, known.head));
+            io.apply(self.key(), batch.bundles);
+        }
+        // What is verified takes several times the bytes that it came in: it waits as it came while much does.
+        let waiting: usize = self.verified.iter().map(Batch::weight).sum();
+        if self.verifying.is_none() && waiting < io.limits.apply_len {
             let mut batch = Batch::default();
             let mut payloads = Vec::new();
-            while batch.len < io.limits.apply_len
+            while batch.len < io.limits.apply_len / VERIFY_PART
                 && let Some(Arrived::Entries(..)) = self.arrived.front()
             {
                 let Some(Arrived::Entries(mark, payload)) = self.arrived.pop_front() else { unreachable!() };
@@ -84,17 +97,6 @@ impl Session {
                 self.verifying = Some(batch);
                 io.store(self.key(), StoreRequest::Verify { replica: self.replica, payloads });
             }
-        }
-        if self.applying.is_none() && !self.verified.is_empty() {
-            let mut batch = Batch::default();
-            while let Some(next) = self.verified.pop_front() {
-                batch.frames += next.frames;
-                batch.len += next.len;
-                batch.mark = next.mark;
-                batch.bundles.extend(next.bundles);
-            }
-            self.applying = Some((batch.frames, batch.len, batch.mark, known.head));
-            io.apply(self.key(), batch.bundles);
         }
         if self.verifying.is_none() && self.verified.is_empty() && self.applying.is_none() {
             match self.arrived.front() {

@@ -415,6 +415,39 @@ async fn b73_exports_into_one_directory_do_not_meet_and_tell_how_far_they_are() 
 }
 
 #[tokio::test]
+async fn b73_an_import_tells_how_far_it_is_and_sets_nothing_when_it_is_broken_off() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let replica = a.create_replica().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, len) in [("empty", 0usize), ("small", 10_000), ("large", 3_000_000)] {
+        let from = dir.path().join(name);
+        let value: Vec<u8> = (0..len).map(|at| (at >> 8) as u8).collect();
+        std::fs::write(&from, &value).unwrap();
+        let mut broken_off = replica.write();
+        let stopped = broken_off.put_file_with(name, &from, Arc::new(|_| std::ops::ControlFlow::Break(()))).await;
+        assert!(stopped.is_err(), "{name}");
+        broken_off.commit().await.unwrap();
+        assert!(replica.get(name).await.unwrap().is_none(), "{name}");
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let progress = move |now: Progress| {
+            tell.lock().unwrap().push((now.done, now.total));
+            std::ops::ControlFlow::Continue(())
+        };
+        let mut transaction = replica.write();
+        let put = transaction.put_file_with(name, &from, Arc::new(progress)).await.unwrap();
+        assert_eq!(put, len as u64);
+        transaction.commit().await.unwrap();
+        let told = told.lock().unwrap().clone();
+        assert!(told.windows(2).all(|pair| pair[0].0 < pair[1].0), "{name}: {told:?}");
+        assert_eq!(told.last(), Some(&(len as u64, len as u64)), "{name}");
+        assert_eq!(told.len() > 1, len > 1 << 20, "{name}: {told:?}");
+        assert!(replica.read(name).await.unwrap().unwrap() == value, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn b43_an_obstacle_tells_when_it_began_not_when_all_was_well_the_last_time() {
     let network = MemoryNetwork::new();
     let ahead = Arc::new(std::sync::atomic::AtomicU64::new(0));

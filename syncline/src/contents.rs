@@ -13,14 +13,22 @@ use sync_core::{
 
 /// Writes the bytes of an entry's value to a new file, verified. Not synced: whoever writes many syncs once.
 pub async fn write_new(replica: &Replica, entry: &LogEntry, to: &Path) -> Result<(), ManagerError> {
-    let source = match &entry.entry.op {
-        Op::Put { value: Value::Inline(bytes), .. } => Source::Inline(bytes.clone()),
-        Op::Put { value: Value::Blob { hash, .. }, .. } => Source::Blob(Box::new(replica.reader(*hash).await?)),
+    let (source, blob) = match &entry.entry.op {
+        Op::Put { value: Value::Inline(bytes), .. } => (Source::Inline(bytes.clone()), None),
+        Op::Put { value: Value::Blob { hash, .. }, .. } => {
+            (Source::Blob(Box::new(replica.reader(*hash).await?)), Some(*hash))
+        }
         Op::Delete { .. } | Op::DeletePrefix { .. } => return Err(ManagerError::ContentMissing),
     };
     let to = to.to_path_buf();
     let written = tokio::task::spawn_blocking(move || source.write(&to).map_err(|source| io_error(&to, source)));
-    written.await.expect("writing does not panic")
+    let written = written.await.expect("writing does not panic");
+    if let (Some(hash), Err(error)) = (blob, &written)
+        && error.is_damage()
+    {
+        replica.content_damaged(hash).await?;
+    }
+    written
 }
 
 enum Source {

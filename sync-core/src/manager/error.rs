@@ -2,7 +2,7 @@
 
 use crate::{
     model::{CommitError, EntryError, KeyError, RightsError, TicketError},
-    store::StoreError,
+    store::{ContentError, StoreError},
     transport::TransportError,
 };
 
@@ -104,5 +104,15 @@ impl ManagerError {
             Self::ContentMissing | Self::TimedOut(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether a content that was read is not what was written: see [`super::Replica::content_damaged`].
+    pub fn is_damage(&self) -> bool {
+        let found = match self {
+            Self::Store(StoreError::Content(error)) => Some(&**error),
+            Self::Io { source, .. } => source.get_ref().and_then(|error| error.downcast_ref()),
+            _ => None,
+        };
+        matches!(found, Some(ContentError::Damaged { .. }))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     },
     store::{
         Apply, ContentError, ContentStatus, Imported, LogEntry, NodeKind, NodeRecord, OnProgress, Origin, Outcome, Pin,
-        Position, Progress, Query, Reader, ReplicaState, Select,
+        Position, Progress, Query, Reader, ReplicaState, Select, StoreError,
     },
 };
 
@@ -131,7 +131,7 @@ impl Replica {
                 let bytes = blocking("read a content", move || {
                     reader.read_to_vec(0..reader.len()).map_err(std::io::Error::other)
                 });
-                Ok(bytes.await?.into())
+                Ok(self.seen(*hash, bytes.await).await?.into())
             }
             Op::Delete { .. } | Op::DeletePrefix { .. } => Ok(Bytes::new()),
         }
@@ -140,9 +140,29 @@ impl Replica {
     /// A reader of a content that is here in full: verified ranges, on a blocking thread.
     pub async fn reader(&self, hash: Hash) -> Result<Reader, ManagerError> {
         match self.shared.store.content_status(hash).await? {
-            ContentStatus::Complete { .. } => self.shared.store.reader(hash).await?.ok_or(ManagerError::ContentMissing),
+            ContentStatus::Complete { .. } => {
+                let reader = self.shared.store.reader(hash).await.map_err(ManagerError::from);
+                self.seen(hash, reader).await?.ok_or(ManagerError::ContentMissing)
+            }
             ContentStatus::Missing | ContentStatus::Partial { .. } => Err(ManagerError::ContentMissing),
         }
+    }
+
+    /// Says that a content turned out to be damaged on the disk, as who reads it by [`Self::reader`] notices: it is not
+    /// here any more, and is fetched again. [`Self::read`] and [`Self::export`] do so by themselves.
+    pub async fn content_damaged(&self, hash: Hash) -> Result<(), ManagerError> {
+        tracing::warn!(%hash, "content is damaged on the disk; it is fetched again");
+        self.shared.store.content_damaged(hash).await?;
+        self.shared.content.changed(self.id);
+        Ok(())
+    }
+
+    /// What was read of a content; damage is noted.
+    async fn seen<T>(&self, hash: Hash, read: Result<T, ManagerError>) -> Result<T, ManagerError> {
+        if read.as_ref().is_err_and(ManagerError::is_damage) {
+            self.content_damaged(hash).await?;
+        }
+        read
     }
 
     /// Says which way entries go between this node and others. Kept over restarts; it acts at once, and what was
@@ -191,9 +211,13 @@ impl Replica {
         let path = path.into();
         let Some(entry) = self.get(key).await? else { return Ok(false) };
         let context = format!("export to {}", path.display());
-        let reader = match &entry.entry.op {
-            Op::Put { value: Value::Blob { hash, .. }, .. } => Some(self.reader(*hash).await?),
+        let blob = match &entry.entry.op {
+            Op::Put { value: Value::Blob { hash, .. }, .. } => Some(*hash),
             _ => None,
+        };
+        let reader = match blob {
+            Some(hash) => Some(self.reader(hash).await?),
+            None => None,
         };
         let inline = match reader {
             Some(_) => Bytes::new(),
@@ -210,7 +234,11 @@ impl Replica {
                 }
             }
         };
-        blocking(&context, move || write().map_err(std::io::Error::other)).await?;
+        let written = blocking(&context, move || write().map_err(std::io::Error::other)).await;
+        match blob {
+            Some(hash) => self.seen(hash, written).await?,
+            None => written?,
+        }
         Ok(true)
     }
 
@@ -372,7 +400,7 @@ impl Transaction {
         self.put_file_with(key, path, progress).await
     }
 
-    /// The same, and `progress` is told how far it is.
+    /// The same, and `progress` is told how far it is; when it breaks off, nothing is set.
     pub async fn put_file_with(
         &mut self,
         key: impl AsRef<[u8]>,
@@ -383,6 +411,9 @@ impl Transaction {
         let (value, len) = match read_small(path.clone()).await? {
             Some(bytes) => {
                 let len = bytes.len() as u64;
+                if progress(Progress { done: len, total: len }).is_break() {
+                    return Err(StoreError::Content(Arc::new(ContentError::Cancelled)).into());
+                }
                 (Value::Inline(bytes), len)
             }
             None => {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sync_core::{
-    model::{EVERYBODY, Key, Op, ReplicaId, Right, Value},
-    store::{ContentStatus, LogEntry, NodeKind, Query, StoreError},
+    model::{EVERYBODY, Hash, Key, Op, ReplicaId, Right, Value},
+    store::{ContentError, ContentStatus, LogEntry, NodeKind, Query, Reader, StoreError},
 };
 use transport_http::rest::{ApiError, KeyInfo, KeyQuery, NodeApi, ReplicaInfo, Scope, TokenAccess, ValueInfo};
 
@@ -37,14 +37,20 @@ fn failed(error: impl std::fmt::Display) -> ApiError {
     ApiError(error.to_string())
 }
 
-async fn info(node: &Node, entry: &LogEntry) -> Result<Option<ValueInfo>, ApiError> {
+/// A content for who reads here: like a peer he gets what the replica holds, and nothing that is at the node because
+/// of another one.
+async fn held(node: &Node, replica: ReplicaId, hash: Hash) -> Result<Option<Reader>, ApiError> {
+    match node.store().content_status(hash).await.map_err(failed)? {
+        ContentStatus::Complete { .. } => node.store().held_reader(replica, hash).await.map_err(failed),
+        ContentStatus::Partial { .. } | ContentStatus::Missing => Ok(None),
+    }
+}
+
+async fn info(node: &Node, replica: ReplicaId, entry: &LogEntry) -> Result<Option<ValueInfo>, ApiError> {
     let Op::Put { value, .. } = &entry.entry.op else { return Ok(None) };
     let complete = match value {
         Value::Inline(_) => true,
-        Value::Blob { hash, .. } => {
-            let status = node.store().content_status(*hash).await.map_err(failed)?;
-            matches!(status, ContentStatus::Complete { .. })
-        }
+        Value::Blob { hash, .. } => held(node, replica, *hash).await?.is_some(),
     };
     Ok(Some(ValueInfo {
         len: value.len(),
@@ -117,7 +123,7 @@ impl NodeApi for Rest {
                 if key.first() == Some(&0) || matches!(role_of(key), Role::Companion(..)) {
                     continue;
                 }
-                if let Some(value) = info(&node, entry).await?
+                if let Some(value) = info(&node, replica, entry).await?
                     && keys.len() < query.limit
                 {
                     keys.push(KeyInfo { key: key.to_vec(), value });
@@ -134,7 +140,7 @@ impl NodeApi for Rest {
         }
         let node = self.node()?;
         match node.store().get(replica, key).await {
-            Ok(Some(entry)) => info(&node, &entry).await,
+            Ok(Some(entry)) => info(&node, replica, &entry).await,
             Ok(None) => Ok(None),
             Err(StoreError::UnknownReplica(_)) => Ok(None),
             Err(error) => Err(failed(error)),
@@ -166,10 +172,14 @@ impl NodeApi for Rest {
                 Ok(bytes.slice(at(range.start)..at(range.end)))
             }
             Value::Blob { hash, .. } => {
-                let reader = node.store().reader(hash).await.map_err(failed)?;
+                let reader = held(&node, replica, hash).await?;
                 let reader = reader.ok_or_else(|| ApiError("the content is not here yet".into()))?;
-                let read = tokio::task::spawn_blocking(move || reader.read_to_vec(range));
-                Ok(read.await.map_err(failed)?.map_err(failed)?.into())
+                let read = tokio::task::spawn_blocking(move || reader.read_to_vec(range)).await.map_err(failed)?;
+                if matches!(read, Err(ContentError::Damaged { .. })) {
+                    let replica = node.manager().open_replica(replica).await.map_err(failed)?;
+                    replica.content_damaged(hash).await.map_err(failed)?;
+                }
+                Ok(read.map_err(failed)?.into())
             }
         }
     }

@@ -4,13 +4,17 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
 use common::{Machine, eventually, http_get};
 use sync_core::{
-    model::{AuthorId, EVERYBODY, Grant, HybridClock, Prefix, Right, SecretKey, Timestamp, sign_commit},
+    manager::SyncManager,
+    model::{
+        AuthorId, EVERYBODY, Grant, Hash, HybridClock, Key, Op, Prefix, Right, SecretKey, Timestamp, Value, sign_commit,
+    },
     store::{Apply, NodeKind, Origin, ReplicaStore},
 };
+use transport_http::HttpTransport;
 
 const HTTP: [&str; 2] = ["--listen", "http://127.0.0.1:0"];
 
@@ -99,4 +103,88 @@ fn a_blob_is_read_in_parts_and_keys_are_paged_past_what_the_folder_keeps_for_its
         path = format!("keys?limit=1&after={}", page["next"].as_str().unwrap());
     }
     assert_eq!(keys, ["large", "link", "run 1", "run 2", "run 3"]);
+}
+
+/// Neither the command that makes a token, nor the node that is shown it, lets it into a log.
+#[test]
+fn b81_no_token_shows_in_the_most_talkative_log() {
+    let mut a = Machine::new();
+    a.wrapper = vec!["env".into(), "SYNCLINE_LOG=trace".into()];
+    let up = a.up(&HTTP);
+    a.done(["put", "k", "v"]);
+    let made = a.run(["token"]);
+    let token = String::from_utf8(made.stdout).unwrap().trim().to_string();
+    let url = format!("{}/v1/replicas/{}/values/k", up.address("http"), up.field("replica"));
+    let answer = http_get(&url, Some(&token), None);
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"v"[..]));
+    // One that is not known is nobody's business either.
+    let wrong = token.chars().rev().collect::<String>();
+    assert_eq!(http_get(&url, Some(&wrong), None).status, 401);
+    let log = [up.errors().into_bytes(), made.stderr].concat();
+    up.stop();
+    let log = String::from_utf8_lossy(&log).to_lowercase();
+    assert!(log.contains("trace") && log.contains("ready") && log.len() > 1_000, "it was talkative: {log}");
+    let bytes = data_encoding::BASE32_NOPAD.decode(token.to_uppercase().as_bytes()).unwrap();
+    let hex = data_encoding::HEXLOWER.encode(&bytes);
+    let list = format!("{bytes:?}");
+    for shown in [&token[..16], &wrong[..16], &hex[..16], list.trim_matches(['[', ']'])] {
+        assert!(!log.contains(shown), "a token shows");
+    }
+}
+
+/// The story: whoever may write to one replica could name a content of another one, and who may read the first was
+/// handed it over REST. Over the protocol that was mended before (b64 of the library's tests).
+#[test]
+fn b64_a_planted_reference_gives_nothing_of_another_replica_over_rest() {
+    let (a, b) = (Machine::new(), Machine::new());
+    let secret: Vec<u8> = (0..300_000u32).map(|at| (at.wrapping_mul(at) >> 7) as u8).collect();
+    let file = b.dir.path().join("secret");
+    fs::write(&file, &secret).unwrap();
+    let up_b = b.up(&HTTP);
+    b.done(["put", "secret", "--file", file.to_str().unwrap()]);
+    let up_a = a.up(&HTTP);
+    a.done(["join", &up_b.field("ticket")]);
+    let (id_a, id_b) = (up_a.field("replica"), up_b.field("replica"));
+    let came = || a.run(["get", "secret", "--replica", &id_b]).stdout == secret;
+    eventually("the content of the second replica is at the node", came, || a.done(["why"]));
+    let len = secret.len() as u64;
+    plant(&up_a.field("ticket"), "planted", Hash(*blake3::hash(&secret).as_bytes()), len);
+    let listed = || a.done(["ls", "--replica", &id_a]).contains("planted");
+    eventually("the planted entry is there", listed, || a.done(["status"]));
+    let base = format!("{}/v1/replicas", up_a.address("http"));
+    let token = |id: &str| a.done(["token", "--replica", id]).trim().to_string();
+    let (token_a, token_b) = (token(&id_a), token(&id_b));
+    let planted = http_get(&format!("{base}/{id_a}/values/planted"), Some(&token_a), None);
+    assert!(planted.status != 200 && planted.body.len() < 1000, "{}", planted.head);
+    let part = http_get(&format!("{base}/{id_a}/values/planted"), Some(&token_a), Some("bytes=0-99"));
+    assert!(part.status != 206, "{}", part.head);
+    let keys = http_get(&format!("{base}/{id_a}/keys"), Some(&token_a), None).json();
+    assert_eq!((&keys["keys"][0]["key"], &keys["keys"][0]["complete"]), (&"planted".into(), &false.into()), "{keys}");
+    // In its own replica it is there.
+    assert_eq!(http_get(&format!("{base}/{id_b}/values/secret"), Some(&token_b), None).body, secret);
+    let keys = http_get(&format!("{base}/{id_b}/keys"), Some(&token_b), None).json();
+    assert_eq!(keys["keys"][0]["complete"], true, "{keys}");
+}
+
+/// Joins with a ticket, and writes an entry that names a content which its author does not have.
+fn plant(ticket: &str, key: &str, hash: Hash, len: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let node = SyncManager::builder(Arc::new(store_mem::open().unwrap())).spawn().await.unwrap();
+        node.register_transport("http", HttpTransport::builder().client_only()).await.unwrap();
+        let ticket: sync_core::model::Ticket = ticket.parse().unwrap();
+        let peer = ticket.peer.unwrap();
+        let replica = node.join(ticket).await.unwrap();
+        node.wait_synced(replica.id(), peer, common::DEADLINE).await.unwrap();
+        let author = node.export_author(node.default_author()).await.unwrap();
+        let op = Op::Put { key: Key::try_from(key).unwrap(), value: Value::Blob { hash, len } };
+        let newest = HybridClock::new(replica.state().await.unwrap().newest);
+        let bundles = vec![sign_commit(replica.id(), &author, &newest, Timestamp(0), vec![op]).unwrap()];
+        let (replica, now) = (replica.id(), Timestamp(u64::MAX));
+        node.store().apply(Apply { replica, bundles, origin: Origin::Local, now, records: Vec::new() }).await.unwrap();
+        // Written beneath the manager, it is noticed when the replica is opened.
+        node.open_replica(replica).await.unwrap();
+        node.flush(common::DEADLINE).await.unwrap();
+        node.shutdown(common::DEADLINE).await.unwrap();
+    });
 }

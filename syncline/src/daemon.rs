@@ -14,6 +14,7 @@ use crate::{
         checks::{Missing, Shareable},
         guard::Permission,
     },
+    made::Made,
     node::{Listen, Node, StoreKind, parse_ticket},
     output::{Output, say},
     progress, socket,
@@ -33,19 +34,21 @@ pub async fn run(data: DataDir, up: Up, asked_replica: Option<String>, output: O
     let (lock, made) = data.claim()?;
     let permission = if up.allow_mass_delete { Permission::Given } else { Permission::Ask };
     let node = Node::open(data.clone(), lock, kind, permission, true).await?;
+    let mut made = Some(made);
     let ran = tokio::select! {
-        ran = serve(&node, &data, &up, &asked, asked_replica.as_deref(), is_new, output) => ran,
+        ran = serve(&node, &data, &up, &asked, asked_replica.as_deref(), is_new, output, &mut made) => ran,
         () = signals.next() => Ok(()),
     };
     socket::remove(&data);
     let ended = node.shutdown().await;
     drop(node);
     if ran.is_ok() {
-        made.keep();
+        made.into_iter().for_each(Made::keep);
     }
     ran.and(ended)
 }
 
+#[allow(clippy::too_many_arguments)]
 async fn serve(
     node: &Arc<Node>,
     data: &DataDir,
@@ -54,6 +57,7 @@ async fn serve(
     asked_replica: Option<&str>,
     is_new: bool,
     output: Output,
+    made_data: &mut Option<Made>,
 ) -> Result<()> {
     let missing = if up.join.is_some() { Missing::Make } else { Missing::Refuse };
     let shareable = up.folder.as_deref().map(|folder| node.check_folder(folder, missing)).transpose()?;
@@ -80,6 +84,8 @@ async fn serve(
     }
     node.start_folders().await?;
     announce(node, up, folder.as_deref(), &replica, &addresses, ticket.as_ref(), output)?;
+    // Others rely on what was announced: from now on it stays, however this process ends.
+    made_data.take().into_iter().for_each(Made::keep);
     tracing::info!(node = %node.manager().node_id().short(), is_new, "ready");
     let shown = progress::show(node.clone(), replica.id());
     tokio::select! {
@@ -123,14 +129,23 @@ async fn choose_replica(node: &Arc<Node>, up: &Up, asked: Option<&str>, folder: 
     if asked.is_some() {
         return node.replica(asked).await;
     }
-    if let Some(bound) = bound {
-        let here = node.manager().replicas().await?.contains(&bound);
-        // A store in memory forgets; a folder that it shared begins anew.
-        if here {
+    if let (Some(bound), Some(folder)) = (bound, folder) {
+        if node.manager().replicas().await?.contains(&bound) {
             return Ok(node.manager().open_replica(bound).await?);
         }
-        let folder = folder.map(Path::to_path_buf);
-        node.change_settings(|settings| settings.folders.retain(|other| Some(&other.folder) != folder.as_ref()))?;
+        // A new replica in its place would be a new node in silence.
+        let way_out = match node.kind() {
+            StoreKind::Redb => {
+                "restore the data directory from a copy, or join again with --join and a ticket of \
+                                another device"
+            }
+            StoreKind::Memory => "leave out --store mem, or choose another directory with --data",
+        };
+        return Err(CliError::failed(format!(
+            "the folder {} belongs to the replica {}, which is not in this store: {way_out}",
+            folder.display(),
+            bound.short()
+        )));
     }
     match node.manager().replicas().await?.first() {
         Some(first) if folder.is_none() => Ok(node.manager().open_replica(*first).await?),
@@ -208,5 +223,43 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.hang_up.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// The story: what the first `up` had made went away with everything that was in it, the owner's key too, when
+    /// the process panicked after days.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_announced_stays_however_the_node_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, ready) = (DataDir::choose(Some(&dir.path().join("data"))).unwrap(), dir.path().join("ready"));
+        let listen = ["--listen", "quic://127.0.0.1:0", "--ready-file", ready.to_str().unwrap(), "--json"];
+        let Command::Up(up) = Cli::parse_from([&["syncline", "up"][..], &listen].concat()).command else {
+            panic!("it is `up`")
+        };
+        let asked: Vec<Listen> = up.listen.iter().map(|text| text.parse().unwrap()).collect();
+        let (lock, made) = data.claim().unwrap();
+        let node = Node::open(data.clone(), lock, StoreKind::Redb, Permission::Ask, true).await.unwrap();
+        let mut made = Some(made);
+        let is_ready = async {
+            while !ready.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            // The ready file comes first, so that the next step of the node is the one after it.
+            biased;
+            ran = serve(&node, &data, &up, &asked, None, true, Output::Json, &mut made) => panic!("{ran:?}"),
+            () = is_ready => {}
+        }
+        // As unwinding does.
+        drop((made, node));
+        assert!(data.exists() && data.file("store.redb").exists());
     }
 }

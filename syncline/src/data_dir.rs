@@ -63,6 +63,9 @@ pub struct Binding {
     /// Whether the folder only follows.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether the replica is in memory, and gone when the node ends.
+    #[serde(default)]
+    pub in_memory: bool,
 }
 
 /// A ticket that was given out.
@@ -167,6 +170,18 @@ impl DataDir {
                 self.path.display()
             ))),
             Err(error) => Err(CliError::io(path.display(), &error.into())),
+        }
+    }
+
+    /// Whether the store of this directory lost its file: opening would make a new one, and a new node in silence.
+    pub fn has_lost_store(&self) -> bool {
+        match fs::metadata(self.file("store.redb")) {
+            // A store gets its name when it is whole.
+            Ok(metadata) => metadata.len() == 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                ["store.redb.journal", "store.content"].iter().any(|name| self.file(name).exists())
+            }
+            Err(_) => false,
         }
     }
 

@@ -34,15 +34,50 @@ fn a_data_directory_of_a_newer_format_or_a_damaged_one_is_refused_and_left_as_it
     let good = fs::read(&store).unwrap();
     let (half, mut flipped) = (&good[..good.len() / 2], good.clone());
     flipped[..64].fill(0xa5);
-    for bad in [&b"this is no database"[..], &[], half, &flipped].into_iter().filter(|bad| !bad.is_empty()) {
+    for bad in [&b"this is no database"[..], &[], half, &flipped] {
         fs::write(&store, bad).unwrap();
         both_refuse(&a, &["store.redb", "restore", "move it away", "ticket"]);
         assert!(fs::read(&store).unwrap().len() == bad.len(), "it is left as it is");
     }
+    fs::remove_file(&store).unwrap();
+    both_refuse(&a, &["store.redb", "restore", "move it away", "ticket"]);
+    assert!(!store.exists(), "it is left as it is");
     fs::write(&store, &good).unwrap();
     assert_eq!(a.done(["get", "k"]), "v");
     set_format(&store, 99);
     both_refuse(&a, &["store.redb", "format 99", "newer version"]);
+}
+
+/// The story: a store that was gone, another one in its place, or a start with a store in memory let go of the folder,
+/// and it was shared as a new replica, with exit code 0.
+#[test]
+fn a_folder_whose_replica_is_not_in_the_store_stays_bound_to_it() {
+    let (a, other) = (Machine::new(), Machine::new());
+    a.save("file", "x");
+    let up = a.share(&LOCAL);
+    eventually("it is put", || a.run(["get", "file"]).stdout == b"x", || a.done(["why"]));
+    let replica = up.field("replica");
+    up.stop();
+    let settings = a.data().join("settings.json");
+    let before = fs::read(&settings).unwrap();
+    let folder = a.folder().display().to_string();
+    let refuses = |more: &[&str], words: &[&str]| {
+        let mut up = a.spawn(&[&[folder.as_str()], more].concat());
+        refused(&ended(&mut up), 1, &[&[&folder, &replica[..10]], words].concat());
+    };
+    refuses(&["--store", "mem"], &["--store mem", "--data"]);
+    other.up(&LOCAL).stop();
+    let store = ["store.redb", "store.redb.journal"];
+    for name in store {
+        fs::rename(a.data().join(name), a.dir.path().join(name)).unwrap();
+        fs::copy(other.data().join(name), a.data().join(name)).unwrap();
+    }
+    refuses(&[], &["restore", "--join", "ticket"]);
+    for name in store {
+        fs::rename(a.dir.path().join(name), a.data().join(name)).unwrap();
+    }
+    assert_eq!(fs::read(&settings).unwrap(), before, "nothing was changed");
+    assert_eq!(a.share(&[]).field("replica"), replica);
 }
 
 /// Writes another format into the store, as a later version would.
@@ -63,22 +98,19 @@ fn content_that_rots_is_fetched_again_and_never_shown() {
     equal(&[&a, &b]);
     up_b.stop();
     up_a.stop();
-    fs::remove_file(b.path("photo")).unwrap();
     let content = b.data().join("store.content");
     let rotten = rot(&content);
     assert!(rotten > 0, "there is content");
-    // Without its folder the file is an absent one: take the key.
+    // B's folder has the file still, and would put it again: from here on B has no folder, and takes the key.
+    fs::rename(b.folder(), b.dir.path().join("elsewhere")).unwrap();
     let output = b.run(["get", "photo"]);
     assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{:?}", output.status);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("photo") || stderr.contains("damaged"), "{stderr}");
     let _up_a = a.share(&[]);
-    let _up_b = b.up(&["--read-only=false", b.folder().to_str().unwrap()]);
-    eventually(
-        "it is fetched again",
-        || b.run(["get", "photo"]).stdout == bytes || a.read("photo").is_none(),
-        || b.done(["why"]),
-    );
+    let _up_b = b.up(&[]);
+    eventually("it is fetched again", || b.run(["get", "photo"]).stdout == bytes, || b.done(["why"]));
+    assert_eq!(a.read("photo").unwrap(), bytes, "nothing was deleted");
     // A file in the place of the directory is no directory.
     let c = Machine::new();
     c.up(&LOCAL).stop();

@@ -8,7 +8,7 @@ use std::{
 use sync_core::{machine::Event, manager::Replica, model::ReplicaId};
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 
-use super::Node;
+use super::{Node, StoreKind};
 use crate::{
     data_dir::Binding,
     error::{CliError, Result},
@@ -91,7 +91,8 @@ impl Node {
             Some(binding) => binding.read_only = read_only.unwrap_or(binding.read_only),
             None => {
                 let read_only = read_only.unwrap_or(false);
-                settings.folders.push(Binding { folder: folder.into(), replica: id, read_only });
+                let in_memory = self.kind == StoreKind::Memory;
+                settings.folders.push(Binding { folder: folder.into(), replica: id, read_only, in_memory });
             }
         })
     }

@@ -60,6 +60,7 @@ impl std::str::FromStr for StoreKind {
 pub struct Node {
     manager: SyncManager,
     store: Arc<dyn ReplicaStore>,
+    kind: StoreKind,
     data: DataDir,
     settings: Mutex<Settings>,
     folders: Mutex<Vec<folders::Running>>,
@@ -78,8 +79,13 @@ impl Node {
         permission: Permission,
         is_daemon: bool,
     ) -> Result<Arc<Self>> {
-        let settings = data.settings()?;
+        let mut settings = data.settings()?;
+        // What a store in memory held is gone; a folder that it shared begins anew.
+        settings.folders.retain(|binding| !binding.in_memory);
         let path = data.file("store.redb");
+        if kind == StoreKind::Redb && data.has_lost_store() {
+            return Err(cannot_open(&data, StoreError::Corrupt(format!("{} is gone or empty", path.display()))));
+        }
         let store: Arc<dyn ReplicaStore> = match kind {
             StoreKind::Memory => Arc::new(store_mem::open()?),
             // Opening reads the file, and repairs it after a kill.
@@ -97,6 +103,7 @@ impl Node {
         Ok(Arc::new(Self {
             manager,
             store,
+            kind,
             data,
             settings: Mutex::new(settings),
             folders: Mutex::default(),
@@ -109,6 +116,11 @@ impl Node {
     /// The manager.
     pub fn manager(&self) -> &SyncManager {
         &self.manager
+    }
+
+    /// Where it keeps its entries.
+    pub fn kind(&self) -> StoreKind {
+        self.kind
     }
 
     /// The store.

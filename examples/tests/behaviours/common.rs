@@ -3,11 +3,14 @@
 use std::{
     collections::HashMap,
     future::Future,
+    io,
     path::PathBuf,
+    pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -19,11 +22,16 @@ use sync_core::{
     model::{PeerId, ReplicaId},
     store::{ContentDir, EngineStore, ReplicaStore},
     transport::{
-        Connection, Incoming, SyncTransport, TransportBuilder, TransportContext, TransportError, TransportState,
+        ByteStream, CloseReason, Connection, Incoming, SyncTransport, TransportBuilder, TransportContext,
+        TransportError, TransportState,
         memory::{MemoryNetwork, MemoryTransport},
     },
 };
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::broadcast,
+    time::timeout,
+};
 use transport_http::HttpTransport;
 use transport_iroh::IrohTransport;
 use transport_quic::QuicTransport;
@@ -468,5 +476,131 @@ impl SyncTransport for Counting {
 
     async fn close(&self) {
         self.inner.close().await
+    }
+}
+
+/// What becomes of a transport's reads, and of its end, while it is told so.
+#[derive(Debug, Default)]
+pub struct Mood {
+    /// Nothing is read, as by a process that is stopped.
+    pub frozen: AtomicBool,
+    /// Whoever reads panics.
+    pub panics: AtomicBool,
+    /// It never finishes closing.
+    pub never_closes: AtomicBool,
+}
+
+/// A transport with a mood.
+#[derive(Debug)]
+pub struct Moody {
+    inner: Arc<dyn SyncTransport>,
+    mood: Arc<Mood>,
+}
+
+impl Moody {
+    pub fn new(inner: Arc<dyn SyncTransport>) -> (Arc<Self>, Arc<Mood>) {
+        let mood = Arc::new(Mood::default());
+        (Arc::new(Self { inner, mood: mood.clone() }), mood)
+    }
+
+    /// A node on the world's wire whose reads have a mood.
+    pub async fn node(world: &World, name: &str) -> (SyncManager, Arc<Mood>) {
+        let node = world.builder(name).spawn().await.unwrap();
+        let (transport, mood) = Self::new(world.transport(world.wire, name).await);
+        node.add_transport(world.wire.name(), transport).await.unwrap();
+        node.accept_connections().await.unwrap();
+        (node, mood)
+    }
+}
+
+#[async_trait]
+impl SyncTransport for Moody {
+    fn schemes(&self) -> &[&'static str] {
+        self.inner.schemes()
+    }
+
+    async fn dial(&self, address: &PeerAddress) -> Result<Box<dyn Connection>, TransportError> {
+        let inner = self.inner.dial(address).await?;
+        Ok(Box::new(MoodyConnection { inner, mood: self.mood.clone() }))
+    }
+
+    async fn listen(&self, incoming: Incoming) -> Result<Vec<PeerAddress>, TransportError> {
+        let (sender, mut accepted) = Incoming::channel();
+        let addresses = self.inner.listen(sender).await?;
+        let mood = self.mood.clone();
+        tokio::spawn(async move {
+            while let Some(inner) = accepted.recv().await {
+                incoming.offer(Box::new(MoodyConnection { inner, mood: mood.clone() }));
+            }
+        });
+        Ok(addresses)
+    }
+
+    async fn stop_listening(&self) -> Result<(), TransportError> {
+        self.inner.stop_listening().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+        if self.mood.never_closes.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MoodyConnection {
+    inner: Box<dyn Connection>,
+    mood: Arc<Mood>,
+}
+
+impl MoodyConnection {
+    fn moody(&self, stream: ByteStream) -> ByteStream {
+        let read = Box::new(MoodyRead { inner: stream.read, mood: self.mood.clone() });
+        ByteStream { read, write: stream.write }
+    }
+}
+
+#[async_trait]
+impl Connection for MoodyConnection {
+    async fn open(&self) -> Result<ByteStream, TransportError> {
+        Ok(self.moody(self.inner.open().await?))
+    }
+
+    async fn accept(&self) -> Result<ByteStream, TransportError> {
+        Ok(self.moody(self.inner.accept().await?))
+    }
+
+    fn channel_binding(&self) -> [u8; 32] {
+        self.inner.channel_binding()
+    }
+
+    async fn closed(&self) -> TransportError {
+        self.inner.closed().await
+    }
+
+    fn close(&self, reason: CloseReason) {
+        self.inner.close(reason);
+    }
+}
+
+struct MoodyRead {
+    inner: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    mood: Arc<Mood>,
+}
+
+impl AsyncRead for MoodyRead {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        assert!(!self.mood.panics.load(Ordering::SeqCst), "the test says so");
+        if self.mood.frozen.load(Ordering::SeqCst) {
+            // Looked at again now and then: it may have thawed.
+            let waker = cx.waker().clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                waker.wake();
+            });
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

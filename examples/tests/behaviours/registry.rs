@@ -10,11 +10,11 @@ use sync_core::{
     PeerAddress,
     machine::{DialFailure, Event, SyncOutcome},
     manager::{Access, ManagerError, SyncManager},
-    store::NodeKind,
+    store::{NodeKind, ReplicaStore},
     transport::{TransportErrorKind, memory::MemoryTransport},
 };
 
-use crate::common::*;
+use crate::{common::*, contents};
 
 on_every_wire! {
     b1_any_number_of_one_kind_side_by_side_and_removed_at_run_time
@@ -26,6 +26,8 @@ on_every_wire! {
     b10_fifty_tasks_share_one_connection_and_a_broken_one_is_replaced_unseen
     b16_a_manager_that_ends_frees_its_ports_and_can_start_again_on_the_same
     b16_dropping_the_last_handle_ends_the_node
+    b16_amid_a_huge_sync_and_beside_a_frozen_peer_a_node_ends_within_its_deadline
+    b16_a_transport_that_never_closes_keeps_no_node_from_its_end
 }
 
 async fn b1_any_number_of_one_kind_side_by_side_and_removed_at_run_time(world: World) {
@@ -332,12 +334,76 @@ async fn b16_dropping_the_last_handle_ends_the_node(world: World) {
     event(&mut events, "the peer is gone", |event| matches!(event, Event::PeerDown { peer: gone } if *gone == peer))
         .await;
     port_is_free(&addresses[0]).await;
+    is_gone(&store).await;
+    let again: SyncManager = world.node("a").await;
+    assert_eq!(again.addresses().await.unwrap(), addresses);
+}
+
+/// That nothing of a node is left: whoever holds its store is gone.
+async fn is_gone(store: &std::sync::Weak<dyn ReplicaStore>) {
     soon("the node's tasks end", async {
         while store.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let again: SyncManager = world.node("a").await;
-    assert_eq!(again.addresses().await.unwrap(), addresses);
+}
+
+async fn b16_amid_a_huge_sync_and_beside_a_frozen_peer_a_node_ends_within_its_deadline(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    let (frozen, mood) = Moody::node(&world, "frozen").await;
+    let third = join(&left, &frozen, Access::READ).await;
+    let addresses = a.addresses().await.unwrap();
+    mood.frozen.store(true, Ordering::SeqCst);
+    let mut events = b.events();
+    // Entries and contents, far more than fits into any window.
+    for batch in 0..10 {
+        let mut transaction = left.write();
+        for n in 0..200 {
+            transaction.put(format!("{batch}/{n}"), vec![n as u8; 16 * 1024]).await.unwrap();
+        }
+        transaction.put(format!("large {batch}"), contents::bytes(4 << 20, batch)).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    event(&mut events, "it is under way", |event| matches!(event, Event::Received { .. })).await;
+    let owed = peer_status(&a, left.id(), frozen.node_id()).await.unwrap();
+    assert!(owed.pending > 0, "the frozen peer has not taken everything: {owed:?}");
+    let store = Arc::downgrade(a.store());
+    // Closing in good order takes no longer than a deadline that suffices on a busy machine.
+    a.shutdown(LONG / 2).await.unwrap();
+    drop((a, left));
+    is_gone(&store).await;
+    port_is_free(&addresses[0]).await;
+    // And it starts again on the same, with everything in it.
+    mood.frozen.store(false, Ordering::SeqCst);
+    let a = world.node("a").await;
+    assert_eq!(a.addresses().await.unwrap(), addresses);
+    let left = a.open_replica(right.id()).await.unwrap();
+    assert!(value(&left, "9/199").await.is_some());
+    equal(&[&left, &right, &third]).await;
+}
+
+/// The story: only who asked for the end had a deadline. The node itself waited for its transports for ever, and kept
+/// its store, its links and the ports of the other transports.
+async fn b16_a_transport_that_never_closes_keeps_no_node_from_its_end(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    let addresses = a.addresses().await.unwrap();
+    let (transport, mood) = Moody::new(world.transport(world.wire, "second").await);
+    mood.never_closes.store(true, Ordering::SeqCst);
+    a.add_transport("never", transport).await.unwrap();
+    let mut events = b.events();
+    let (store, id) = (Arc::downgrade(a.store()), left.id());
+    let error = a.shutdown(std::time::Duration::from_millis(500)).await.unwrap_err();
+    assert!(matches!(error, ManagerError::TimedOut(_)), "{error}");
+    assert!(matches!(a.status().await, Err(ManagerError::Closed)), "it has ended all the same");
+    let peer = a.node_id();
+    event(&mut events, "the peer is gone", |event| matches!(event, Event::PeerDown { peer: gone } if *gone == peer))
+        .await;
+    drop((a, left));
+    is_gone(&store).await;
+    port_is_free(&addresses[0]).await;
+    let a = world.node("a").await;
+    let left = a.open_replica(id).await.unwrap();
+    left.put("again", "1").await.unwrap();
+    reads(&right, "again", "1").await;
 }

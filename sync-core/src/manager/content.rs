@@ -280,6 +280,13 @@ impl Hub {
         fetches.shutdown().await;
         self.inner.fetcher.close().await;
     }
+
+    /// Ends what is still under way, without waiting.
+    pub fn cut_off(&self) {
+        lock(&self.inner.links).clear();
+        lock(&self.tasks).abort_all();
+        lock(&self.inner.fetches).abort_all();
+    }
 }
 
 /// Whenever something is wanted, sees to it that every linked peer is asked.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::join_all};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
@@ -44,6 +44,9 @@ const SAVES_AT_ONCE: usize = 256;
 /// cost less than waking a thread twice.
 const VERIFY_HERE_LEN: usize = 512;
 
+/// How long a node that nobody holds any more may take to end in good order.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
 /// How many messages are handled before outputs are performed and others get their turn.
 const BURST: usize = 64;
 
@@ -72,8 +75,8 @@ pub(super) enum Message {
     Report { answer: oneshot::Sender<Report> },
     /// Answer when everything is saved that the machine has asked for so far.
     Saved { answer: oneshot::Sender<Result<(), StoreError>> },
-    /// End everything.
-    Shutdown { answer: oneshot::Sender<()> },
+    /// End everything. Answered is whether it ended in good order, within this time.
+    Shutdown { within: Duration, answer: oneshot::Sender<bool> },
 }
 
 /// How things stand.
@@ -170,14 +173,14 @@ impl Driver {
             let Some(mut message) = message else { break };
             let mut left = BURST;
             let stopping = loop {
-                if let Message::Shutdown { answer } = message {
-                    break Some(answer);
+                if let Message::Shutdown { within, answer } = message {
+                    break Some((within, answer));
                 }
                 self.take(message);
                 self.perform_all();
                 left -= 1;
                 match self.messages.try_recv() {
-                    Ok(next) if left > 0 => message = next,
+                    Ok(next) if left > 0 || matches!(next, Message::Shutdown { .. }) => message = next,
                     Ok(next) => {
                         self.take(next);
                         self.perform_all();
@@ -190,15 +193,30 @@ impl Driver {
                 self.progress.send_modify(|version| *version += 1);
             }
             while self.tasks.try_join_next().is_some() {}
-            if let Some(answer) = stopping {
-                self.finish().await;
+            if let Some((within, answer)) = stopping {
+                let in_order = self.end(within).await;
                 // Whoever waits may open the store again when the handles are gone.
                 drop(self);
-                let _ = answer.send(());
+                let _ = answer.send(in_order);
                 return;
             }
         }
-        self.finish().await;
+        self.end(END_WITHIN).await;
+    }
+
+    /// Ends in good order, or, when a transport or a disk keeps it from that for so long, without: then what is under
+    /// way is cut off. Answers which.
+    async fn end(&mut self, within: Duration) -> bool {
+        let in_order = tokio::time::timeout(within, self.finish()).await.is_ok();
+        if !in_order {
+            warn!(?within, "the node could not end in good order in time");
+        }
+        // Links, listeners and tasks end with what holds them.
+        self.shared.content.cut_off();
+        self.held.clear();
+        self.transports.0.clear();
+        self.tasks.abort_all();
+        in_order
     }
 
     /// Ends everything in good order: sessions, saves, connections, transports.
@@ -224,10 +242,9 @@ impl Driver {
         for dial in self.dials.values() {
             dial.abort();
         }
+        // At once: one that takes its time does not keep the others listening.
         let transports: Vec<_> = self.transports.0.drain(..).collect();
-        for registered in transports {
-            registered.transport.close().await;
-        }
+        join_all(transports.iter().map(|registered| registered.transport.close())).await;
         // Work under way finishes; its answers find nobody.
         self.messages.close();
         while self.messages.try_recv().is_ok() {}

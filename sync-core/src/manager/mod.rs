@@ -55,6 +55,9 @@ use crate::{
 /// How many events wait for a slow listener before it is told that it lags.
 const EVENTS_LEN: usize = 1024;
 
+/// How long after its deadline a shutdown is answered at the latest: time to cut off what did not end by itself.
+const CUT_OFF: Duration = Duration::from_secs(2);
+
 /// The name of the node's own key among the records of kind `Key`.
 const NODE_KEY: &[u8] = b"node";
 
@@ -641,14 +644,15 @@ impl SyncManager {
         self.inner.events.subscribe()
     }
 
-    /// Ends everything in good order: sessions, saves, links, listeners; ports are free when the
-    /// future completes, or the timeout has passed.
+    /// Ends everything in good order: sessions, saves, links, listeners; ports are free when the future completes.
+    /// What keeps it from that longer than `timeout`, a peer, a transport, a disk, is not waited for: then everything
+    /// is cut off, and the answer is [`ManagerError::TimedOut`]. Nothing that was acknowledged is lost by it.
     pub async fn shutdown(&self, timeout: Duration) -> Result<(), ManagerError> {
-        let done = self.ask(|answer| Message::Shutdown { answer });
-        match tokio::time::timeout(timeout, done).await {
-            Ok(Ok(()) | Err(ManagerError::Closed)) => Ok(()),
+        let done = self.ask(|answer| Message::Shutdown { within: timeout, answer });
+        match tokio::time::timeout(timeout.saturating_add(CUT_OFF), done).await {
+            Ok(Ok(true) | Err(ManagerError::Closed)) => Ok(()),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(ManagerError::TimedOut("the shutdown took too long".into())),
+            Ok(Ok(false)) | Err(_) => Err(ManagerError::TimedOut("the shutdown took too long".into())),
         }
     }
 

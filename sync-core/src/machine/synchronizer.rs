@@ -263,8 +263,17 @@ impl Synchronizer {
         }
         let known = &self.replicas[&replica];
         let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
-        for (_, session) in self.sessions.range_mut(peers) {
+        let mut compared = Vec::new();
+        for (key, session) in self.sessions.range_mut(peers) {
             session.pump_out(&mut self.io, known);
+            // The store may have been read, sent and acknowledged before the word of what was written came.
+            let effects = session.compare_late(&mut self.io, known);
+            if !effects.is_empty() {
+                compared.push((*key, effects));
+            }
+        }
+        for (key, effects) in compared {
+            self.effects(key, effects);
         }
     }
 

@@ -15,7 +15,7 @@ use sync_core::{
         AuthorId, Grant, HybridClock, Key, Op, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp, Value,
         sign_commit,
     },
-    store::{Apply, NodeKind, NodeRecord, Origin, ReplicaStore},
+    store::{Apply, NodeKind, NodeRecord, Origin, ReplicaState, ReplicaStore},
 };
 
 /// The store answers from threads of its own; waiting for it is all that happens here.
@@ -98,6 +98,12 @@ impl Node {
     /// Writes values `name 0`, `name 1` and so on, one a commit, as node `n`.
     pub fn put(&mut self, n: u8, replica: ReplicaId, name: &str, values: u32) {
         let at = self.told.last().unwrap().0;
+        let state = self.write(n, replica, name, values);
+        self.tell(at, Input::Changed { replica, state });
+    }
+
+    /// The same, and the machine is not told yet.
+    pub fn write(&mut self, n: u8, replica: ReplicaId, name: &str, values: u32) -> ReplicaState {
         let clock = HybridClock::new(block_on(self.store.state(replica)).unwrap().newest);
         let bundles = (0..values).map(|value| {
             let key_name = Key::try_from(format!("{name} {value}").as_str()).unwrap();
@@ -106,8 +112,7 @@ impl Node {
         });
         let bundles = bundles.collect();
         let batch = Apply { replica, bundles, origin: Origin::Local, now: Timestamp(1_000_000_000), records: vec![] };
-        let state = block_on(self.store.apply(batch)).unwrap().state;
-        self.tell(at, Input::Changed { replica, state });
+        block_on(self.store.apply(batch)).unwrap().state
     }
 
     /// Like `replica`, with values of 4 KiB in commits of 50.

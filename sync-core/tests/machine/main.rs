@@ -8,6 +8,7 @@ mod failover;
 mod parking;
 mod saving;
 mod scopes;
+mod timing;
 
 use std::time::Duration;
 

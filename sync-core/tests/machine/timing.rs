@@ -1,0 +1,126 @@
+//! What happens when, to the millisecond, over hours of virtual time.
+
+use std::time::Duration;
+
+use sync_core::{
+    machine::{
+        DialFailure, Input, PeerState,
+        limits::{BACKOFF_MAX, CHECK_INTERVAL},
+    },
+    model::ReplicaId,
+};
+
+use super::common::*;
+
+const HOUR: u64 = 60 * 60 * 1000;
+
+/// Two nodes with an equal replica and a live session.
+fn synced() -> (Pair, ReplicaId) {
+    let mut pair = Pair::new();
+    let id = pair.a.replica(1, &key(7), 3);
+    pair.b.replica(2, &key(7), 2);
+    pair.subscribe(id);
+    assert!(pair.status().synced && pair.status_at_b().synced);
+    (pair, id)
+}
+
+fn dials(pair: &Pair) -> usize {
+    pair.a.said.iter().filter(|said| said.starts_with("Dial")).count()
+}
+
+#[test]
+fn b41_an_idle_session_compares_roots_exactly_at_the_interval() {
+    for interval in [1000, 7001, 15_000, CHECK_INTERVAL.as_millis() as u64, HOUR] {
+        let (mut pair, _) = synced();
+        let set_at = pair.at + 100;
+        pair.wait_until(set_at);
+        // B asks seldom: what is counted is A's.
+        pair.b.tell(now(set_at), Input::CheckInterval { interval: Duration::from_millis(1000 * HOUR) });
+        pair.tell(Input::CheckInterval { interval: Duration::from_millis(interval) });
+        let before = pair.status().traffic.messages;
+        for round in 1..=20 {
+            let due = set_at + round * interval;
+            pair.wait_until(due - 1);
+            assert_eq!(pair.status().traffic.messages, before + round - 1, "not before {due} ms");
+            pair.wait_until(due);
+            // The root, once: where it is equal nobody has to answer.
+            assert_eq!(pair.status().traffic.messages, before + round, "at {due} ms");
+        }
+        assert!(pair.status().synced && pair.opened() == 1, "it is one session all the time");
+    }
+}
+
+/// Nobody can be reached for six hours, and both sides write. Tries go on and are never further apart than the longest
+/// delay; so when the network is back, that is how long it takes at most, and nobody has to do anything.
+#[test]
+fn b24_after_hours_of_partition_both_converge_within_the_longest_delay() {
+    const WRITES: u32 = 40;
+    let longest = BACKOFF_MAX.as_millis() as u64 + 100;
+    let (mut pair, id) = synced();
+    pair.wait_until(pair.at + HOUR);
+    pair.reachable = Err(DialFailure::Unreachable);
+    pair.cut();
+    pair.work();
+    let (cut_at, before) = (pair.at, dials(&pair));
+    pair.a.put(1, id, "by a", WRITES);
+    pair.b.put(2, id, "by b", WRITES);
+    pair.work();
+    while pair.at < cut_at + 6 * HOUR {
+        let status = pair.status();
+        assert_eq!((status.state, status.pending), (PeerState::Backoff, u64::from(WRITES)));
+        let next = status.next_try_ms.unwrap();
+        assert!(next <= longest, "{next} ms until the next try");
+        let tried = dials(&pair);
+        pair.wait_until(pair.at + next + 1);
+        assert_eq!(dials(&pair), tried + 1, "and then it is tried");
+    }
+    // In the mean half of the longest delay passes between two of them.
+    let tried = (dials(&pair) - before) as u64;
+    assert!((6 * HOUR / longest..=6 * HOUR / longest * 4).contains(&tried), "{tried} tries");
+    let moved = pair.status().traffic;
+    pair.reachable = Ok(());
+    pair.wait_until(pair.at + longest);
+    let status = pair.status();
+    assert_eq!((status.state, status.synced, status.pending), (PeerState::Live, true, 0));
+    let roots = [&pair.a, &pair.b].map(|node| block_on(node.store.state(id)).unwrap().root);
+    assert_eq!(roots[0], roots[1]);
+    let moved = status.traffic.since(&moved);
+    assert_eq!((moved.sent, moved.received), (WRITES.into(), WRITES.into()), "what was written meanwhile, once");
+}
+
+/// By hand a job that waits is tried at this very moment, however long it would have waited; when that fails too, the
+/// schedule goes on.
+#[test]
+fn b39_what_waits_for_its_next_try_is_tried_at_once_when_told() {
+    let (mut pair, _) = synced();
+    pair.reachable = Err(DialFailure::Unreachable);
+    pair.cut();
+    pair.work();
+    for _ in 0..20 {
+        let next = pair.status().next_try_ms.unwrap();
+        assert!(next > 0 && pair.status().state == PeerState::Backoff);
+        pair.wait_until(pair.at + next / 2);
+        let tried = dials(&pair);
+        pair.tell(Input::RetryNow);
+        assert_eq!(dials(&pair), tried + 1);
+        let again = pair.status().next_try_ms.unwrap();
+        pair.wait_until(pair.at + again + 1);
+        assert_eq!(dials(&pair), tried + 2, "the schedule goes on");
+    }
+}
+
+/// The story: writes followed each other closely. When the store was read for the peer it had one more than the machine
+/// had heard of; the peer's answer, with its root, came before the word of that one, and was not compared any more: both
+/// were equal and did not know it until the interval.
+#[test]
+fn b29_an_answer_that_comes_before_the_word_of_a_write_is_compared_when_that_comes() {
+    let (mut pair, id) = synced();
+    let one = pair.a.write(1, id, "one", 1);
+    let two = pair.a.write(1, id, "two", 1);
+    pair.tell(Input::Changed { replica: id, state: one });
+    assert_eq!(pair.b.count(id), two.root.count, "both are there already");
+    assert!(!pair.status().synced);
+    pair.tell(Input::Changed { replica: id, state: two });
+    assert!(pair.status().synced && pair.status_at_b().synced);
+    assert_eq!(pair.status().pending, 0);
+}

@@ -7,13 +7,21 @@
 #[path = "behaviours/common.rs"]
 mod common;
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
 };
 
 use common::{Keep, LONG, Wire, World};
-use sync_core::{manager::SyncManager, store::ReplicaStore, testing::store_suite::StoreHarness};
+use sync_core::{
+    manager::SyncManager,
+    store::{Engine, EngineRead, ReplicaStore, Scan},
+    testing::store_suite::StoreHarness,
+};
 
 /// Opens its stores by starting nodes on them.
 struct Managed<const ON_DISK: bool> {
@@ -71,4 +79,56 @@ mod b50_mem {
 
 mod b50_redb {
     sync_core::store_suite!(super::Managed<true>, 5_000);
+}
+
+/// A reader that does not end: its snapshot, and a scan in the middle of it, are held while others commit, more than the
+/// journal of redb takes in. They wait for nobody, and the reader sees nothing of it.
+fn a_reader_that_stays_blocks_no_writer(engine: impl Engine) {
+    const ROWS: u32 = 64;
+    const COMMITS: u32 = 400;
+    let engine = Arc::new(engine);
+    fn commit(engine: &impl Engine, number: u32) {
+        let rows = (0..ROWS).map(u32::to_be_bytes);
+        let put = engine.write(&mut |all| rows.clone().try_for_each(|row| all.put(&row, &[number as u8; 1000])));
+        put.unwrap();
+    }
+    commit(&*engine, 1);
+    let snapshot = engine.snapshot().unwrap();
+    let (sender, commits) = mpsc::channel();
+    let (mut seen, mut writer) = (0, None);
+    let scanned = snapshot.scan(&[], None, Scan::Forward, &mut |_, value| {
+        if seen == ROWS / 2 {
+            let (engine, sender) = (engine.clone(), sender.clone());
+            writer = Some(std::thread::spawn(move || {
+                for number in 2..COMMITS {
+                    commit(&*engine, number);
+                    sender.send(number).unwrap();
+                }
+            }));
+            for number in 2..COMMITS {
+                let committed = commits.recv_timeout(LONG).expect("a commit beside a reader ends");
+                assert_eq!(committed, number);
+            }
+        }
+        assert_eq!(value, [1; 1000], "the reader sees what was there when it began");
+        seen += 1;
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap();
+    assert_eq!(seen, ROWS);
+    writer.unwrap().join().unwrap();
+    assert_eq!(snapshot.get(&0u32.to_be_bytes()).unwrap().unwrap(), [1; 1000]);
+    let newest = engine.snapshot().unwrap().get(&0u32.to_be_bytes()).unwrap().unwrap();
+    assert_eq!(newest, [(COMMITS - 1) as u8; 1000]);
+}
+
+#[test]
+fn b54_a_reader_that_stays_blocks_no_writer_in_memory() {
+    a_reader_that_stays_blocks_no_writer(store_mem::MemEngine::default());
+}
+
+#[test]
+fn b54_a_reader_that_stays_blocks_no_writer_on_redb() {
+    let dir = tempfile::tempdir().unwrap();
+    a_reader_that_stays_blocks_no_writer(store_redb::RedbEngine::open(dir.path().join("store")).unwrap());
 }

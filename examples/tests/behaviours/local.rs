@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use sync_core::{
+    PeerAddress,
     machine::{Event, SyncOutcome},
     manager::{Access, ManagerError},
     model::{AuthorId, HybridClock, Key, Op, SecretKey, Timestamp, Value, sign_commit},
@@ -281,19 +282,19 @@ async fn b57_an_unloaded_replica_misses_nothing(world: World) {
 
 /// An engine that fails, or panics, when it is told to.
 #[derive(Debug, Clone)]
-struct Moody {
+struct MoodyEngine {
     inner: store_mem::MemEngine,
     fails: Arc<AtomicBool>,
     panics: Arc<AtomicBool>,
 }
 
-impl Moody {
+impl MoodyEngine {
     fn new() -> Self {
         Self { inner: store_mem::MemEngine::default(), fails: Arc::default(), panics: Arc::default() }
     }
 }
 
-impl Engine for Moody {
+impl Engine for MoodyEngine {
     type Snapshot = store_mem::MemRows;
 
     fn snapshot(&self) -> Result<Self::Snapshot, StoreError> {
@@ -313,7 +314,7 @@ impl Engine for Moody {
 async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses_nothing() {
     let world = World::new(Wire::Memory, Keep::Memory);
     let Pair { a, b, left, right } = pair(&world).await;
-    let engine = Moody::new();
+    let engine = MoodyEngine::new();
     let fails = engine.fails.clone();
     let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
     let c = world.start(sync_core::manager::SyncManager::builder(store), "c", &[Wire::Memory]).await;
@@ -336,12 +337,48 @@ async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses
     drop(b);
 }
 
+/// C has two peers. Whoever reads what comes from one of them panics: what comes from the other is taken all the same,
+/// and the loop goes on.
+#[tokio::test]
+async fn b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_another() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    // C dials A, over a transport whose reads can panic; B dials C.
+    let (a, b) = (world.node("a").await, world.builder("b").spawn().await.unwrap());
+    world.register(&b, "memory", Wire::Memory, "b").await;
+    let (of_a, of_b) = (a.create_replica().await.unwrap(), b.create_replica().await.unwrap());
+    let c = world.builder("c").spawn().await.unwrap();
+    let (transport, mood) = Moody::new(world.transport(Wire::Memory, "c to a").await);
+    c.add_transport("moody", transport).await.unwrap();
+    let third_of_a = join(&of_a, &c, Access::WRITE).await;
+    world.register(&c, "plain", Wire::Memory, "c").await;
+    c.accept_connections().await.unwrap();
+    let third_of_b = c.join(of_b.share(Access::WRITE).await.unwrap()).await.unwrap();
+    b.sync_with("mem:c".parse::<PeerAddress>().unwrap(), of_b.id(), LONG).await.unwrap();
+    of_b.put("before", "1").await.unwrap();
+    reads(&third_of_b, "before", "1").await;
+    mood.panics.store(true, Ordering::SeqCst);
+    of_a.put("lost in a panic", "1").await.unwrap();
+    for n in 0..20 {
+        of_b.put("after", format!("{n}")).await.unwrap();
+        reads(&third_of_b, "after", &n.to_string()).await;
+        third_of_b.put("answer", format!("{n}")).await.unwrap();
+        reads(&of_b, "answer", &n.to_string()).await;
+    }
+    assert_eq!(c.status().await.unwrap().replicas.len(), 2);
+    assert_eq!(value(&third_of_a, "lost in a panic").await, None);
+    // It is lost for good only to that link.
+    mood.panics.store(false, Ordering::SeqCst);
+    c.block_peer(a.node_id()).await.unwrap();
+    c.unblock_peer(a.node_id()).await.unwrap();
+    reads(&third_of_a, "lost in a panic", "1").await;
+}
+
 #[tokio::test]
 async fn b34_work_that_panics_stops_neither_the_loop_nor_other_peers() {
     let world = World::new(Wire::Memory, Keep::Memory);
     let Pair { a, b, left, right } = pair(&world).await;
     let key = SecretKey::generate();
-    let engine = Moody::new();
+    let engine = MoodyEngine::new();
     let start = async || {
         let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine.clone()).unwrap());
         let builder = sync_core::manager::SyncManager::builder(store).node_key(key.clone());

@@ -4,9 +4,10 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{collections::BTreeMap, fs, io::Read, time::Instant};
 
 use common::{EACH, LOCAL, Machine, equal, eventually};
+use serde_json::Value;
 
 fn listens(addresses: &[&'static str]) -> Vec<&'static str> {
     addresses.iter().flat_map(|address| ["--listen", address]).collect()
@@ -53,6 +54,22 @@ fn b17_two_folders_become_equal_and_stay_so_over_all_three_at_once() {
     both_ways(&EACH);
 }
 
+/// What a machine's session with its only peer moved since its start.
+fn traffic(machine: &Machine) -> Value {
+    machine.json(["status"])["replicas"][0]["peers"][0]["traffic"].clone()
+}
+
+/// Waits until each of two machines is synced with the other, and neither lacks a content.
+#[track_caller]
+fn both_synced(a: &Machine, b: &Machine) {
+    let is_synced = |machine: &Machine| {
+        let replica = &machine.json(["status"])["replicas"][0];
+        replica["peers"][0]["synced"] == true && replica["blobs_missing"] == 0
+    };
+    let state = || format!("{}{}", a.done(["status"]), b.done(["status"]));
+    eventually("both are synced", || is_synced(a) && is_synced(b) && a.root() == b.root(), state);
+}
+
 #[test]
 fn b46_after_a_restart_folder_replica_port_and_peers_are_the_same_and_nothing_moves() {
     let (a, b) = (Machine::new(), Machine::new());
@@ -69,11 +86,15 @@ fn b46_after_a_restart_folder_replica_port_and_peers_are_the_same_and_nothing_mo
     let (up_a, up_b) = (a.share(&[]), b.share(&[]));
     assert_eq!(up_a.ready, ready_a, "node, addresses, replica, ticket");
     assert_eq!(up_b.ready, ready_b);
-    let synced = || b.json(["status"])["replicas"][0]["peers"][0]["synced"] == true;
-    eventually("b is synced again", synced, || b.done(["status"]));
+    both_synced(&a, &b);
     assert_eq!((a.root(), b.root()), (root.clone(), root), "a restart writes nothing");
-    let traffic = &b.json(["status"])["replicas"][0]["peers"][0]["traffic"];
-    assert_eq!((&traffic["sent"], &traffic["received"]), (&0.into(), &0.into()), "{traffic}");
+    // Both were down and both dial: whoever opens the session asks once, and is answered.
+    let (of_a, of_b) = (traffic(&a), traffic(&b));
+    for name in ["sent", "received"] {
+        assert_eq!((&of_a[name], &of_b[name]), (&0.into(), &0.into()), "{of_a} {of_b}");
+    }
+    let round_trips = |of: &Value| of["round_trips"].as_u64().unwrap();
+    assert_eq!(round_trips(&of_a).max(round_trips(&of_b)), 1, "{of_a} {of_b}");
     // And it is live again.
     a.save("new", "new");
     equal(&[&a, &b]);
@@ -100,6 +121,96 @@ fn b18_what_changed_on_both_sides_while_one_was_off_meets() {
     let files = a.files();
     assert_eq!(files.len(), 28);
     assert_eq!((&files["0"][..], &files["5"][..]), (&b"0 by a"[..], &b"5 by b"[..]));
+}
+
+/// 100 changes on each side of a folder while one is down: when it starts again the difference moves, and not more than
+/// half as much again, in entries, in their bytes, and in the bytes of contents.
+#[test]
+fn b18_of_a_hundred_changes_on_each_side_only_these_move() {
+    const LEN: usize = 4_000;
+    let (a, b) = (Machine::new(), Machine::new());
+    // Nothing repeats: what one file has, no other can be made of.
+    let text = |seed: &str, len: usize| {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    for n in 0..400 {
+        a.save(&format!("{}/{n}", n % 8), text(&format!("{n}"), LEN));
+    }
+    for name in ["left", "right", "stays"] {
+        a.save(&format!("large {name}"), text(name, 400_000));
+    }
+    let up_a = a.share(&LOCAL);
+    let up_b = b.join(&up_a.field("ticket"), &LOCAL);
+    equal(&[&a, &b]);
+    both_synced(&a, &b);
+    up_b.stop();
+    // 50 edits, 24 new files, 10 deletions, 8 new names of two entries each, and a large file anew.
+    let change = |machine: &Machine, first: usize, name: &str| {
+        for n in first..first + 50 {
+            machine.save(&format!("{}/{n}", n % 8), text(&format!("{name} {n}"), LEN));
+        }
+        for n in 0..24 {
+            machine.save(&format!("new {name}/{n}"), text(&format!("new {name} {n}"), LEN));
+        }
+        for n in first + 50..first + 60 {
+            fs::remove_file(machine.path(&format!("{}/{n}", n % 8))).unwrap();
+        }
+        for n in first + 60..first + 68 {
+            let (from, to) = (machine.path(&format!("{}/{n}", n % 8)), machine.path(&format!("moved {name} {n}")));
+            fs::rename(from, to).unwrap();
+        }
+        machine.save(&format!("large {name}"), text(&format!("{name} again"), 400_000));
+    };
+    const ENTRIES: u64 = 50 + 24 + 10 + 2 * 8 + 1;
+    // What B changes is A's: each has a companion that says which version it has seen.
+    const COMPANIONS: u64 = 50 + 10 + 8 + 1;
+    const BYTES: u64 = (50 + 24 + 8) * LEN as u64;
+    let entries_before = a.json(["ls"])["entries"].as_array().unwrap().len();
+    change(&a, 0, "left");
+    let all_put = || a.json(["ls"])["entries"].as_array().unwrap().len() == entries_before + 24 - 10;
+    eventually("a has put its changes", all_put, || a.done(["why"]));
+    change(&b, 200, "right");
+    let content_of_a = a.json(["status"])["content_bytes"]["received"].as_u64().unwrap();
+    let _up_b = b.share(&[]);
+    equal(&[&a, &b]);
+    both_synced(&a, &b);
+    // B began anew: its counters are those of the difference.
+    let moved = traffic(&b);
+    for (entries, bytes, written) in
+        [("sent", "bytes_sent", ENTRIES + COMPANIONS), ("received", "bytes_received", ENTRIES)]
+    {
+        let (entries, bytes) = (moved[entries].as_u64().unwrap(), moved[bytes].as_u64().unwrap());
+        assert!((written..=written * 3 / 2).contains(&entries), "{entries} entries for {written}: {moved}");
+        assert!((BYTES..=BYTES * 3 / 2).contains(&bytes), "{bytes} bytes for {BYTES}: {moved}");
+    }
+    let received = |machine: &Machine| machine.json(["status"])["content_bytes"]["received"].as_u64().unwrap();
+    for (machine, before) in [(&a, content_of_a), (&b, 0)] {
+        let bytes = received(machine) - before;
+        assert!((400_000..=600_000).contains(&bytes), "{bytes} bytes of contents for 400,000");
+    }
+}
+
+/// Whoever has the old version open goes on reading it, to its last byte: the new one is another file of that name.
+#[test]
+fn a_file_is_replaced_whole_under_those_who_read_it() {
+    let (a, b) = (Machine::new(), Machine::new());
+    let versions = [vec![1; 200_000], vec![2; 150_000], vec![3; 300]];
+    a.save("file", &versions[0]);
+    let up_a = a.share(&LOCAL);
+    let _up_b = b.join(&up_a.field("ticket"), &LOCAL);
+    equal(&[&a, &b]);
+    for pair in versions.windows(2) {
+        let mut open = fs::File::open(b.path("file")).unwrap();
+        let mut first = vec![0; 100];
+        open.read_exact(&mut first).unwrap();
+        a.save("file", &pair[1]);
+        eventually("the new version is there", || b.read("file").as_ref() == Some(&pair[1]), || b.done(["why"]));
+        let mut rest = Vec::new();
+        open.read_to_end(&mut rest).unwrap();
+        assert!([first, rest].concat() == pair[0], "the old version is read to its end");
+    }
 }
 
 #[test]
@@ -143,6 +254,10 @@ fn b22_a_chain_whose_ends_never_meet_becomes_equal() {
     let peers = c.json(["peers"]);
     let ids: Vec<_> = peers["peers"].as_array().unwrap().iter().map(|peer| peer["id"].clone()).collect();
     assert!(!ids.contains(&up_a.ready["node_id"]), "c never met a: {ids:?}");
+    // A change at A, live, when all three have been running for a while.
+    a.save("from a", "again");
+    equal(&[&a, &b, &c]);
+    assert_eq!(c.read("from a").unwrap(), b"again");
     drop(up_c);
 }
 

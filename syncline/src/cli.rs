@@ -149,6 +149,7 @@ syntax) is not shared. A folder is kept by one syncline of a machine; nor is one
         expires: Option<Duration>,
     },
     /// List the peers
+    #[command(after_help = "Examples:\n  syncline peers\n  syncline peers --json | jq -r '.peers[].addresses[]'")]
     Peers,
     /// Catch up with every known peer once; done only if equal with all
     #[command(after_help = "Examples:\n  syncline sync\n  syncline sync --timeout 2m --json")]
@@ -158,8 +159,12 @@ syntax) is not shared. A folder is kept by one syncline of a machine; nor is one
         timeout: Duration,
     },
     /// Show replicas and peers: what is here, what is on its way
+    #[command(
+        after_help = "Examples:\n  syncline status\n  syncline status --json | jq '.replicas[].peers[] | {id, synced, pending}'"
+    )]
     Status,
     /// Show what is in the way, since when, and what to do
+    #[command(after_help = "Examples:\n  syncline why\n  syncline why --json | jq -r '.obstacles[].advice'")]
     Why,
 }
 

@@ -147,6 +147,9 @@ fn b43_status_has_what_the_contract_says() {
     assert_eq!(peer["id"], up_a.ready["node_id"]);
     assert_eq!((&peer["state"], &peer["transport"]), (&"live".into(), &"quic".into()));
     assert!(peer["last_error"].is_null());
+    // Its own grant at the least: a position that A has confirmed.
+    let position = peer["position"].as_u64().unwrap();
+    assert!(position > 0 && peer["pending"] == 0, "{peer}");
     assert_eq!(b.done(["get", "k"]), "v");
     assert!(b.done(["peers"]).contains("connected over quic"));
     assert_eq!(b.done(["why"]).trim(), "nothing is in the way");
@@ -161,6 +164,11 @@ fn b43_status_has_what_the_contract_says() {
     for name in ["subject", "cause", "since", "next_try", "advice"] {
         assert!(why["obstacles"][0].get(name).is_some(), "{why}");
     }
+    let failed = || b.json(["status"])["replicas"][0]["peers"][0]["last_error"].is_string();
+    eventually("the error is told", failed, || b.done(["status"]));
+    let peer = &b.json(["status"])["replicas"][0]["peers"][0];
+    assert_eq!((&peer["position"], &peer["pending"]), (&position.into(), &1.into()), "{peer}");
+    assert_eq!(peer["synced"], false, "{peer}");
 }
 
 #[test]
@@ -258,7 +266,7 @@ fn b59_tickets_give_what_they_say_and_strangers_get_nothing() {
 
 #[test]
 fn help_teaches_by_example() {
-    for verb in ["up", "put", "get", "rm", "ls", "watch", "ticket", "join", "token", "sync"] {
+    for verb in ["up", "put", "get", "rm", "ls", "watch", "ticket", "join", "token", "peers", "sync", "status", "why"] {
         let output = common::syncline().args([verb, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(

@@ -4,6 +4,7 @@ what comes after. By hand, without peers:
 
     bench/folder.py live           200 single changes on both sides, write to visible
     bench/folder.py kill [ROUNDS]  kill -9 of either side at random moments, one file of 1 GiB among them
+    bench/folder.py compare        one small round with every tool that is installed, checked; half a minute
 
 The folder is made of the sources of the crates that cargo has fetched. SYNCLINE names the program
 (default: bench/target/release/syncline), WORK a folder on a real disk for everything that is written.
@@ -98,6 +99,15 @@ def equal(a, b):
     return subprocess.run(["diff", "-rq", "--no-dereference", *exclude, a, b], capture_output=True).returncode == 0
 
 
+def reads(at, text):
+    """Whether there is a file with this text: it may be there and gone again while it is replaced."""
+    try:
+        with open(at) as file:
+            return file.read() == text
+    except OSError:
+        return False
+
+
 def until(condition, timeout, what, pause=0.01):
     end = time.monotonic() + timeout
     while not condition():
@@ -175,6 +185,12 @@ class Node:
             self.process.wait(60)
 
 
+# What a node may take at its largest.
+MEMORY_MB = 150
+
+# What may move, entries and bytes, for a difference of 1.
+MOST = 1.5
+
 # One transport, one port.
 TRANSPORTS = {"QUIC": "quic://127.0.0.1:0", "HTTP": "http://127.0.0.1:0", "iroh": "iroh:"}
 
@@ -203,7 +219,12 @@ class Syncline:
         return started
 
     def settle(self):
-        until(self.b.synced, 60, "synced")
+        until(lambda: self.a.synced() and self.b.synced(), 60, "synced")
+
+    def contents(self):
+        """The bytes of contents that each node has received since it started."""
+        return [node.command("status")["content_bytes"]["received"] if node.process.poll() is None else 0
+                for node in (self.a, self.b)]
 
     def away(self):
         self.b.stop()
@@ -412,7 +433,10 @@ class First:
             return {"seconds": seconds, "bytes": loopback_bytes() - moved}
         seconds = until_equal(self.tool.source, self.tool.folder, started)
         self.tool.settle()
-        return {"seconds": seconds, "bytes": loopback_bytes() - moved, "peak_mb": self.tool.peak()}
+        peak = self.tool.peak()
+        if isinstance(self.tool, Syncline) and peak >= MEMORY_MB:
+            raise RuntimeError(f"a node took {peak:.0f} MB")
+        return {"seconds": seconds, "bytes": loopback_bytes() - moved, "peak_mb": peak}
 
     def stop(self):
         self.tool.stop()
@@ -428,9 +452,11 @@ class After:
     def changes(self, folder, count, word):
         names = sorted(os.path.join(base, name) for base, files in walk(folder) for name in files
                        if name.endswith(".rs"))
-        for file in random.Random(f"{word} {self.number}").sample(names, count):
+        changed = random.Random(f"{word} {self.number}").sample(names, count)
+        for file in changed:
             with open(file, "a") as opened:
                 opened.write(f"\n// {word} {self.number}\n")
+        return sum(os.path.getsize(file) for file in changed)
 
     def round(self, _):
         self.number += 1
@@ -459,20 +485,43 @@ class After:
             with open(os.path.join(here, name), "w") as file:
                 file.write(text)
             there = os.path.join(there, name)
-            until(lambda: os.path.exists(there) and open(there).read() == text, 30, "a live change", 0.0005)
+            until(lambda: reads(there, text), 30, "a live change", 0.0005)
             live.append(time.time() - started)
             time.sleep(0.05)
         self.tool.settle()
+        position = self.position()
         self.tool.away()
-        self.changes(self.tool.source, 100, "left")
-        self.changes(self.tool.folder, 100, "right")
+        changed = [self.changes(self.tool.source, 100, "left"), self.changes(self.tool.folder, 100, "right")]
         # The side that is up has seen its changes before the other comes back.
         time.sleep(3)
+        before = (self.tool.contents(), position) if isinstance(self.tool, Syncline) else None
         apart = until_equal(self.tool.source, self.tool.folder, self.tool.back())
         self.tool.settle()
         live.sort()
-        return {"restart_s": restart, "live_s": live[len(live) // 2], "live_max_s": live[-1], "apart_s": apart,
-                "peak_mb": self.tool.peak()}
+        figures = {"restart_s": restart, "live_s": live[len(live) // 2], "live_max_s": live[-1], "apart_s": apart,
+                   "peak_mb": self.tool.peak()}
+        if before is not None:
+            figures |= self.only_the_difference_moved(changed, before)
+        return figures
+
+    def position(self):
+        """How many entries the receiver has taken in since it was made, its own among them."""
+        if isinstance(self.tool, Syncline):
+            return self.tool.b.command("status")["replicas"][0]["peers"][0]["position"]
+
+    def only_the_difference_moved(self, changed, before):
+        """By the counters of the node that was down, and began anew; contents that it sent, by those of the other.
+        A file is an entry, and one more where another's version is replaced: what that made is the difference."""
+        (contents_before, position), traffic = before, self.tool.b.command("status")["replicas"][0]["peers"][0]["traffic"]
+        contents, written = self.tool.contents(), self.position() - position
+        moved = {"received": (traffic["received"], traffic["bytes_received"] + contents[1], changed[0]),
+                 "sent": (traffic["sent"], traffic["bytes_sent"] + contents[0] - contents_before[0], changed[1])}
+        if sum(entries for entries, _, _ in moved.values()) > written * MOST:
+            raise RuntimeError(f"{moved} for {written} new entries")
+        for way, (entries, bytes_moved, bytes_changed) in moved.items():
+            if entries < 100 or bytes_moved > bytes_changed * MOST:
+                raise RuntimeError(f"{entries} entries and {bytes_moved} bytes {way} for 100 files of {bytes_changed} bytes")
+        return {f"apart_{what}": sum(way[n] for way in moved.values()) for n, what in enumerate(("entries", "bytes"))}
 
     def stop(self):
         self.tool.stop()
@@ -585,7 +634,7 @@ def live():
         elif kind == "edit":
             text = f"edited {n}"
             open(f"{here}/{victim}", "w").write(text)
-            done = lambda: open(f"{there}/{victim}").read() == text
+            done = lambda: reads(f"{there}/{victim}", text)
         elif kind == "rename":
             os.rename(f"{here}/{victim}", f"{here}/moved {n}")
             done = lambda: os.path.exists(f"{there}/moved {n}") and not os.path.exists(f"{there}/{victim}")
@@ -635,15 +684,36 @@ def kill(rounds=30):
     until_equal(source, copy, 0, 120)
     left = [name for folder in (source, copy) for base, _, ns in os.walk(folder) for name in ns
             if "syncline" in os.path.relpath(os.path.join(base, name), folder)]
+    # Of a content that is whole nothing is left where it was put together.
+    left += [os.path.join(base, name) for node in (a, b) for place in ("staging", "partial")
+             for base, _, ns in os.walk(os.path.join(node.data, "store.content", place)) for name in ns]
     took = time.monotonic() - started
     count()
     size = sum(os.path.getsize(os.path.join(base, name)) for base, _, names in os.walk(source) for name in names)
     print(f"\nkill -9: {rounds} rounds, equal {took:.1f} s after the last; temporary files left: {left}; of {size / 1e6:.0f} MB "
           f"{moved['received'] / 1e6:.0f} MB moved as contents, {moved['resumed'] / 1e6:.0f} MB were there after kills")
+    assert not left, "temporary files are left"
+    large = os.path.getsize(f"{source}/large.bin")
+    assert moved["received"] <= size * MOST, "downloads began anew after kills"
+    assert moved["received"] + moved["resumed"] >= large * 0.99, "the large file came from nowhere"
     a.stop(), b.stop()
+
+
+def compare():
+    make = folders(400, 2_000_000)
+    for series in (First, After):
+        # A source of its own for each kind of round, as in bench/run.
+        for tool in tools(lambda name: make(f"{series.__name__}-{name}"), alone=TRANSPORTS if series is First else ()):
+            contestant = series(tool)
+            try:
+                figures = contestant.round(0)
+            finally:
+                contestant.stop()
+            shown = ", ".join(f"{name} {figure:.3g}" for name, figure in figures.items())
+            print(f"{series.__name__}: {tool.label}: {shown}", flush=True)
 
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:] or ["live"]
-    {"live": live, "kill": kill}[command](*map(int, rest))
+    {"live": live, "kill": kill, "compare": compare}[command](*map(int, rest))
     clean()

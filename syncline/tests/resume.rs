@@ -7,7 +7,6 @@ mod common;
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,14 +14,10 @@ use std::{
     thread,
 };
 
-use common::{Machine, equal, eventually};
+use common::{Machine, Signal, equal, eventually, signal};
 use sync_core::model::Ticket;
 
 const MIB: u64 = 1 << 20;
-
-fn signal(process: u32, signal: &str) {
-    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
-}
 
 /// Forwards to `target`. When `limit` bytes have come from there, its process is stopped.
 fn proxy(target: SocketAddr, process: u32, limit: u64) -> SocketAddr {
@@ -52,7 +47,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, came: &AtomicU64, (process, l
         to.write_all(&buffer[..len])?;
         let before = came.fetch_add(len as u64, Ordering::Relaxed);
         if (before..before + len as u64).contains(&limit) {
-            signal(process, "-STOP");
+            signal(process, Signal::STOP);
         }
     }
 }
@@ -75,7 +70,7 @@ fn b70_a_download_that_was_killed_goes_on_at_its_checkpoint() {
     let durable = download()["durable"].as_u64().unwrap();
     assert!(durable < len, "{durable}: the sender stands still");
     up_b.kill();
-    signal(up_a.child.id(), "-CONT");
+    signal(up_a.child.id(), Signal::CONT);
     let _up_b = b.share(&["--listen", "http://127.0.0.1:0"]);
     equal(&[&a, &b]);
     let moved = b.json(["status"])["content_bytes"].clone();

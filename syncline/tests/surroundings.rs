@@ -78,19 +78,17 @@ struct Isolated(Child);
 
 impl Isolated {
     fn new() -> Option<Self> {
-        let mut child = Command::new("unshare")
+        let child = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let is_up = read_line(child.stdout.as_mut().unwrap()) == "up";
-        let isolated = Self(child);
+            .spawn();
+        let mut isolated = child.ok().map(Self);
+        let is_up = isolated.as_mut().is_some_and(|Self(child)| read_line(child.stdout.as_mut().unwrap()) == "up");
         if !is_up {
             sync_core::testing::skipped("a network of one's own needs root, unshare and ip");
-            return None;
         }
-        Some(isolated)
+        isolated.filter(|_| is_up)
     }
 
     fn machine(&self) -> Machine {
@@ -108,7 +106,7 @@ impl Drop for Isolated {
 }
 
 #[test]
-fn all_of_it_works_with_no_network_but_the_loopback() {
+fn b13_all_of_it_works_with_no_network_but_the_loopback() {
     let Some(network) = Isolated::new() else { return };
     let (a, b) = (network.machine(), network.machine());
     a.save("file", "x");

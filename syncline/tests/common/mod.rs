@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
 /// No wait is longer. Machines that run tests are busy.
@@ -30,6 +32,12 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool, state: impl FnOnc
         assert!(Instant::now() < deadline, "never came true: {what}\n{}", state());
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Sends a signal to a process of the test's own.
+pub fn signal(process: u32, signal: Signal) {
+    let process = Pid::from_raw(process.try_into().unwrap()).expect("a child has a number");
+    kill_process(process, signal).unwrap();
 }
 
 /// A running `syncline up`, killed when it is dropped.
@@ -68,8 +76,7 @@ impl Up {
     /// Ends it in good order.
     #[track_caller]
     pub fn stop(mut self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        signal(self.child.id(), Signal::TERM);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.errors());
     }

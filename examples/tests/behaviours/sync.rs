@@ -542,8 +542,8 @@ async fn b33_a_late_older_value_never_moves_anything_back(world: World) {
         }
     })
     .await;
-    let status = peer_is(&a, left.id(), b.node_id(), "all is confirmed", |peer| peer.pending == 0).await;
-    assert_eq!(status.position, left.head().0, "{status:?}");
+    let status = peer_is(&a, left.id(), b.node_id(), "all is confirmed", |peer| peer.synced).await;
+    assert_eq!((status.pending, status.position), (0, left.head().0), "{status:?}");
 }
 
 #[tokio::test]

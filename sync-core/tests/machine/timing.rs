@@ -126,3 +126,23 @@ fn b29_an_answer_that_comes_before_the_word_of_a_write_is_compared_when_that_com
     assert!(pair.status().synced && pair.status_at_b().synced);
     assert_eq!(pair.status().pending, 0);
 }
+
+/// The story: several frames were here when the first was taken in, and its root was equal. That counted for the others
+/// too, which had come before: after the last one nobody said a root, and neither side knew that they were equal until
+/// the interval.
+#[test]
+fn b29_what_is_equal_after_a_frame_says_nothing_about_those_that_wait_behind_it() {
+    for frames in 1..=6 {
+        let (mut pair, id) = synced();
+        for _ in 0..frames {
+            // The same key each time. A does all that it has to do; B has not begun.
+            pair.a.put(1, id, "k", 1);
+            while !pair.a.to_do.is_empty() {
+                pair.step();
+            }
+        }
+        pair.work();
+        assert_eq!(pair.a.count(id), pair.b.count(id));
+        assert!(pair.status().synced && pair.status_at_b().synced, "{frames} frames");
+    }
+}

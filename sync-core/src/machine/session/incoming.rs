@@ -136,6 +136,8 @@ impl Session {
         let (frames, len, mark, head_before) = self.applying.take().expect("a batch is being applied");
         self.durable += frames;
         self.arrived_len -= len;
+        // What was equal before says nothing about these.
+        self.synced = false;
         self.traffic.received += applied.inserted;
         self.inserted_since += applied.inserted;
         let mut effects = Vec::new();

@@ -367,6 +367,28 @@ async fn a_note_is_kept_with_the_entries_of_its_transaction_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_value_is_put_at_another_key_as_its_own_one_is_replaced() {
+    let network = MemoryNetwork::new();
+    let a = node(&network, "a").await;
+    let (replica, other) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    let value: Vec<u8> = (0..100_000u32).map(|at| (at >> 8) as u8).collect();
+    for (key, value) in [("large", value.clone()), ("small", b"inline".to_vec())] {
+        replica.put(key, value.clone()).await.unwrap();
+        let entry = replica.get(key).await.unwrap().unwrap();
+        let mut transaction = replica.write();
+        transaction.put_copy(format!("{key} copy"), &entry).await.unwrap();
+        transaction.put(key, "new").await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(replica.read(format!("{key} copy")).await.unwrap().unwrap(), value);
+        assert_eq!(replica.read(key).await.unwrap().unwrap(), "new");
+    }
+    // What another replica holds is not this one's for that.
+    let entry = replica.get("large copy").await.unwrap().unwrap();
+    let refused = other.write().put_copy("x", &entry).await;
+    assert!(matches!(refused, Err(ManagerError::ContentMissing)), "{refused:?}");
+}
+
+#[tokio::test]
 async fn b73_exports_into_one_directory_do_not_meet_and_tell_how_far_they_are() {
     let network = MemoryNetwork::new();
     let a = node(&network, "a").await;

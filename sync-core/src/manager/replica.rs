@@ -462,6 +462,21 @@ impl Transaction {
         Ok(results)
     }
 
+    /// Sets the value at `key` to that of an entry of this replica: no byte of a large one is read or copied.
+    /// [`ManagerError::ContentMissing`] when it is not here in full, or the entry is a deletion.
+    pub async fn put_copy(&mut self, key: impl AsRef<[u8]>, entry: &LogEntry) -> Result<(), ManagerError> {
+        let key = Key::try_from(key.as_ref())?;
+        let Op::Put { value, .. } = &entry.entry.op else { return Err(ManagerError::ContentMissing) };
+        if let Value::Blob { hash, .. } = value {
+            let store = &self.replica.shared.store;
+            let complete = matches!(store.content_status(*hash).await?, ContentStatus::Complete { .. });
+            if !complete || store.held_reader(self.replica.id, *hash).await?.is_none() {
+                return Err(ManagerError::ContentMissing);
+            }
+        }
+        self.push(Op::Put { key, value: value.clone() })
+    }
+
     fn blob(&mut self, imported: Imported) -> Value {
         self.pins.push(imported.pin);
         Value::Blob { hash: imported.hash, len: imported.len }

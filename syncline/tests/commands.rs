@@ -194,6 +194,42 @@ fn b26_sync_without_a_daemon_catches_up_and_reports_what_moved() {
 }
 
 #[test]
+fn a_version_that_lost_its_name_is_kept_when_a_command_takes_the_name() {
+    let (a, b) = (Machine::new(), Machine::new());
+    a.save("x", "first");
+    let up_a = a.share(&LOCAL);
+    let up_b = b.join(&up_a.field("ticket"), &LOCAL);
+    common::equal(&[&a, &b]);
+    up_a.stop();
+    let by_b = "by b, and long ".repeat(10_000);
+    b.save("x", &by_b);
+    eventually("it is put", || b.done(["get", "x"]) == by_b, || b.done(["why"]));
+    up_b.stop();
+    let up_a = a.share(&LOCAL);
+    a.save("x", "by a");
+    eventually("it is put", || a.done(["get", "x"]) == "by a", || a.done(["why"]));
+    // Without a node the folder on b is not looked at: its version is in the replica alone, and on its disk.
+    b.done(["join", &up_a.field("ticket")]);
+    b.done(["sync", "--timeout", "30s"]);
+    assert_eq!(b.done(["get", "x"]), "by a");
+    b.done(["put", "x", "by the command"]);
+    let _up_b = b.share(&LOCAL);
+    common::equal(&[&a, &b]);
+    eventually(
+        "both texts are on both sides",
+        || {
+            [&a, &b].iter().all(|machine| {
+                let files = machine.files();
+                let kept = files.iter().find(|(name, _)| name.starts_with("x (conflict "));
+                files.get("x").is_some_and(|text| text == b"by the command")
+                    && kept.is_some_and(|(_, text)| text == by_b.as_bytes())
+            })
+        },
+        || format!("{:?} {:?}", a.files().keys(), b.files().keys()),
+    );
+}
+
+#[test]
 fn b39_a_write_while_the_peer_is_down_reaches_it_after_kills_of_both() {
     let (a, b) = (Machine::new(), Machine::new());
     let up_a = a.up(&LOCAL);

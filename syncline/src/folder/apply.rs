@@ -12,11 +12,15 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::UNIX_EPOCH,
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use sync_core::model::Timestamp;
+
 use super::{
+    conflict::readable,
     key::{FileKey, TEMPORARY_DIR, absolute, link_stays_inside},
     plan::Kind,
     state::Stat,
@@ -25,7 +29,8 @@ use super::{
 /// What happened to a file that was to be replaced or removed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done; the file system now says this of the file (nothing for a removed one).
+    /// It is done; the file system now says this of the new file. Nothing when it is to be looked at again, because
+    /// somebody was there since or may be without a trace, and for a removed file.
     Done(Option<Stat>),
     /// The file is not what it was: nothing was done.
     Changed,
@@ -46,11 +51,20 @@ impl Purpose {
 
     /// The first part of the file's name; `-` and a number follow.
     pub fn name_of(self, key: &FileKey) -> String {
-        let purpose = match self {
+        format!("{}-{}", self.word(), &blake3::hash(key.as_bytes()).to_hex()[..32])
+    }
+
+    /// Whether a first part is one that this purpose gives.
+    pub fn made(self, name: &str) -> bool {
+        let hash = name.strip_prefix(self.word()).and_then(|rest| rest.strip_prefix('-'));
+        hash.is_some_and(|hash| hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
+    fn word(self) -> &'static str {
+        match self {
             Self::New => "new",
             Self::Aside => "aside",
-        };
-        format!("{purpose}-{}", &blake3::hash(key.as_bytes()).to_hex()[..32])
+        }
     }
 }
 
@@ -91,8 +105,14 @@ impl Workshop {
     fn fresh(&self, purpose: Purpose, key: &FileKey) -> PathBuf {
         // Only the last directory is made: where the folder is gone, nothing is written.
         let _ = fs::create_dir(&self.directory);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.directory.join(format!("{}-{number}", purpose.name_of(key)))
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = self.directory.join(format!("{}-{number}", purpose.name_of(key)));
+            // What a killed program left may have a name like this.
+            if fs::symlink_metadata(&path).is_err() {
+                return path;
+            }
+        }
     }
 
     /// The files that a killed program left, whose names say what they were for ([`Purpose::name_of`]).
@@ -107,7 +127,29 @@ impl Workshop {
     /// Moves a file that was left to `key`, unless something is there.
     pub fn bring_back(&self, left: &Path, key: &FileKey) -> io::Result<()> {
         self.make_directories(key)?;
-        Ok(renameat_with(CWD, left, CWD, absolute(&self.root, key), RenameFlags::NOREPLACE)?)
+        rename_new(left, &absolute(&self.root, key))
+    }
+
+    /// Gives the file at `key` another name, unless that is taken.
+    pub fn move_to(&self, key: &FileKey, to: &FileKey) -> io::Result<()> {
+        self.make_directories(to)?;
+        rename_new(&absolute(&self.root, key), &absolute(&self.root, to))
+    }
+
+    /// Puts back what a user saved and what came out of its place, or beside it when something is there again.
+    fn put_back(&self, saved: &Path, key: &FileKey) -> io::Result<()> {
+        match self.bring_back(saved, key) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            done => return done,
+        }
+        let kept = key.with_note(&format!("saved {}", readable(saved_at(saved)?)));
+        let kept = kept.map_err(|problem| io::Error::other(problem.to_string()))?;
+        self.bring_back(saved, &kept)
+    }
+
+    /// A file that cannot be put back now is not removed as one in the making.
+    pub fn set_aside(&self, left: &Path, key: &FileKey) -> io::Result<()> {
+        rename_new(left, &self.aside(key))
     }
 
     /// Writes a temporary file or link of these bytes.
@@ -138,55 +180,73 @@ impl Workshop {
         let _ = fs::remove_dir(&self.directory);
     }
 
-    /// Moves a temporary file into place, if the file there is still what `expected` says.
+    /// Moves a temporary file into place, if the file there is still what `expected` says. The temporary file is gone
+    /// then or, if nothing was done, too; but what a user saved meanwhile never is.
     pub fn place_file(&self, temporary: &Path, key: &FileKey, expected: Option<&Stat>) -> io::Result<Outcome> {
-        self.make_directories(key)?;
+        let ours = Stat::of(&fs::symlink_metadata(temporary)?);
+        let placed = self.make_directories(key).and_then(|()| self.exchange(temporary, ours, key, expected));
+        if placed.is_err() && ours.is_some_and(|ours| is_same(temporary, &ours)) {
+            let _ = fs::remove_file(temporary);
+        }
+        placed
+    }
+
+    fn exchange(
+        &self,
+        temporary: &Path,
+        ours: Option<Stat>,
+        key: &FileKey,
+        expected: Option<&Stat>,
+    ) -> io::Result<Outcome> {
         let target = absolute(&self.root, key);
-        let moved = match expected {
-            None => match renameat_with(CWD, temporary, CWD, &target, RenameFlags::NOREPLACE) {
-                Err(rustix::io::Errno::EXIST) => {
+        let Some(expected) = expected else {
+            return match rename_new(temporary, &target) {
+                Ok(()) => Ok(Outcome::Done(settled(&target, ours))),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     fs::remove_file(temporary)?;
-                    return Ok(Outcome::Changed);
-                }
-                moved => moved,
-            },
-            Some(expected) => match renameat_with(CWD, temporary, CWD, &target, RenameFlags::EXCHANGE) {
-                Ok(()) if is_same(temporary, expected) => {
-                    fs::remove_file(temporary)?;
-                    Ok(())
-                }
-                Ok(()) => {
-                    renameat_with(CWD, temporary, CWD, &target, RenameFlags::EXCHANGE)?;
-                    remove_any(temporary)?;
-                    return Ok(Outcome::Changed);
-                }
-                Err(rustix::io::Errno::NOENT) => {
-                    fs::remove_file(temporary)?;
-                    return Ok(Outcome::Changed);
+                    Ok(Outcome::Changed)
                 }
                 Err(error) => Err(error),
-            },
+            };
         };
-        match moved {
-            Ok(()) => {}
+        match renameat_with(CWD, temporary, CWD, &target, RenameFlags::EXCHANGE) {
+            Ok(()) if is_same(temporary, expected) => {
+                // Before the old file goes, which takes a while for a large one.
+                let stat = settled(&target, ours);
+                fs::remove_file(temporary)?;
+                Ok(Outcome::Done(stat))
+            }
+            Ok(()) => self.exchange_back(temporary, ours, key).map(|()| Outcome::Changed),
+            Err(rustix::io::Errno::NOENT) => {
+                fs::remove_file(temporary)?;
+                Ok(Outcome::Changed)
+            }
             // The file system cannot exchange: look, then replace.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                let same = match expected {
-                    Some(expected) => is_same(&target, expected),
-                    None => fs::symlink_metadata(&target).is_err(),
-                };
-                if !same {
+                if !is_same(&target, expected) {
                     fs::remove_file(temporary)?;
                     return Ok(Outcome::Changed);
                 }
                 fs::rename(temporary, &target)?;
+                Ok(Outcome::Done(settled(&target, ours)))
             }
-            Err(error) => {
-                let _ = fs::remove_file(temporary);
-                return Err(error.into());
-            }
+            Err(error) => Err(error.into()),
         }
-        Ok(Outcome::Done(Stat::of(&fs::symlink_metadata(&target)?)))
+    }
+
+    /// What came out of the place of `key` was saved meanwhile. It goes back; what comes out for it is ours, unless
+    /// somebody saved once more.
+    fn exchange_back(&self, saved: &Path, ours: Option<Stat>, key: &FileKey) -> io::Result<()> {
+        let back = renameat_with(CWD, saved, CWD, absolute(&self.root, key), RenameFlags::EXCHANGE);
+        if back.is_ok() && ours.is_some_and(|ours| is_same(saved, &ours)) {
+            return fs::remove_file(saved);
+        }
+        if let Err(error) = self.put_back(saved, key) {
+            // Nobody may take it for one in the making.
+            self.set_aside(saved, key)?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Removes a file, if it is still what `expected` says, and the directories that it leaves empty.
@@ -196,7 +256,7 @@ impl Workshop {
         match fs::rename(&target, &aside) {
             Ok(()) if is_same(&aside, expected) => fs::remove_file(&aside)?,
             Ok(()) => {
-                fs::rename(&aside, &target)?;
+                self.put_back(&aside, key)?;
                 return Ok(Outcome::Changed);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Outcome::Changed),
@@ -247,10 +307,38 @@ pub fn set_executable(path: &Path, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the file is what `expected` says; the time of change is not compared, for a move changes it.
+/// Whether the file is what `expected` says.
 fn is_same(path: &Path, expected: &Stat) -> bool {
     let now = fs::symlink_metadata(path).ok().and_then(|metadata| Stat::of(&metadata));
-    now.is_some_and(|now| Stat { ctime_ns: expected.ctime_ns, ..now } == *expected)
+    now.is_some_and(|now| now.is_same_file(expected))
+}
+
+/// What the file system says of a file that has come into its place, if it is the one that was moved there and a
+/// write from now on shows.
+fn settled(target: &Path, ours: Option<Stat>) -> Option<Stat> {
+    let now = Stat::of(&fs::symlink_metadata(target).ok()?)?;
+    ours.filter(|ours| now.is_same_file(ours) && !now.is_racy()).map(|_| now)
+}
+
+/// Renames where nothing is yet; [`io::ErrorKind::AlreadyExists`] otherwise.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+        moved => return Ok(moved?),
+    }
+    // Not every file system has that. A second name is as good, and most have that.
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(from, to),
+    }
+}
+
+/// When the bytes of a file were last changed.
+pub fn saved_at(path: &Path) -> io::Result<Timestamp> {
+    let saved = fs::symlink_metadata(path)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Timestamp(u64::try_from(saved.as_micros()).unwrap_or(u64::MAX)))
 }
 
 /// Removes a file, or a directory with all that is in it.
@@ -277,6 +365,12 @@ mod tests {
         fs::read_dir(dir.path().join(TEMPORARY_DIR)).map(|entries| entries.count()).unwrap_or_default()
     }
 
+    /// Makes it look as if the file had been written some time ago.
+    fn old(path: &Path) {
+        let ago = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        fs::File::open(path).unwrap().set_modified(ago).unwrap();
+    }
+
     fn workshop() -> (tempfile::TempDir, Workshop) {
         let dir = tempfile::tempdir().unwrap();
         let workshop = Workshop::open(dir.path()).unwrap();
@@ -288,6 +382,7 @@ mod tests {
         let (dir, workshop) = workshop();
         let temporary = workshop.write(&key("a/b"), Kind::File, b"new").unwrap();
         workshop.sync().unwrap();
+        old(&temporary);
         let done = workshop.place_file(&temporary, &key("a/b"), None).unwrap();
         assert_eq!(done, Outcome::Done(Some(stat(&dir.path().join("a/b")))));
         let temporary = workshop.write(&key("a/b"), Kind::File, b"newer").unwrap();
@@ -316,10 +411,85 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, "old").unwrap();
         let temporary = workshop.write(&key("a"), Kind::Executable, b"new").unwrap();
+        old(&temporary);
+        let mut reader = fs::File::open(&path).unwrap();
         let done = workshop.place_file(&temporary, &key("a"), Some(&stat(&path))).unwrap();
         assert_eq!(done, Outcome::Done(Some(stat(&path))));
         assert_eq!(stat(&path).kind, Kind::Executable);
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        // Whoever was reading goes on with the old file.
+        let mut text = String::new();
+        io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text, "old");
+    }
+
+    #[test]
+    fn the_file_system_is_believed_only_of_the_file_that_was_put_there_and_when_a_write_would_show() {
+        let (dir, workshop) = workshop();
+        let path = dir.path().join("a");
+        fs::rename(workshop.write(&key("a"), Kind::File, b"new").unwrap(), &path).unwrap();
+        assert_eq!(settled(&path, Some(stat(&path))), None, "a write in this moment would not show");
+        old(&path);
+        let ours = stat(&path);
+        assert_eq!(settled(&path, Some(ours)), Some(ours));
+        fs::write(dir.path().join("b"), "new").unwrap();
+        old(&dir.path().join("b"));
+        fs::rename(dir.path().join("b"), &path).unwrap();
+        assert_eq!(settled(&path, Some(ours)), None, "a user saved another file there");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(settled(&path, Some(ours)), None);
+    }
+
+    #[test]
+    fn what_is_saved_while_a_saved_file_goes_back_is_not_lost_either() {
+        let saved = |dir: &tempfile::TempDir| {
+            let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+            let mut texts: Vec<_> =
+                files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap()).collect();
+            texts.sort();
+            texts
+        };
+        for (there, kept) in [
+            // As it mostly is: ours.
+            (Some("ours"), vec!["saved"]),
+            // Saved once more.
+            (Some("saved again"), vec!["saved", "saved again"]),
+            // Deleted.
+            (None, vec!["saved"]),
+        ] {
+            let (dir, workshop) = workshop();
+            let path = dir.path().join("a");
+            let temporary = workshop.write(&key("a"), Kind::File, b"ours").unwrap();
+            fs::rename(&temporary, &path).unwrap();
+            let ours = stat(&path);
+            match there {
+                Some("ours") => {}
+                Some(text) => fs::write(&path, text).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            fs::write(&temporary, "saved").unwrap();
+            workshop.exchange_back(&temporary, Some(ours), &key("a")).unwrap();
+            assert_eq!(saved(&dir), kept);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "saved");
+            assert_eq!(left(&dir), 0);
+        }
+        // The same when a file was to be removed, and another was made in its place.
+        let (dir, workshop) = workshop();
+        let aside = workshop.aside(&key("a"));
+        fs::write(&aside, "saved").unwrap();
+        fs::write(dir.path().join("a"), "made meanwhile").unwrap();
+        workshop.put_back(&aside, &key("a")).unwrap();
+        assert_eq!(saved(&dir), ["made meanwhile", "saved"]);
+        assert_eq!(left(&dir), 0);
+    }
+
+    #[test]
+    fn a_name_that_a_kill_left_is_not_given_again() {
+        let (_dir, first) = workshop();
+        let left = first.aside(&key("a"));
+        fs::write(&left, "saved").unwrap();
+        let second = Workshop::open(&first.root).unwrap();
+        assert_ne!(second.aside(&key("a")), left);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use sync_core::{model::Hash, store::Position};
@@ -40,6 +40,9 @@ pub const RESCAN: Duration = Duration::from_secs(60);
 
 /// What could not be written is tried again after this long: space may have been made.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
+
+/// After an error that is about no single file, everything is looked at again after this long.
+const AFTER_ERROR: Duration = Duration::from_secs(3);
 
 /// While the folder is gone, it is looked for this often.
 const LOOK_FOR_ROOT: Duration = Duration::from_secs(1);
@@ -136,6 +139,8 @@ pub(super) struct Engine {
     pub(super) ask_again: Option<Instant>,
     /// Files whose content is not here yet.
     pub(super) waiting: HashMap<Hash, BTreeSet<FileKey>>,
+    /// Files to be worked on that somebody is writing: they are, when that is over.
+    pub(super) being_written: BTreeSet<FileKey>,
     /// Files that something is in the way of.
     pub(super) clashes: BTreeSet<FileKey>,
     /// Files that could not be written, and when that is tried again.
@@ -166,6 +171,7 @@ impl Engine {
             gone: BTreeSet::new(),
             ask_again: None,
             waiting: HashMap::new(),
+            being_written: BTreeSet::new(),
             clashes: BTreeSet::new(),
             unwritten: BTreeSet::new(),
             retry_at: None,
@@ -197,9 +203,10 @@ impl Engine {
             match self.work(&mut due) {
                 Ok(()) => self.problems.clear(FOLDER),
                 Err(error) => {
-                    self.problems.raise(FOLDER, error.to_string(), "it is tried again every few seconds");
+                    let (cause, advice) = (error.to_string(), "it is tried again every few seconds");
+                    self.problems.raise_until(FOLDER, cause, advice, Some(SystemTime::now() + AFTER_ERROR));
                     due.everything = true;
-                    rescan = now + Duration::from_secs(3);
+                    rescan = now + AFTER_ERROR;
                     continue;
                 }
             }

@@ -9,6 +9,7 @@
 //! | `path\0x` | empty: this author's version is executable |
 //! | `path\0l` | the target: this author's version is a symbolic link |
 //! | `path\0v` | what this author's version has seen: map of author to timestamp |
+//! | `path\0a` | which versions took the name while this author's was kept under another one: the same map |
 //! | `path\0d` | what this author's deletion has seen |
 //!
 //! A plain file that only one author ever wrote has none.
@@ -174,6 +175,8 @@ pub enum Companion {
     Link = b'l',
     /// What the author's version has seen.
     Seen = b'v',
+    /// Which versions took the name from the author's, that one being kept under another name.
+    Answered = b'a',
     /// What the author's deletion has seen.
     SeenByDeletion = b'd',
 }
@@ -195,6 +198,7 @@ pub fn role_of(key: &[u8]) -> Role {
         [file @ .., 0, b'x'] => (file, Some(Companion::Executable)),
         [file @ .., 0, b'l'] => (file, Some(Companion::Link)),
         [file @ .., 0, b'v'] => (file, Some(Companion::Seen)),
+        [file @ .., 0, b'a'] => (file, Some(Companion::Answered)),
         [file @ .., 0, b'd'] => (file, Some(Companion::SeenByDeletion)),
         file => (file, None),
     };
@@ -262,7 +266,9 @@ mod tests {
     fn companions_are_told_from_files() {
         let file = key("a/b.txt");
         assert_eq!(role_of(b"a/b.txt"), Role::File(file.clone()));
-        for companion in [Companion::Executable, Companion::Link, Companion::Seen, Companion::SeenByDeletion] {
+        let companions =
+            [Companion::Executable, Companion::Link, Companion::Seen, Companion::Answered, Companion::SeenByDeletion];
+        for companion in companions {
             assert_eq!(role_of(&file.companion(companion)), Role::Companion(file.clone(), companion));
         }
         assert_eq!(role_of(b"a\0q"), Role::Other(KeyProblem::Outside));

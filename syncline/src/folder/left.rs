@@ -6,11 +6,9 @@
 
 use std::{collections::HashMap, fs, io, path::Path};
 
-use sync_core::model::Timestamp;
-
 use super::{
-    apply::{Purpose, remove_any},
-    conflict::kept_name,
+    apply::{Purpose, remove_any, saved_at},
+    conflict::{kept_name, readable},
     engine::Engine,
     key::FileKey,
     scan,
@@ -28,21 +26,51 @@ impl Engine {
         let known: HashMap<String, (Purpose, &FileKey)> =
             keys.flat_map(|key| Purpose::ALL.map(|purpose| (purpose.name_of(key), (purpose, key)))).collect();
         for left in left {
-            let name = left.file_name().unwrap_or_default().to_string_lossy();
-            let known = name.rsplit_once('-').and_then(|(name, _)| known.get(name));
-            let settled = match known {
-                Some(&(purpose, key)) => self.is_a_copy(&left, key, purpose).and_then(|is_a_copy| match is_a_copy {
-                    true => remove_any(&left),
-                    false => self.bring_back(&left, key),
-                }),
-                None => remove_any(&left),
+            let settled = match known.get(base_name(&left)) {
+                Some(&(purpose, key)) => self.settle(&left, key, purpose),
+                // Nothing was noted of it, so it was not whole and took nobody's place; unless all notes were lost.
+                None if Purpose::New.made(base_name(&left)) && !self.state.is_new() => remove_any(&left),
+                None if Purpose::ALL.iter().any(|purpose| purpose.made(base_name(&left))) => self.recover(&left),
+                // Not made here.
+                None => Ok(()),
             };
             if let Err(error) = settled {
-                // It may be the user's: it stays, and stops nothing.
                 tracing::warn!(left = %left.display(), %error, "a file that a kill left can neither be removed nor brought back");
             }
         }
         Ok(())
+    }
+
+    fn settle(&self, left: &Path, key: &FileKey, purpose: Purpose) -> io::Result<()> {
+        if self.is_a_copy(left, key, purpose)? {
+            return remove_any(left);
+        }
+        let back = self.bring_back(left, key);
+        if back.is_err() && purpose == Purpose::New {
+            // What is noted of the file is settled soon. The next start must not take this for one in the making.
+            self.workshop.set_aside(left, key)?;
+        }
+        back
+    }
+
+    /// Brings back what nobody knows the name of.
+    fn recover(&self, left: &Path) -> io::Result<()> {
+        let name = format!("recovered (saved {})", readable(saved_at(left)?));
+        let name = FileKey::new(name.as_bytes()).map_err(|problem| io::Error::other(problem.to_string()))?;
+        self.workshop.bring_back(left, &name)
+    }
+
+    /// Names what could not be brought back, which may be the user's: it stays, and stops nothing.
+    pub(super) fn note_what_is_left(&self) {
+        for left in self.workshop.left().unwrap_or_default() {
+            if Purpose::Aside.made(base_name(&left)) {
+                self.problems.raise(
+                    left.display().to_string(),
+                    "it was saved at the moment when a newer version was written, and could not be brought back",
+                    "move it to where you want it, or see to permissions and start again",
+                );
+            }
+        }
     }
 
     /// Whether it is the version that was at `key`, or the one that was to come there.
@@ -67,11 +95,15 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             moved => return moved,
         }
-        let saved = fs::symlink_metadata(left)?.modified()?;
-        let saved = saved.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let saved = Timestamp(u64::try_from(saved.as_micros()).unwrap_or(u64::MAX));
-        let kept = kept_name(key, self.replica.me(), saved).map_err(|problem| io::Error::other(problem.to_string()))?;
+        let kept = kept_name(key, self.replica.me(), saved_at(left)?);
+        let kept = kept.map_err(|problem| io::Error::other(problem.to_string()))?;
         tracing::info!(%key, %kept, "what was saved while a newer version was written is kept under another name");
         self.workshop.bring_back(left, &kept)
     }
+}
+
+/// The name of a temporary file without its number.
+fn base_name(left: &Path) -> &str {
+    let name = left.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.rsplit_once('-').map_or(name, |(base, _)| base)
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
@@ -14,6 +15,9 @@ use super::{
     state::Stat,
 };
 
+/// After this long the system has told that a file is being written.
+const TOLD: Duration = Duration::from_millis(100);
+
 impl Engine {
     /// Compares the whole folder with the whole replica.
     pub(super) fn look_at_everything(&mut self) -> Result<(), EngineError> {
@@ -23,8 +27,9 @@ impl Engine {
         self.position = self.position.max(position);
         let keep = [FOLDER, RIGHT, "watching the folder"];
         let clashes: BTreeSet<String> = self.clashes.iter().map(FileKey::to_string).collect();
-        self.problems.clear_where(|subject| !keep.contains(&subject) && !clashes.contains(subject));
+        self.problems.begin_look(|subject| !keep.contains(&subject) && !clashes.contains(subject));
         self.note_unshared(&found);
+        self.note_what_is_left();
         let disk: BTreeMap<&FileKey, &Stat> = found.files.iter().map(|(key, stat)| (key, stat)).collect();
         let newest: BTreeMap<&FileKey, _> =
             all.iter().filter_map(|(key, view)| Some((key, view.newest()?.id))).collect();
@@ -42,11 +47,22 @@ impl Engine {
                 keys.insert((*key).clone());
             }
         }
-        drop((disk, newest));
         keys.extend(std::mem::take(&mut self.clashes));
+        // Of a file that was written just now it is not known yet whether it was closed.
+        let is_new = |key: &FileKey| {
+            let stat = disk.get(key).filter(|stat| stat.is_younger_than(TOLD))?;
+            self.state.get(key).is_none_or(|known| known.stat != Some(**stat)).then_some(())
+        };
+        for key in keys.extract_if(.., |key| is_new(key).is_some()) {
+            self.inbox.look_at(key.path(), TOLD);
+        }
+        drop((disk, newest));
+        self.being_written.clear();
         self.waiting.clear();
         drop((all, found));
-        self.process(keys)
+        self.process(keys)?;
+        self.problems.end_look();
+        Ok(())
     }
 
     fn note_unshared(&self, found: &scan::Scan) {
@@ -73,6 +89,7 @@ impl Engine {
                 continue;
             };
             self.problems.clear(&key.to_string());
+            keys.extend(self.being_written.take(&key));
             keys.extend(self.state.keys_beneath(&key).cloned());
             let in_the_way = |clash: &&FileKey| clash.path().starts_with(path) || path.starts_with(clash.path());
             keys.extend(self.clashes.iter().filter(in_the_way).cloned());
@@ -97,7 +114,7 @@ impl Engine {
                         keys.insert(key);
                     }
                 }
-                Look::Blocked(reason) if self.state.get(&key).is_none() => {
+                Look::Refused(reason) if self.state.get(&key).is_none() => {
                     if !self.rules.ignores(&key) {
                         let cause = format!("it is not shared: {reason}");
                         self.problems.raise(key.to_string(), cause, advice_about(&reason));

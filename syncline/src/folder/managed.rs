@@ -16,10 +16,12 @@ use sync_core::{
 };
 
 use super::{
+    conflict::kept_name,
     key::{FileKey, Role, role_of},
     plan::{Version, VersionId, View},
     replica::{
         About, Change, FolderReplica, Import, NotedImport, ReplicaError, ViewBuilder, Write, WriteRight, Written,
+        answer, copy_of,
     },
     scan,
     state::Stat,
@@ -67,6 +69,17 @@ impl ManagedReplica {
         answer.map_err(|error| ReplicaError::Failed(error.to_string()))
     }
 
+    /// The entry that is this version, if it is still there.
+    pub async fn entry(&self, key: &FileKey, version: VersionId) -> Result<Option<LogEntry>, ReplicaError> {
+        let query = Query {
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            author: Some(version.author),
+            select: Select::All,
+            ..Query::default()
+        };
+        Ok(self.query(query).await?.into_iter().find(|entry| id_of(entry) == version))
+    }
+
     async fn log(&self, since: Position, limit: usize) -> Result<Vec<LogEntry>, ReplicaError> {
         let answer = self.store.log(self.replica.id(), since, limit).await;
         let entries = answer.map_err(|error| ReplicaError::Failed(error.to_string()))?;
@@ -106,6 +119,54 @@ impl ManagedReplica {
     /// What is held for a file; deletions by prefix are not looked for.
     pub async fn view(&self, key: &FileKey) -> Result<View, ReplicaError> {
         Ok(self.builder(key).await?.build(self.replica.author()))
+    }
+
+    /// Puts this node's version at `key` under another name, in a transaction that is about to take its place, if
+    /// another version took the name before without having seen it.
+    pub async fn keep_in(&self, transaction: &mut Transaction, key: &FileKey, view: &View) -> Result<(), ReplicaError> {
+        let me = self.replica.author();
+        let Some(mine) = view.by(me) else { return Ok(()) };
+        let Some(winner) = view.winner_over(me, mine.id, mine.fact) else { return Ok(()) };
+        let kept =
+            kept_name(key, me, mine.id.timestamp).map_err(|problem| ReplicaError::Failed(problem.to_string()))?;
+        let target = self.inline(key, mine.id).await?;
+        let mut writes = copy_of(key, mine, &kept, target);
+        writes.push(answer(key, view, winner));
+        self.stage(transaction, writes).await.map(drop)
+    }
+
+    /// Puts writes into a transaction, all but the files; answers the keys, and the files.
+    async fn stage(
+        &self,
+        transaction: &mut Transaction,
+        writes: Vec<Write>,
+    ) -> Result<(Vec<Vec<u8>>, Vec<(FileKey, PathBuf, Stat)>), ReplicaError> {
+        let (mut keys, mut files) = (Vec::with_capacity(writes.len()), Vec::new());
+        for write in writes {
+            keys.push(match write {
+                Write::Put { key, bytes } => {
+                    transaction.put(&key, bytes).await?;
+                    key
+                }
+                Write::PutFile { key, path, stat } => {
+                    let bytes = key.as_bytes().to_vec();
+                    files.push((key, path, stat));
+                    bytes
+                }
+                Write::Copy { key, from, version } => {
+                    let entry = self.entry(&from, version).await?;
+                    // It was replaced meanwhile: whoever wants it looks again.
+                    let entry = entry.ok_or(ReplicaError::Unstable(from))?;
+                    transaction.put_copy(key.as_bytes(), &entry).await?;
+                    key.as_bytes().to_vec()
+                }
+                Write::Delete { key } => {
+                    transaction.delete(&key)?;
+                    key
+                }
+            });
+        }
+        Ok((keys, files))
     }
 
     async fn builder(&self, key: &FileKey) -> Result<ViewBuilder, ReplicaError> {
@@ -261,24 +322,7 @@ impl FolderReplica for ManagedReplica {
 
     async fn commit(&self, writes: Vec<Write>, import: Option<Import>) -> Result<Vec<Written>, ReplicaError> {
         let mut transaction = self.replica.write();
-        let (mut keys, mut files) = (Vec::with_capacity(writes.len()), Vec::new());
-        for write in writes {
-            keys.push(match write {
-                Write::Put { key, bytes } => {
-                    transaction.put(&key, bytes).await?;
-                    key
-                }
-                Write::PutFile { key, path, stat } => {
-                    let bytes = key.as_bytes().to_vec();
-                    files.push((key, path, stat));
-                    bytes
-                }
-                Write::Delete { key } => {
-                    transaction.delete(&key)?;
-                    key
-                }
-            });
-        }
+        let (keys, files) = self.stage(&mut transaction, writes).await?;
         put_files(&mut transaction, files).await?;
         let ops: HashMap<&[u8], (u64, &Op)> =
             transaction.ops().iter().zip(0..).map(|(op, at)| (&op.key_bytes()[..], (at, op))).collect();
@@ -314,27 +358,14 @@ impl FolderReplica for ManagedReplica {
     }
 
     async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {
-        let query = Query {
-            key: Some(Bytes::copy_from_slice(key.as_bytes())),
-            author: Some(version.author),
-            select: Select::All,
-            ..Query::default()
-        };
-        let entry = self.query(query).await?.into_iter().find(|entry| id_of(entry) == version);
-        Ok(entry.and_then(|entry| match entry.entry.op {
+        Ok(self.entry(key, version).await?.and_then(|entry| match entry.entry.op {
             Op::Put { value: Value::Inline(bytes), .. } => Some(bytes),
             _ => None,
         }))
     }
 
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError> {
-        let query = Query {
-            key: Some(Bytes::copy_from_slice(key.as_bytes())),
-            author: Some(version.id.author),
-            select: Select::All,
-            ..Query::default()
-        };
-        let entry = self.query(query).await?.into_iter().find(|entry| id_of(entry) == version.id);
+        let entry = self.entry(key, version.id).await?;
         let entry = entry.ok_or_else(|| ReplicaError::Failed("the version was replaced meanwhile".into()))?;
         Ok(crate::contents::write_new(&self.replica, &entry, to).await?)
     }

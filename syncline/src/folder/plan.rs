@@ -101,7 +101,10 @@ pub struct View {
     pub versions: Vec<Version>,
     /// The newest deletion, whether or not there are versions newer than it.
     pub deletion: Option<Deletion>,
-    /// What this node has written down at this key, whether or not its version is still there.
+    /// What this node has written down as seen by its versions, whether or not one is still there.
+    pub noted: Seen,
+    /// The versions that took the name while this node kept its own under another one. They were not seen by that:
+    /// nobody need have looked at them, and they may not even be here.
     pub answered: Seen,
     /// Whether this node's companion says executable.
     pub marked_executable: bool,
@@ -111,6 +114,15 @@ impl View {
     /// The version that the name shows.
     pub fn newest(&self) -> Option<&Version> {
         self.versions.first()
+    }
+
+    /// The version that took the name from this node's version `mine` without having seen it, if that was not
+    /// answered yet.
+    pub fn winner_over(&self, me: AuthorId, mine: VersionId, fact: Fact) -> Option<VersionId> {
+        let newest = self.newest()?;
+        let takes = newest.id.author != me && newest.id > mine && newest.fact != fact && !newest.succeeds(&mine);
+        let answered = self.answered.get(&newest.id.author).is_some_and(|answered| *answered >= newest.id.timestamp);
+        (takes && !answered).then_some(newest.id)
     }
 
     /// The version of an author.
@@ -155,8 +167,17 @@ pub enum Disk {
     Absent,
     /// A file or link.
     Found(Found),
-    /// Something that no version can be: a directory, a device, a parent that is no directory.
+    /// The file cannot be there: a directory has its name, or its parent is no directory.
     Blocked,
+    /// Something that is not shared has its name: a device, a pipe, a link out of the folder. That the user put it
+    /// there does not say that the file is to go elsewhere.
+    Refused,
+}
+
+impl Disk {
+    fn is_in_the_way(&self) -> bool {
+        matches!(self, Self::Blocked | Self::Refused)
+    }
 }
 
 /// A file on disk.
@@ -171,7 +192,8 @@ pub struct Found {
 }
 
 impl Found {
-    fn is(&self, fact: &Fact) -> bool {
+    /// Whether it is this file.
+    pub fn is(&self, fact: &Fact) -> bool {
         self.kind == fact.kind && self.len == fact.len && self.hash == Some(fact.hash)
     }
 }
@@ -232,6 +254,11 @@ pub fn decide(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: 
             if let Some(same) = view.versions.iter().find(|version| found.is(&version.fact)) {
                 return Step::Adopt(same.clone());
             }
+            if mode == Mode::ReadWrite
+                && let Some(mine) = put_meanwhile(me, None, view)
+            {
+                return mine;
+            }
             return changed(mode, newest, Seen::new());
         }
         (Some(base), Disk::Found(found)) if !found.is(&base.fact) => {
@@ -242,12 +269,18 @@ pub fn decide(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: 
             if let Some(mine) = view.by(me).filter(|mine| found.is(&mine.fact) && mine.id > base.id) {
                 return Step::Adopt(mine.clone());
             }
+            if mode == Mode::ReadWrite
+                && let Some(mine) = put_meanwhile(me, Some(base), view)
+            {
+                return mine;
+            }
             let unseen = newest.filter(|version| version.id != base.id);
             return changed(mode, unseen, base.to_write_down(me));
         }
-        (Some(base), Disk::Absent | Disk::Blocked) => {
+        (Some(base), Disk::Absent | Disk::Blocked | Disk::Refused) => {
             return match newest {
                 None => Step::Forget,
+                Some(_) if *disk == Disk::Refused => Step::Clash,
                 Some(_) if *disk == Disk::Blocked && mode == Mode::ReadOnly => Step::Clash,
                 // Somebody changed it meanwhile: an edit is worth more than a deletion.
                 Some(newest) if newest.id > base.id && *disk == Disk::Absent => Step::Write(newest.clone()),
@@ -256,9 +289,18 @@ pub fn decide(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: 
                 Some(_) => Step::Delete { seen: base.to_write_down(me) },
             };
         }
-        (None, Disk::Absent | Disk::Blocked) | (Some(_), Disk::Found(_)) => {}
+        (None, Disk::Absent | Disk::Blocked | Disk::Refused) | (Some(_), Disk::Found(_)) => {}
     }
     unchanged(me, mode, base, disk, view)
+}
+
+/// This node's version in the replica was never on disk: a command put it while the program was off. An import
+/// would take its place, so it is kept under another name first.
+fn put_meanwhile(me: AuthorId, base: Option<&Base>, view: &View) -> Option<Step> {
+    let mine = view.by(me)?;
+    let is_base = base.is_some_and(|base| base.id >= mine.id || base.fact == mine.fact);
+    let is_kept = view.answered.get(&me).is_some_and(|answered| *answered >= mine.id.timestamp);
+    (!is_base && !is_kept).then_some(Step::Keep { mine: mine.id, fact: mine.fact, winner: mine.id })
 }
 
 /// The disk differs from the base.
@@ -276,22 +318,30 @@ fn unchanged(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: &
         let Some(base) = base else { return Step::Rest };
         let known = view.deletion.as_ref().is_some_and(|deletion| base.id.author != me || deletion.succeeds(&base.id));
         return match mode {
-            Mode::ReadWrite if !known => Step::Import { seen: Seen::new() },
-            _ => Step::Remove,
+            _ if known => Step::Remove,
+            Mode::ReadWrite => Step::Import { seen: Seen::new() },
+            // It cannot be put again, and nobody else may have it.
+            Mode::ReadOnly if base.id.author == me => Step::SetAside,
+            Mode::ReadOnly => Step::Remove,
         };
     };
     // A deletion may have taken this node's version out of the replica; it is still on disk then.
     let in_replica = view.by(me).map(|mine| (mine.id, mine.fact));
     let on_disk = base.filter(|base| base.id.author == me).map(|base| (base.id, base.fact));
-    if mode == Mode::ReadWrite
-        && let Some((mine, fact)) = in_replica.or(on_disk)
-        && newest.id.author != me
-        && newest.id > mine
-        && newest.fact != fact
-        && !newest.succeeds(&mine)
-        && view.answered.get(&newest.id.author).is_none_or(|answered| *answered < newest.id.timestamp)
-    {
-        return Step::Keep { mine, fact, winner: newest.id };
+    match mode {
+        Mode::ReadWrite => {
+            if let Some((mine, fact)) = in_replica.or(on_disk)
+                && let Some(winner) = view.winner_over(me, mine, fact)
+            {
+                return Step::Keep { mine, fact, winner };
+            }
+        }
+        // It cannot be kept in the replica; so it is here.
+        Mode::ReadOnly => {
+            if on_disk.is_some_and(|(mine, fact)| view.winner_over(me, mine, fact).is_some()) {
+                return Step::SetAside;
+            }
+        }
     }
     match (base, disk) {
         (Some(base), _) if base.id == newest.id => Step::Rest,
@@ -300,7 +350,7 @@ fn unchanged(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: &
             Step::Import { seen: base.to_write_down(me) }
         }
         (_, Disk::Found(found)) if found.is(&newest.fact) => Step::Adopt(newest.clone()),
-        (_, Disk::Blocked) => Step::Clash,
+        (_, disk) if disk.is_in_the_way() => Step::Clash,
         _ => Step::Write(newest.clone()),
     }
 }
@@ -337,9 +387,13 @@ mod tests {
     fn view(mut versions: Vec<Version>) -> View {
         versions.sort_by_key(|version| std::cmp::Reverse(version.id));
         // The node under test is author 1; what it wrote down stands with its version.
-        let answered = versions.iter().find(|version| version.id.author == author(1));
-        let answered = answered.map(|version| version.seen.clone()).unwrap_or_default();
-        View { versions, deletion: None, answered, marked_executable: false }
+        let noted = versions.iter().find(|version| version.id.author == author(1));
+        let noted = noted.map(|version| version.seen.clone()).unwrap_or_default();
+        View { versions, noted, ..View::default() }
+    }
+
+    fn answered(lines: &[(u8, u64)], view: View) -> View {
+        View { answered: seen(lines), ..view }
     }
 
     fn deleted(n: u8, timestamp: u64, lines: &[(u8, u64)], versions: Vec<Version>) -> View {
@@ -416,9 +470,9 @@ mod tests {
 
     #[test]
     fn a_kept_version_is_not_kept_again_even_if_the_base_was_lost() {
-        let mine = version(1, 10, "mine", &[(2, 20)]);
+        let mine = version(1, 10, "mine", &[]);
         let theirs = version(2, 20, "theirs", &[]);
-        let both = view(vec![mine.clone(), theirs.clone()]);
+        let both = answered(&[(2, 20)], view(vec![mine.clone(), theirs.clone()]));
         assert_eq!(decided(Some(&mine), on_disk("mine"), &both), Step::Write(theirs.clone()));
         assert_eq!(decided(None, on_disk("mine"), &both), Step::Adopt(mine));
         assert_eq!(decided(None, on_disk("theirs"), &both), Step::Adopt(theirs));
@@ -454,9 +508,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_answered_was_not_seen_by_the_next_edit() {
+        // This node kept its own version in the replica, and theirs has not reached the disk: the user goes on with
+        // the own one. Theirs was not seen by that, so its author has to keep it.
+        let (mine, theirs) = (version(1, 10, "mine", &[]), version(2, 30, "theirs", &[]));
+        let there = answered(&[(2, 30)], view(vec![mine.clone(), theirs.clone()]));
+        assert_eq!(decided(Some(&mine), on_disk("edited"), &there), Step::Import { seen: seen(&[]) });
+        assert!(!version(1, 40, "edited", &[]).succeeds(&theirs.id));
+    }
+
+    #[test]
+    fn what_a_command_put_while_the_program_was_off_is_kept_before_an_edit_takes_its_place() {
+        let (mine, put) = (version(1, 10, "mine", &[]), version(1, 20, "put", &[]));
+        let keep = Step::Keep { mine: put.id, fact: put.fact, winner: put.id };
+        for base in [Some(&mine), None] {
+            let there = view(vec![put.clone()]);
+            assert_eq!(decided(base, on_disk("edited"), &there), keep);
+            assert_eq!(
+                decided(base, on_disk("edited"), &answered(&[(1, 20)], there)),
+                Step::Import { seen: seen(&[]) }
+            );
+        }
+        assert_eq!(decided(Some(&mine), on_disk("mine"), &view(vec![put.clone()])), Step::Write(put));
+    }
+
+    #[test]
+    fn something_that_is_not_shared_in_the_place_of_a_file_deletes_nothing() {
+        let mine = version(1, 10, "a", &[]);
+        assert_eq!(decided(Some(&mine), Disk::Refused, &view(vec![mine.clone()])), Step::Clash);
+        assert_eq!(decided(None, Disk::Refused, &view(vec![mine.clone()])), Step::Clash);
+        assert_eq!(decided(Some(&mine), Disk::Refused, &deleted(2, 20, &[(1, 10)], vec![])), Step::Forget);
+        assert_eq!(decided(None, Disk::Refused, &view(vec![])), Step::Rest);
+    }
+
+    #[test]
     fn knowledge_that_is_newer_than_a_version_is_not_the_versions() {
-        // Author 2 kept its own version of time 10 when it saw ours of time 15. Whoever edits its
-        // version of time 10 has not seen ours.
+        // Whatever a note says of ours of time 15: a version of time 10 has not seen it.
         let theirs = version(2, 10, "theirs", &[(1, 15)]);
         assert_eq!(theirs.knowledge(), seen(&[(2, 10)]));
         assert!(!theirs.succeeds(&id(1, 15)));
@@ -585,6 +672,21 @@ mod tests {
         assert_eq!(decided_read_only(Some(&theirs), Disk::Absent, &view(vec![theirs.clone()])), Step::Write(theirs));
     }
 
+    #[test]
+    fn a_read_only_folder_sets_aside_what_it_wrote_when_it_might() {
+        let mine = version(1, 10, "mine", &[]);
+        let (blind, knowing) = (version(2, 20, "theirs", &[]), version(2, 20, "theirs", &[(1, 10)]));
+        let there = view(vec![mine.clone(), blind.clone()]);
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &there), Step::SetAside);
+        assert_eq!(decided_read_only(None, Disk::Absent, &there), Step::Write(blind.clone()));
+        let there = answered(&[(2, 20)], there);
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &there), Step::Write(blind));
+        let there = view(vec![mine.clone(), knowing.clone()]);
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &there), Step::Write(knowing));
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &deleted(2, 20, &[], vec![])), Step::SetAside);
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &deleted(2, 20, &[(1, 10)], vec![])), Step::Remove);
+    }
+
     /// Two or three nodes edit, delete and exchange everything in a random order; in the end all
     /// disks are equal and every text that was typed and not knowingly replaced is on them.
     mod together {
@@ -600,12 +702,18 @@ mod tests {
             Delete,
             Exchange(usize),
             Settle,
+            /// One step for one file, as when the program is killed after it.
+            Step,
+            /// From now on versions of others cannot be written to disk: contents are on their way, or the disk is full.
+            Block,
+            Unblock,
         }
 
         #[derive(Clone, Default)]
         struct Replica {
             values: BTreeMap<(String, AuthorId), (u64, Fact)>,
             notes: BTreeMap<(String, AuthorId), (u64, Seen)>,
+            answers: BTreeMap<(String, AuthorId), (u64, Seen)>,
             deletions: BTreeMap<String, (u64, AuthorId)>,
             deletion_notes: BTreeMap<(String, AuthorId), (u64, Seen)>,
         }
@@ -621,6 +729,7 @@ mod tests {
                 }
                 newer(&mut self.values, &other.values);
                 newer(&mut self.notes, &other.notes);
+                newer(&mut self.answers, &other.answers);
                 newer(&mut self.deletions, &other.deletions);
                 newer(&mut self.deletion_notes, &other.deletion_notes);
                 let deletions = self.deletions.clone();
@@ -636,8 +745,10 @@ mod tests {
                     seen: self.notes.get(&(key.to_string(), *author)).map(|(_, seen)| seen.clone()).unwrap_or_default(),
                 });
                 let mut view = view(versions.collect());
-                view.answered =
-                    self.notes.get(&(key.to_string(), me)).map(|(_, seen)| seen.clone()).unwrap_or_default();
+                let of = |notes: &BTreeMap<(String, AuthorId), (u64, Seen)>| {
+                    notes.get(&(key.to_string(), me)).map(|(_, seen)| seen.clone()).unwrap_or_default()
+                };
+                (view.noted, view.answered) = (of(&self.notes), of(&self.answers));
                 view.deletion = self.deletions.get(key).map(|(timestamp, author)| Deletion {
                     id: VersionId { timestamp: Timestamp(*timestamp), author: *author },
                     seen: self
@@ -655,6 +766,7 @@ mod tests {
             replica: Replica,
             disk: BTreeMap<String, Fact>,
             bases: BTreeMap<String, Base>,
+            blocked: bool,
         }
 
         impl Node {
@@ -666,13 +778,17 @@ mod tests {
                 }
             }
 
+            fn keys(&self) -> BTreeSet<String> {
+                let mut keys: BTreeSet<String> = self.disk.keys().chain(self.bases.keys()).cloned().collect();
+                keys.extend(self.replica.values.keys().map(|(key, _)| key.clone()));
+                keys.extend(self.replica.deletions.keys().cloned());
+                keys
+            }
+
             fn settle(&mut self, clock: &mut u64) {
                 for _ in 0..50 {
-                    let mut keys: BTreeSet<String> = self.disk.keys().chain(self.bases.keys()).cloned().collect();
-                    keys.extend(self.replica.values.keys().map(|(key, _)| key.clone()));
-                    keys.extend(self.replica.deletions.keys().cloned());
                     let mut rested = true;
-                    for key in keys {
+                    for key in self.keys() {
                         rested &= self.step(&key, clock);
                     }
                     if rested {
@@ -712,8 +828,11 @@ mod tests {
                     Step::Keep { mine, fact, winner } => {
                         let kept = format!("{key}!{mine:?}");
                         self.put(&kept, fact, Seen::new(), clock);
-                        self.note(key, *clock, [(winner.author, winner.timestamp)].into());
+                        let answers = self.replica.answers.entry((key.into(), self.me)).or_default();
+                        answers.0 = *clock;
+                        answers.1.insert(winner.author, winner.timestamp);
                     }
+                    Step::Write(_) if self.blocked => return true,
                     Step::Write(version) => {
                         self.disk.insert(key.into(), version.fact);
                         self.bases.insert(key.into(), Base::of(&version));
@@ -737,6 +856,9 @@ mod tests {
                 1 => Just(Act::Delete),
                 3 => (0..3usize).prop_map(Act::Exchange),
                 3 => Just(Act::Settle),
+                2 => Just(Act::Step),
+                1 => Just(Act::Block),
+                1 => Just(Act::Unblock),
             ];
             (0..3usize, act)
         }
@@ -747,7 +869,13 @@ mod tests {
             #[test]
             fn no_text_that_was_typed_disappears_and_all_disks_become_equal(acts in prop::collection::vec(act(), 1..25)) {
                 let mut nodes: Vec<Node> = (1..=3)
-                    .map(|n| Node { me: author(n), replica: Replica::default(), disk: BTreeMap::new(), bases: BTreeMap::new() })
+                    .map(|n| Node {
+                        me: author(n),
+                        replica: Replica::default(),
+                        disk: BTreeMap::new(),
+                        bases: BTreeMap::new(),
+                        blocked: false,
+                    })
                     .collect();
                 let mut clock = 100;
                 // Every text, and the texts that its writer knowingly replaced or deleted.
@@ -766,8 +894,15 @@ mod tests {
                             nodes[at].replica.merge(&theirs);
                         }
                         Act::Settle => nodes[at].settle(&mut clock),
+                        Act::Step => {
+                            let keys = nodes[at].keys();
+                            keys.iter().find(|key| !nodes[at].step(key, &mut clock));
+                        }
+                        Act::Block => nodes[at].blocked = true,
+                        Act::Unblock => nodes[at].blocked = false,
                     }
                 }
+                nodes.iter_mut().for_each(|node| node.blocked = false);
                 for _ in 0..20 {
                     for at in 0..3 {
                         nodes[at].settle(&mut clock);

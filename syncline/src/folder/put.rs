@@ -1,10 +1,6 @@
 //! From the disk into the replica: imports, and this node's versions under other names.
 
-use std::{
-    io,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::path::Path;
 
 use bytes::Bytes;
 use sync_core::model::MAX_INLINE_LEN;
@@ -14,7 +10,7 @@ use super::{
     engine::{CHUNK, Engine, EngineError},
     key::{Companion, FileKey, absolute},
     plan::{Base, Fact, Kind, Seen, Version, VersionId, View},
-    replica::{Import, NotedFile, ReplicaError, Write, encode_seen, merged},
+    replica::{Import, NotedFile, ReplicaError, Write, answer, copy_of, encode_seen, merged},
     rounds::{BUSY, Inspected},
     scan::{self, Look, ReadError},
     state::Stat,
@@ -22,10 +18,6 @@ use super::{
 
 /// A transaction holds about so many bytes of files.
 const MAX_COMMIT_BYTES: u64 = 8 * 1024 * 1024;
-
-/// A file that was written this short a time before it was read is read once more: file systems
-/// count time in ticks, and a second write in the same tick does not show.
-const RACY: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// Puts what is on disk into the replica, many files in a transaction.
@@ -90,11 +82,7 @@ impl Engine {
                 let Some((len, hash)) = line.value else { continue };
                 let fact = Fact { kind: stat.kind, len, hash };
                 let base = Base { id: line.id, fact, knowledge: Seen::from([(line.id.author, line.id.timestamp)]) };
-                let racy = is_racy(&stat);
-                self.state.set(key, base, (!racy).then_some(stat));
-                if racy {
-                    self.inbox.look_at(key.path(), RACY * 2);
-                }
+                self.state.set(key, base, self.trusted(&files[at].0));
                 self.problems.clear(&key.to_string());
                 // A put after a newer version arrived may need an answer.
                 if files[at].0.view.newest().is_some() {
@@ -162,8 +150,8 @@ impl Engine {
             writes.push(Write::Put { key: key.companion(Companion::Link), bytes: target });
         }
         if !seen.is_empty() {
-            let seen = merged(&view.answered, seen);
-            if seen != view.answered {
+            let seen = merged(&view.noted, seen);
+            if seen != view.noted {
                 writes.push(Write::Put { key: key.companion(Companion::Seen), bytes: encode_seen(&seen) });
             }
         }
@@ -180,6 +168,7 @@ impl Engine {
         file: Inspected,
         base: Option<Base>,
         mine: Version,
+        winner: VersionId,
         again: &mut Vec<FileKey>,
     ) -> Result<(), EngineError> {
         let key = &file.key;
@@ -191,74 +180,39 @@ impl Engine {
                 return Ok(());
             }
         };
-        let on_disk = base.is_some_and(|base| base.fact == mine.fact);
         let mut writes = Vec::new();
-        if mine.fact.kind == Kind::Executable {
-            writes.push(Write::Put { key: kept.companion(Companion::Executable), bytes: Bytes::new() });
-        }
-        let mut temporary = None;
-        let inline = self.runtime.block_on(self.replica.inline(key, mine.id))?;
-        let stat_on_disk = file.stat.filter(|_| on_disk);
-        match (inline, stat_on_disk) {
-            (Some(bytes), _) => {
-                if mine.fact.kind == Kind::Link {
-                    writes.push(Write::Put { key: kept.companion(Companion::Link), bytes: bytes.clone() });
+        if file.view.versions.iter().any(|version| version.id == mine.id) {
+            let target = self.runtime.block_on(self.replica.inline(key, mine.id))?;
+            writes.extend(copy_of(key, &mine, &kept, target));
+        } else {
+            // A deletion took it out of the replica; it is on disk still.
+            let stat = file.stat.filter(|_| base.is_some_and(|base| base.fact == mine.fact));
+            let path = absolute(&self.options.root, key);
+            let on_disk = stat.map(|stat| self.writes_of(&kept, &path, &stat, &Seen::new(), &View::default()));
+            match on_disk {
+                Some(Ok(more)) => writes.extend(more),
+                Some(Err(_)) | None => {
+                    again.push(key.clone());
+                    return Ok(());
                 }
-                writes.push(Write::Put { key: kept.as_bytes().to_vec(), bytes });
-            }
-            (None, Some(stat)) => {
-                writes.extend(
-                    match self.writes_of(
-                        &kept,
-                        &absolute(&self.options.root, key),
-                        &stat,
-                        &Seen::new(),
-                        &View::default(),
-                    ) {
-                        Ok(writes) => writes,
-                        Err(_) => {
-                            again.push(key.clone());
-                            return Ok(());
-                        }
-                    },
-                );
-            }
-            (None, None) => {
-                let place = self.workshop.place(&kept);
-                match self.runtime.block_on(self.replica.export(key, &mine, &place)) {
-                    Ok(()) => {}
-                    Err(ReplicaError::NotHere) => {
-                        self.waiting.entry(mine.fact.hash).or_default().insert(key.clone());
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-                let stat = Stat::of(&std::fs::symlink_metadata(&place)?)
-                    .ok_or_else(|| io::Error::other("an exported value is no file"))?;
-                writes.push(Write::PutFile { key: kept.clone(), path: place.clone(), stat });
-                temporary = Some(place);
             }
         }
-        let seen = merged(&file.view.answered, &mine.seen);
-        writes.push(Write::Put { key: key.companion(Companion::Seen), bytes: encode_seen(&seen) });
-        let done = self.runtime.block_on(self.replica.commit(writes, None));
-        if let Some(temporary) = temporary {
-            let _ = std::fs::remove_file(temporary);
-        }
-        match done {
-            Ok(_) | Err(ReplicaError::Unstable(_)) => {}
+        writes.push(answer(key, &file.view, winner));
+        match self.runtime.block_on(self.replica.commit(writes, None)) {
+            Ok(_) => {}
+            Err(ReplicaError::Unstable(_)) => {
+                again.push(file.key);
+                return Ok(());
+            }
+            Err(ReplicaError::NotHere) => {
+                self.waiting.entry(mine.fact.hash).or_default().insert(file.key);
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         }
-        tracing::info!(%key, %kept, "two devices changed a file: this one's version is kept under another name");
+        tracing::info!(%key, %kept, "a version that lost its name is kept under another one");
         again.push(file.key);
         again.push(kept);
         Ok(())
     }
-}
-
-/// Whether the file was written so short a time ago that a further write may not show.
-fn is_racy(stat: &Stat) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX);
-    now - stat.mtime_ns < i128::try_from(RACY.as_nanos()).unwrap_or(0)
 }

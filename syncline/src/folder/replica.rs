@@ -52,6 +52,15 @@ pub enum Write {
         /// What it must be.
         stat: Stat,
     },
+    /// Puts what a version of the replica is.
+    Copy {
+        /// The key.
+        key: FileKey,
+        /// The key of the version.
+        from: FileKey,
+        /// The version.
+        version: VersionId,
+    },
     /// Deletes a key.
     Delete {
         /// The key.
@@ -164,6 +173,27 @@ pub trait FolderReplica: Send + Sync + 'static {
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError>;
 }
 
+/// The writes that put a version of the replica under another name as well; `target` is where it points, for a link.
+pub fn copy_of(key: &FileKey, version: &Version, kept: &FileKey, target: Option<Bytes>) -> Vec<Write> {
+    use super::{key::Companion, plan::Kind};
+    let mut writes = Vec::new();
+    match (version.fact.kind, target) {
+        (Kind::Link, Some(target)) => writes.push(Write::Put { key: kept.companion(Companion::Link), bytes: target }),
+        (Kind::Executable, _) => {
+            writes.push(Write::Put { key: kept.companion(Companion::Executable), bytes: Bytes::new() });
+        }
+        _ => {}
+    }
+    writes.push(Write::Copy { key: kept.clone(), from: key.clone(), version: version.id });
+    writes
+}
+
+/// The write that notes that `winner` was answered by keeping this node's version.
+pub fn answer(key: &FileKey, view: &View, winner: VersionId) -> Write {
+    let answered = merged(&view.answered, &super::plan::Seen::from([(winner.author, winner.timestamp)]));
+    Write::Put { key: key.companion(super::key::Companion::Answered), bytes: encode_seen(&answered) }
+}
+
 /// A key, and length and hash of what is put there; nothing for a deletion.
 pub type Line = (Vec<u8>, Option<(u64, Hash)>);
 
@@ -185,6 +215,7 @@ pub struct ViewBuilder {
     executable: Vec<AuthorId>,
     links: Vec<(AuthorId, Hash)>,
     seen: Vec<(AuthorId, super::plan::Seen)>,
+    answered: Vec<(AuthorId, super::plan::Seen)>,
     deletions: Vec<VersionId>,
     seen_by_deletions: Vec<(AuthorId, super::plan::Seen)>,
 }
@@ -208,6 +239,7 @@ impl ViewBuilder {
             Companion::Link => self.links.push((author, hash)),
             // Whoever writes nonsense here has seen nothing.
             Companion::Seen => self.seen.push((author, decode_seen(inline))),
+            Companion::Answered => self.answered.push((author, decode_seen(inline))),
             Companion::SeenByDeletion => self.seen_by_deletions.push((author, decode_seen(inline))),
         }
     }
@@ -236,7 +268,8 @@ impl ViewBuilder {
         let deletion = self.deletions.into_iter().max();
         let deletion = deletion.map(|id| Deletion { id, seen: of(&self.seen_by_deletions, id.author) });
         let marked_executable = self.executable.contains(&me);
-        View { versions, deletion, answered: of(&self.seen, me), marked_executable }
+        let (noted, answered) = (of(&self.seen, me), of(&self.answered, me));
+        View { versions, deletion, noted, answered, marked_executable }
     }
 }
 

@@ -11,10 +11,10 @@ use super::{
     engine::{CHUNK, Engine, EngineError},
     guard::Verdict,
     key::{Companion, FileKey, absolute},
-    plan::{Base, Disk, Fact, Found, Seen, Step, Version, View, decide},
+    plan::{Base, Disk, Fact, Found, Seen, Step, Version, VersionId, View, decide},
     replica::{Write, encode_seen},
     scan::{self, Look, ReadError},
-    state::{FolderState, RootId, Stat},
+    state::{FolderState, RACY, RootId, Stat},
 };
 
 /// A file that still has steps after so many rounds is left alone for a while.
@@ -29,6 +29,8 @@ pub(super) struct Inspected {
     pub(super) view: View,
     pub(super) disk: Disk,
     pub(super) stat: Option<Stat>,
+    /// Another write may not show in `stat`.
+    pub(super) racy: bool,
 }
 
 /// What inspection shows.
@@ -43,7 +45,7 @@ enum Inspection {
 #[derive(Default)]
 struct Steps {
     imports: Vec<(Inspected, Seen)>,
-    keeps: Vec<(Inspected, Option<Base>, Version)>,
+    keeps: Vec<(Inspected, Option<Base>, Version, VersionId)>,
     writes: Vec<(Inspected, Version)>,
     removes: Vec<Inspected>,
 }
@@ -79,6 +81,7 @@ impl Engine {
     fn round(&mut self, mut keys: Vec<FileKey>) -> Result<Vec<FileKey>, EngineError> {
         keys.sort_unstable();
         keys.dedup();
+        self.being_written.extend(self.inbox.take_open(&mut keys));
         let (ignored, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.rules.ignores(key));
         for key in ignored {
             // Neither wanted nor gone: it is just not looked at any more.
@@ -114,7 +117,7 @@ impl Engine {
             match step {
                 Step::Rest => {}
                 Step::Adopt(version) => {
-                    self.state.set(&file.key, Base::of(&version), file.stat);
+                    self.state.set(&file.key, Base::of(&version), self.trusted(&file));
                     again.push(file.key);
                 }
                 Step::Import { seen } => steps.imports.push((file, seen)),
@@ -122,30 +125,31 @@ impl Engine {
                     self.gone.insert(file.key);
                 }
                 Step::Keep { mine, fact, winner } => {
-                    let winner = Seen::from([(winner.author, winner.timestamp)]);
-                    steps.keeps.push((file, base, Version { id: mine, fact, seen: winner }));
+                    steps.keeps.push((file, base, Version { id: mine, fact, seen: Seen::new() }, winner));
                 }
                 Step::Write(version) => steps.writes.push((file, version)),
                 Step::Remove => steps.removes.push(file),
                 Step::Forget => self.state.remove(&file.key),
-                Step::SetAside => {
-                    self.set_aside(&file)?;
-                    again.push(file.key);
-                }
+                Step::SetAside => match self.set_aside(&file, base.as_ref()) {
+                    Ok(()) => again.push(file.key),
+                    Err(error) => self.could_not_write(&file.key, &error.to_string()),
+                },
                 Step::Clash => {
-                    let cause = "another device has a file of this name, and something else is in its place here";
-                    self.problems.raise(
-                        file.key.to_string(),
-                        cause,
-                        "move what is there, or rename the file elsewhere",
-                    );
+                    let cause = match file.disk {
+                        Disk::Refused => {
+                            "something that is not shared is in its place here; elsewhere it stays as it is"
+                        }
+                        _ => "another device has a file of this name, and something else is in its place here",
+                    };
+                    let advice = "move what is there, or rename the file elsewhere";
+                    self.problems.raise(file.key.to_string(), cause, advice);
                     self.clashes.insert(file.key);
                 }
             }
         }
         let mut put = self.import(steps.imports, &mut again);
-        for (file, base, mine) in steps.keeps {
-            put = put.and_then(|()| self.keep(file, base, mine, &mut again));
+        for (file, base, mine, winner) in steps.keeps {
+            put = put.and_then(|()| self.keep(file, base, mine, winner, &mut again));
         }
         let removed = !steps.removes.is_empty();
         self.remove(steps.removes, &mut again)?;
@@ -186,7 +190,7 @@ impl Engine {
         let is = |fact: &Fact| found.is_some_and(|found| found.hash == Some(fact.hash) && found.kind == fact.kind);
         if let Some(next) = self.state.intent(&file.key).cloned() {
             if is(&next.fact) {
-                self.state.set(&file.key, next, file.stat);
+                self.state.set(&file.key, next, self.trusted(file));
             } else {
                 match self.state.get(&file.key).map(|known| (known.base.clone(), known.stat)) {
                     Some((base, stat)) => self.state.set(&file.key, base, stat),
@@ -197,16 +201,27 @@ impl Engine {
         let known = self.state.get(&file.key)?;
         let (base, stat) = (known.base.clone(), known.stat);
         if stat != file.stat && is(&base.fact) {
-            self.state.set(&file.key, base.clone(), file.stat);
+            let trusted = self.trusted(file);
+            if stat != trusted {
+                self.state.set(&file.key, base.clone(), trusted);
+            }
         }
         Some(base)
+    }
+
+    /// What the file system says of a file, if another write would show in it; else the file is looked at again soon.
+    pub(super) fn trusted(&self, file: &Inspected) -> Option<Stat> {
+        if file.racy {
+            self.inbox.look_at(file.key.path(), RACY * 2);
+        }
+        file.stat.filter(|_| !file.racy)
     }
 
     /// Deletes in the replica what is gone from disk, unless the guard wants the user to be asked.
     pub(super) fn delete_what_is_gone(&mut self) -> Result<(), EngineError> {
         self.ask_again = None;
         let root = &self.options.root;
-        self.gone.retain(|key| matches!(scan::look(root, key), Look::Absent | Look::Directory | Look::Blocked(_)));
+        self.gone.retain(|key| matches!(scan::look(root, key), Look::Absent | Look::Directory | Look::Blocked));
         let subject = self.options.root.display().to_string();
         let same_root = self.state.root() == RootId::of(&self.options.root).ok();
         match self.guard.judge(Instant::now(), self.gone.len(), self.state.len(), same_root) {
@@ -263,21 +278,22 @@ impl Engine {
 /// Looks at one file, and reads its bytes if a known version could be the same.
 fn inspect(root: &Path, state: &FolderState, key: &FileKey, view: &View) -> Inspection {
     let (key, view) = (key.clone(), view.clone());
+    let nothing = |key, view, disk| Inspection::Seen(Box::new(Inspected { key, view, disk, stat: None, racy: false }));
     let stat = match scan::look(root, &key) {
-        Look::Absent => return Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Absent, stat: None })),
-        Look::Directory | Look::Blocked(_) => {
-            return Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Blocked, stat: None }));
-        }
+        Look::Absent => return nothing(key, view, Disk::Absent),
+        Look::Directory | Look::Blocked => return nothing(key, view, Disk::Blocked),
+        Look::Refused(_) => return nothing(key, view, Disk::Refused),
         Look::Unknown(error) => return Inspection::Unknown(key, error),
         Look::File(stat) => stat,
     };
+    let racy = stat.is_racy();
     let (known, intent) = (state.get(&key), state.intent(&key));
     let mut found = Found { kind: stat.kind, len: stat.len, hash: None };
     if let (Some(known), None) = (known, intent)
         && known.stat == Some(stat)
     {
         found.hash = Some(known.base.fact.hash);
-        return Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Found(found), stat: Some(stat) }));
+        return Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Found(found), stat: Some(stat), racy }));
     }
     let facts = view.versions.iter().map(|version| &version.fact);
     let facts = facts.chain(known.map(|known| &known.base.fact)).chain(intent.map(|intent| &intent.fact));
@@ -289,5 +305,5 @@ fn inspect(root: &Path, state: &FolderState, key: &FileKey, view: &View) -> Insp
             Err(ReadError::Io(error)) => return Inspection::Unknown(key, error.to_string()),
         }
     }
-    Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Found(found), stat: Some(stat) }))
+    Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Found(found), stat: Some(stat), racy }))
 }

@@ -136,8 +136,10 @@ pub enum Look {
     File(Stat),
     /// A directory.
     Directory,
-    /// Something on the way to it is no directory, or it is nothing that can be shared.
-    Blocked(Unshared),
+    /// Something on the way to it is no directory.
+    Blocked,
+    /// It is nothing that can be shared.
+    Refused(Unshared),
     /// The system does not say.
     Unknown(String),
 }
@@ -147,7 +149,7 @@ pub fn look(root: &Path, key: &FileKey) -> Look {
     for directory in key.directories() {
         match fs::symlink_metadata(root.join(directory)) {
             Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return Look::Blocked(Unshared::Special),
+            Ok(_) => return Look::Blocked,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Look::Absent,
             Err(error) => return Look::Unknown(error.to_string()),
         }
@@ -157,7 +159,7 @@ pub fn look(root: &Path, key: &FileKey) -> Look {
         Ok(metadata) => match shared(root, key.path(), &metadata) {
             Ok((_, stat)) => Look::File(stat),
             Err(Unshared::Unreadable(error)) => Look::Unknown(error),
-            Err(reason) => Look::Blocked(reason),
+            Err(reason) => Look::Refused(reason),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Look::Absent,
         Err(error) => Look::Unknown(error.to_string()),
@@ -268,8 +270,8 @@ mod tests {
         fs::write(root.join("real/a"), "a").unwrap();
         symlink("real", root.join("link")).unwrap();
         assert!(matches!(look(root, &key("real/a")), Look::File(_)));
-        assert_eq!(look(root, &key("link/a")), Look::Blocked(Unshared::Special));
-        assert_eq!(look(root, &key("real/a/b")), Look::Blocked(Unshared::Special));
+        assert_eq!(look(root, &key("link/a")), Look::Blocked);
+        assert_eq!(look(root, &key("real/a/b")), Look::Blocked);
         assert_eq!(look(root, &key("real")), Look::Directory);
         assert_eq!(look(root, &key("none/a")), Look::Absent);
     }

@@ -15,6 +15,7 @@ use std::{
     ops::Bound,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,29 @@ enum Record {
     Imports { number: u64 },
 }
 
+/// A file that was written this short a time before it is looked at is looked at once more: file systems count time in
+/// ticks, and a second write in the same tick does not show.
+pub const RACY: Duration = Duration::from_millis(20);
+
+impl Stat {
+    /// Whether a write that comes after now may not show. To be asked when the file system is, and not later.
+    pub fn is_racy(&self) -> bool {
+        self.is_younger_than(RACY)
+    }
+
+    /// Whether its bytes were changed within this time.
+    pub fn is_younger_than(&self, age: Duration) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+        nanos(now) - self.mtime_ns < nanos(age)
+    }
+
+    /// Whether it is the same file with the same bytes; a move changes the time of the last change of anything.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        Self { ctime_ns: other.ctime_ns, ..*self } == *other
+    }
+}
+
 /// Which directory it is, to notice that another one is mounted in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootId {
@@ -126,6 +150,7 @@ pub struct FolderState {
     fresh: BTreeMap<FileKey, Base>,
     root: Option<RootId>,
     imports: u64,
+    is_new: bool,
 }
 
 impl FolderState {
@@ -147,10 +172,12 @@ impl FolderState {
             fresh: BTreeMap::new(),
             root: None,
             imports: 0,
+            is_new: true,
         };
         let mut good = 0;
         if bytes.starts_with(&header) {
             good = header.len();
+            state.is_new = false;
             while let Some((record, len)) = decode(&bytes[good..]) {
                 state.replay(record);
                 state.records += 1;
@@ -255,6 +282,11 @@ impl FolderState {
     pub fn intents(&self) -> impl Iterator<Item = &FileKey> {
         let known = self.known.iter().filter(|(_, known)| known.intent.is_some()).map(|(key, _)| key);
         known.chain(self.fresh.keys())
+    }
+
+    /// Whether nothing was noted before: the folder is shared for the first time, or the notes were lost.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// How many files are known.

@@ -19,7 +19,7 @@ use notify::{
 
 use sync_core::model::Hash;
 
-use super::key::TEMPORARY_DIR;
+use super::key::{FileKey, TEMPORARY_DIR};
 
 /// A change is looked at this long after it, together with its neighbours.
 const DEBOUNCE: Duration = Duration::from_millis(3);
@@ -36,7 +36,7 @@ const MAX_WAITING: usize = 50_000;
 /// What wakes the folder.
 #[derive(Debug, Default)]
 struct Waiting {
-    paths: HashMap<PathBuf, Instant>,
+    paths: HashMap<PathBuf, Pending>,
     /// Directories that will be looked at again.
     again: Vec<(Instant, PathBuf)>,
     everything: bool,
@@ -44,6 +44,14 @@ struct Waiting {
     replica: bool,
     contents: Vec<Hash>,
     stop: bool,
+}
+
+/// When a path is looked at.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    due: Instant,
+    /// It was written to and not closed since.
+    open: bool,
 }
 
 /// What is due.
@@ -94,7 +102,14 @@ impl Inbox {
 
     /// Look at a path (relative to the folder) after a while.
     pub fn look_at(&self, path: &Path, after: Duration) {
-        self.path(path.into(), Instant::now() + after);
+        self.path(path.into(), Pending { due: Instant::now() + after, open: false }, true);
+    }
+
+    /// Takes out of `keys` those of files that somebody is writing; each is due once it is closed or left alone.
+    pub fn take_open(&self, keys: &mut Vec<FileKey>) -> Vec<FileKey> {
+        let waiting = self.0.0.lock().expect("nobody panics with the inbox");
+        let is_open = |key: &mut FileKey| waiting.paths.get(key.path()).is_some_and(|pending| pending.open);
+        keys.extract_if(.., is_open).collect()
     }
 
     /// End.
@@ -107,13 +122,17 @@ impl Inbox {
         self.0.0.lock().expect("nobody panics with the inbox").stop
     }
 
-    fn path(&self, path: PathBuf, due: Instant) {
+    /// Notes when to look at a path. What `keeps_open` says nothing about a file that is being written.
+    fn path(&self, path: PathBuf, pending: Pending, keeps_open: bool) {
         self.change(|waiting| {
+            if keeps_open && waiting.paths.get(&path).is_some_and(|known| known.open) {
+                return;
+            }
             if waiting.paths.len() >= MAX_WAITING {
                 waiting.paths.clear();
                 waiting.everything = true;
             } else {
-                waiting.paths.insert(path, due);
+                waiting.paths.insert(path, pending);
             }
         });
     }
@@ -128,8 +147,9 @@ impl Inbox {
             if due != Due::default() || now >= deadline {
                 return due;
             }
-            let next = waiting.paths.values().chain(waiting.again.iter().map(|(at, _)| at)).min();
-            let until = next.map_or(deadline, |next| deadline.min(*next));
+            let paths = waiting.paths.values().map(|pending| pending.due);
+            let next = paths.chain(waiting.again.iter().map(|(at, _)| *at)).min();
+            let until = next.map_or(deadline, |next| deadline.min(next));
             let timeout = until.saturating_duration_since(now);
             waiting = condvar.wait_timeout(waiting, timeout).expect("nobody panics with the inbox").0;
         }
@@ -144,12 +164,17 @@ impl Inbox {
             return self.look_at_everything();
         }
         let now = Instant::now();
-        let due = match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => now + DEBOUNCE,
+        let closed = Pending { due: now + DEBOUNCE, open: false };
+        let pending = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => closed,
             EventKind::Access(_) => return,
-            EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => now + LEFT_ALONE,
-            _ => now + DEBOUNCE,
+            EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
+                Pending { due: now + LEFT_ALONE, open: true }
+            }
+            _ => closed,
         };
+        // Who may execute it can be changed by others than who writes it.
+        let keeps_open = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
         let is_directory = matches!(event.kind, EventKind::Create(CreateKind::Folder))
             || matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
         for path in event.paths {
@@ -164,7 +189,7 @@ impl Inbox {
             if is_directory {
                 self.change(|waiting| waiting.again.push((now + SECOND_LOOK, path.into())));
             }
-            self.path(path.into(), due);
+            self.path(path.into(), pending, keeps_open);
         }
     }
 }
@@ -178,11 +203,11 @@ fn take_due(waiting: &mut Waiting, now: Instant) -> Due {
         problem: waiting.problem.take(),
         stop: waiting.stop,
     };
-    waiting.paths.retain(|path, at| {
-        if *at <= now {
+    waiting.paths.retain(|path, pending| {
+        if pending.due <= now {
             due.paths.push(path.clone());
         }
-        *at > now
+        pending.due > now
     });
     waiting.again.retain(|(at, path)| {
         if *at <= now {
@@ -213,7 +238,7 @@ impl FolderWatcher {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write};
+    use std::{fs, io::Write, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -241,6 +266,8 @@ mod tests {
         assert!(wait_for(&inbox, "a") < LEFT_ALONE);
         let mut open = fs::File::create(dir.path().join("b")).unwrap();
         open.write_all(b"half").unwrap();
+        // Whoever changes its permissions does not say that it is whole.
+        fs::set_permissions(dir.path().join("b"), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(wait_for(&inbox, "b") >= LEFT_ALONE - Duration::from_millis(200));
     }
 

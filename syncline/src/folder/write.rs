@@ -12,10 +12,11 @@ use super::{
     apply::{Outcome, Workshop, set_executable},
     conflict::kept_name,
     engine::{Engine, EngineError, RETRY},
-    key::{FileKey, IGNORE_FILE, absolute},
-    plan::{Base, Version},
+    key::{FileKey, IGNORE_FILE},
+    plan::{Base, Disk, Version},
     replica::{FolderReplica, ReplicaError},
     rounds::Inspected,
+    state::RACY,
 };
 
 impl Engine {
@@ -54,16 +55,16 @@ impl Engine {
             match self.workshop.place_file(&temporary, &file.key, file.stat.as_ref()) {
                 Ok(Outcome::Done(stat)) => {
                     self.state.set(&file.key, Base::of(&version), stat);
+                    if stat.is_none() {
+                        self.inbox.look_at(file.key.path(), RACY * 2);
+                    }
                     self.problems.clear(&file.key.to_string());
                     if file.key.path().file_name() == Some(IGNORE_FILE.as_ref()) {
                         self.inbox.look_at_everything();
                     }
                 }
                 Ok(Outcome::Changed) => again.push(file.key),
-                Err(error) => {
-                    let _ = std::fs::remove_file(&temporary);
-                    self.could_not_write(&file.key, &error.to_string());
-                }
+                Err(error) => self.could_not_write(&file.key, &error.to_string()),
             }
         }
         Ok(())
@@ -104,11 +105,12 @@ impl Engine {
         })
     }
 
-    fn could_not_write(&mut self, key: &FileKey, error: &str) {
+    pub(super) fn could_not_write(&mut self, key: &FileKey, error: &str) {
         self.unwritten.insert(key.clone());
         self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
         let advice = "see to space and permissions; it is tried again every few seconds";
-        self.problems.raise(key.to_string(), format!("it cannot be written: {error}"), advice);
+        let cause = format!("it cannot be written: {error}");
+        self.problems.raise_until(key.to_string(), cause, advice, Some(SystemTime::now() + RETRY));
     }
 
     /// Removes from disk what was deleted elsewhere.
@@ -128,13 +130,25 @@ impl Engine {
     }
 
     /// Moves aside what cannot be put: it stays on this device, under the name of a kept version.
-    pub(super) fn set_aside(&mut self, file: &Inspected) -> Result<(), EngineError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = Timestamp(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
-        let kept =
-            kept_name(&file.key, self.replica.me(), now).map_err(|problem| io::Error::other(problem.to_string()))?;
-        let root = &self.options.root;
-        std::fs::rename(absolute(root, &file.key), absolute(root, &kept))?;
+    pub(super) fn set_aside(&mut self, file: &Inspected, base: Option<&Base>) -> io::Result<()> {
+        let me = self.replica.me();
+        let name =
+            |at: Timestamp| kept_name(&file.key, me, at).map_err(|problem| io::Error::other(problem.to_string()));
+        let is_base = |base: &&Base| matches!(&file.disk, Disk::Found(found) if found.is(&base.fact));
+        // A version that was in the replica has the name that it would have there.
+        let own = base.filter(|base| base.id.author == me).filter(is_base);
+        let moved = match own.map(|base| name(base.id.timestamp)) {
+            Some(kept) => self.workshop.move_to(&file.key, &kept?),
+            None => Err(io::ErrorKind::AlreadyExists.into()),
+        };
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let now = Timestamp(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+                self.workshop.move_to(&file.key, &name(now)?)?;
+            }
+            moved => moved?,
+        }
         self.state.remove(&file.key);
         Ok(())
     }

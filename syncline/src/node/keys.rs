@@ -5,19 +5,20 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use sync_core::{
-    manager::{ManagerError, Replica, Watch},
+    manager::{ManagerError, Replica, Transaction, Watch},
     model::{Key, Op},
     store::{LogEntry, Origin, Query},
 };
 
 use super::Node;
 use crate::{
+    data_dir::Binding,
     error::{CliError, Result},
     folder::{
         key::{Companion, FileKey, Role, role_of},
         managed::ManagedReplica,
-        plan::{Seen, Version},
-        replica::{encode_seen, merged},
+        plan::{Seen, Version, View},
+        replica::{ReplicaError, encode_seen, merged},
     },
     request::PutValue,
     text::{MostlyText, shown},
@@ -58,16 +59,34 @@ impl Node {
         ManagedReplica::new(replica.clone(), self.store.clone())
     }
 
+    /// What the folder would see at a key that is about to be changed. What the folder would keep first, because
+    /// another device changed the file too, is kept in the same transaction.
+    async fn view_for_a_change(
+        &self,
+        replica: &Replica,
+        file: &FileKey,
+        transaction: &mut Transaction,
+    ) -> Result<View> {
+        let failed = |error: ReplicaError| CliError::failed(error.to_string());
+        let managed = self.managed(replica);
+        let view = managed.view(file).await.map_err(failed)?;
+        let is_folder = |binding: &Binding| binding.replica == replica.id().to_string() && !binding.read_only;
+        if self.settings().folders.iter().any(is_folder) {
+            managed.keep_in(transaction, file, &view).await.map_err(failed)?;
+        }
+        Ok(view)
+    }
+
     pub(super) async fn put(&self, replica: Option<&str>, key: &[u8], value: PutValue) -> Result<Json> {
         checked_key(key)?;
         let replica = self.replica(replica).await?;
         let mut transaction = replica.write();
         // Whoever puts over another's version has seen it: no copy of it is to be kept.
         if let Ok(file) = FileKey::new(key) {
-            let view = self.managed(&replica).view(&file).await.map_err(|error| CliError::failed(error.to_string()))?;
+            let view = self.view_for_a_change(&replica, &file, &mut transaction).await?;
             let seen = view.newest().map(|newest| knowledge_of(newest, &replica)).unwrap_or_default();
             if !seen.is_empty() {
-                let seen = merged(&view.answered, &seen);
+                let seen = merged(&view.noted, &seen);
                 transaction.put(file.companion(Companion::Seen), encode_seen(&seen)).await?;
             }
             if view.marked_executable {
@@ -104,7 +123,7 @@ impl Node {
         }
         let mut transaction = replica.write();
         if let Ok(file) = FileKey::new(key) {
-            let view = self.managed(&replica).view(&file).await.map_err(|error| CliError::failed(error.to_string()))?;
+            let view = self.view_for_a_change(&replica, &file, &mut transaction).await?;
             let seen = view.newest().map(|newest| knowledge_of(newest, &replica)).unwrap_or_default();
             if !seen.is_empty() {
                 transaction.put(file.companion(Companion::SeenByDeletion), encode_seen(&seen)).await?;

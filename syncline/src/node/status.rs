@@ -18,6 +18,12 @@ use crate::{error::Result, folder::plan::Mode};
 /// A peer that takes contents asks for the next at once: when nothing went out for so long, it has what it wants.
 const SERVED: Duration = Duration::from_secs(2);
 
+/// The milliseconds until then; none when it is over.
+fn in_ms(at: SystemTime) -> u64 {
+    let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Node {
     /// The one that was asked for, if one was.
     async fn only(&self, asked: Option<&str>) -> Result<Option<ReplicaId>> {
@@ -64,7 +70,7 @@ impl Node {
                 "replica": replica.to_string(),
                 "cause": problem.cause,
                 "since": u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
-                "next_try": null,
+                "next_try": problem.next_try.map(in_ms),
                 "advice": problem.advice,
             }));
         }

@@ -136,10 +136,8 @@ impl PartialTree {
         if indices.len() == self.leaves.len() {
             return self.proof.clone();
         }
-        let mut nodes = HashMap::new();
-        self.nodes(&mut nodes);
         let mut proof = Vec::new();
-        emit(0, self.count, indices, &nodes, &mut proof);
+        prove(0, self.count, &self.leaves, &mut self.proof.iter(), indices, &mut proof);
         proof
     }
 
@@ -159,6 +157,28 @@ impl PartialTree {
         let indices: Vec<u32> = self.leaves.iter().map(|leaf| leaf.0).collect();
         self.proof.clear();
         emit(0, self.count, &indices, &nodes, &mut self.proof);
+    }
+}
+
+/// Pushes the roots of the largest subtrees of a range that hold none of `indices`. Subtrees of which nothing is shown
+/// are summed, and nothing else is.
+fn prove(
+    low: u32,
+    high: u32,
+    leaves: &[(u32, Hash)],
+    known: &mut std::slice::Iter<'_, Hash>,
+    indices: &[u32],
+    proof: &mut Vec<Hash>,
+) {
+    if indices.is_empty() {
+        let root = part(low, high, leaves, known, &mut |_, _, _| ());
+        proof.push(root.expect("a partial tree fits together since it was made"));
+    } else if high - low > 1 && indices.len() < (high - low) as usize {
+        let middle = low + split(high - low);
+        let (left, right) = leaves.split_at(leaves.partition_point(|leaf| leaf.0 < middle));
+        let (first, second) = indices.split_at(indices.partition_point(|&index| index < middle));
+        prove(low, middle, left, known, first, proof);
+        prove(middle, high, right, known, second, proof);
     }
 }
 

@@ -2,6 +2,7 @@
 from dataclasses import dataclass, field
 
 import folder
+import hot
 from contestants import Program, Series
 
 N, MILLION = 100_000, 1_000_000
@@ -66,6 +67,10 @@ def groups(quick):
     def folder_after():
         made = folder.tools(folder.folders(files, size))
         return [Series(tool.label, folder.After(tool)) for tool in made if tool.label != "rsync 3.5 --fsync"]
+
+    def hot_paths():
+        all_paths = hot.Paths()
+        return [Series(hot.label(*path), all_paths, path) for path in hot.paths()]
 
     def large():
         made = folder.tools(folder.large_folders(mebibytes))
@@ -173,6 +178,13 @@ def groups(quick):
             "QUIC, a connection a peer. The hub on redb; the peers in one other process with stores in memory, so "
             "that they and the hub share two cores. `KB a peer` is what the hub's resident memory grew by.", few,
             ("seconds", "kb_per_peer", "joined_s", "cpu_s")),
+        Group("hot-paths", "The hot paths, each by itself", hot_paths,
+              "`cargo bench -p store-redb --bench hot_paths`: the median of up to 100 samples, with least and most. Stores hold 100,000 entries on redb; "
+              "applying is durable and without the signature, reading without the way over a thread.", 3),
+        Group("instructions", "Instructions of the hot paths", lambda: [
+            Series(name, hot.Instructions(), path) for path, name in hot.COUNTED.items()],
+            "`bench/instructions`, counted by callgrind: the same on a busy machine.", 1,
+            ("instructions", "instructions_each", "things")),
     ]
 
 

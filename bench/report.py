@@ -21,6 +21,7 @@ FIGURES = {
     "changed_bytes": ("moved for it", "bytes"), "kb_per_peer": ("KB a peer", "count"), "joined_s": ("all joined after", "time"),
     "one_random_per_s": ("one a transaction, random", "rate"), "ordered_1000_per_s": ("1,000, in order", "rate"),
     "ordered_10000_per_s": ("10,000, in order", "rate"), "random_10000_per_s": ("10,000, random", "rate"),
+    "instructions": ("instructions", "count"), "instructions_each": ("of each", "count"), "things": ("things", "count"),
     "random_10000_into_300k_per_s": ("10,000, random, into 300,000", "rate"),
 }
 
@@ -183,7 +184,7 @@ bench/run --quick    # a smoke run
 bench/run --only differ bootstrap     # some groups again (bench/run --list)
 ```
 
-The hot paths by themselves, which this page does not show:
+The hot paths by themselves:
 
 ```
 cargo bench -p store-redb --bench hot_paths     # encode, decode, verify, sign, apply, summary, split, changes; `... hot_paths verify` one of them

@@ -3,7 +3,10 @@
 //! The paths of the store are measured on an engine in a file and without waiting for the disk where they only read.
 //! What a path costs in instructions, which is the same on a machine that is busy: `bench/instructions`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use store_redb::RedbEngine;
@@ -25,12 +28,11 @@ fn main() {
     divan::main();
 }
 
-fn owner() -> SecretKey {
-    SecretKey::from_bytes([1; 32])
-}
+/// Made once: a key's public half costs as much as a signature.
+static OWNER: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes([1; 32]));
 
 fn replica() -> ReplicaId {
-    ReplicaId(owner().public())
+    ReplicaId(OWNER.public())
 }
 
 fn key(number: usize, scattered: bool) -> Key {
@@ -43,7 +45,7 @@ fn key(number: usize, scattered: bool) -> Key {
 
 fn commit(numbers: std::ops::Range<usize>, scattered: bool) -> VerifiedBundle {
     let op = |number| Op::Put { key: key(number, scattered), value: Value::Inline(vec![7; 32].into()) };
-    sign_commit(replica(), &owner(), &HybridClock::default(), NOW, numbers.map(op).collect()).expect("a commit")
+    sign_commit(replica(), &OWNER, &HybridClock::default(), NOW, numbers.map(op).collect()).expect("a commit")
 }
 
 /// So many commits of so many entries each, as they travel.

@@ -68,6 +68,11 @@ impl Canary {
         Self::CompareCounts,
         Self::ReadOldest,
     ];
+
+    /// Three of them; each is among those of some turn.
+    pub fn three(turn: usize) -> [Self; 3] {
+        [0, 1, 2].map(|at| Self::ALL[(turn * 3 + at) % Self::ALL.len()])
+    }
 }
 
 #[cfg(any(test, feature = "testing"))]

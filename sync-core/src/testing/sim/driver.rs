@@ -308,14 +308,38 @@ impl World<'_> {
         end.open = false;
         let connection = end.connection;
         let both_know = !wire.end(side.other()).open && wire.end(Side::Dialer).connection.is_some();
-        if both_know {
-            self.wires.remove(&number);
+        if both_know && let Some(wire) = self.wires.remove(&number) {
+            self.lose(wire.broken, wire.under_way());
         }
         if let Some(connection) = connection
             && let Some(process) = &mut self.nodes[node].process
             && process.wires.remove(&connection).is_some()
         {
             self.input(node, Input::Disconnected { connection, reason: reason.into() });
+        }
+    }
+
+    /// A fault ends a connection, and both sides learn of it at once.
+    pub fn cut(&mut self, number: u64) {
+        self.break_off(number);
+        self.gone(number, Side::Dialer, "the connection was cut");
+        self.gone(number, Side::Acceptor, "the connection was cut");
+    }
+
+    /// A fault ends a connection: counted once.
+    pub fn break_off(&mut self, number: u64) {
+        if let Some(wire) = self.wires.get_mut(&number)
+            && !std::mem::replace(&mut wire.broken, true)
+        {
+            self.counters.faults += 1;
+        }
+    }
+
+    /// So many messages are lost, with a connection that a fault has ended.
+    fn lose(&mut self, by_fault: bool, messages: u64) {
+        if by_fault && messages > 0 {
+            self.counters.faults += messages;
+            self.mark("lost_with_its_connection");
         }
     }
 
@@ -354,6 +378,7 @@ impl World<'_> {
         let (node, other) = (wire.end(side).node, wire.end(side.other()).node);
         if wire.swallows[side.index()] {
             self.counters.faults += 1;
+            self.wires.get_mut(&number).expect("just found").streams[stream].queues[side.index()].pop_front();
             return self.mark("swallowed_by_a_half_open_connection");
         }
         let blocked = self.is_blocked(other, node);
@@ -369,6 +394,8 @@ impl World<'_> {
             return;
         }
         if !wire.end(side).open {
+            let (broken, lost) = (wire.broken, wire.streams[stream].queues[side.index()].pop_front());
+            self.lose(broken, u64::from(lost.is_some()));
             // A node that is up knows nothing of this connection and says so.
             if self.nodes[node].process.is_some() {
                 let latency = self.latency(number, u64::MAX - 1);
@@ -464,6 +491,7 @@ impl World<'_> {
                 && process.wires.remove(&connection).is_some()
             {
                 self.mark("transport_timed_out");
+                self.break_off(number);
                 self.input(node, Input::Disconnected { connection, reason: "the connection timed out".into() });
             }
         }
@@ -493,11 +521,16 @@ impl World<'_> {
         let store = process.store.clone();
         let done = match work {
             Work::Machine { op, request } => {
+                let writes = matches!(request, StoreRequest::Save { .. } | StoreRequest::Apply { .. });
                 let records = match &request {
                     StoreRequest::Save { records } | StoreRequest::Apply { records, .. } => records.clone(),
                     _ => Vec::new(),
                 };
                 let result = block_on(perform(&*store, request));
+                if writes && result.is_err() {
+                    self.counters.faults += 1;
+                    self.mark("write_failed");
+                }
                 if result.is_ok() {
                     let it = &mut self.nodes[node];
                     for record in records {

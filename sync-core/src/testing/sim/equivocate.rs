@@ -3,7 +3,6 @@
 
 use super::{
     scenario::Change,
-    wire::Side,
     world::{Work, World, op},
 };
 use crate::model::{HybridClock, SecretKey, Timestamp, VerifiedBundle, sign_commit};
@@ -53,8 +52,7 @@ impl World<'_> {
         for (at, member) in members.iter().enumerate() {
             for other in &members[..at] {
                 for number in self.wires_between(*member, *other) {
-                    self.gone(number, Side::Dialer, "the connection was cut");
-                    self.gone(number, Side::Acceptor, "the connection was cut");
+                    self.cut(number);
                 }
             }
         }

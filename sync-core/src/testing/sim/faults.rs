@@ -18,11 +18,11 @@ use crate::{
 
 impl World<'_> {
     pub fn fault(&mut self, at: usize) {
-        self.counters.faults += 1;
         let now_ms = self.now_us / 1_000;
         let until = |for_ms: &u64| (now_ms + for_ms) * 1_000;
         match &self.scenario.faults[at].what {
             Fault::Partition { for_ms, .. } | Fault::OneWay { for_ms, .. } => {
+                self.counters.faults += 1;
                 for way in self.ways(at) {
                     *self.blocked.entry(way).or_default() += 1;
                 }
@@ -30,19 +30,19 @@ impl World<'_> {
             }
             Fault::Cut { a, b } => {
                 for number in self.wires_between(*a, *b) {
-                    self.counters.faults += 1;
                     self.mark("cut");
-                    self.gone(number, Side::Dialer, "the connection was cut");
-                    self.gone(number, Side::Acceptor, "the connection was cut");
+                    self.cut(number);
                 }
             }
             Fault::HalfOpen { a, b } => {
                 for number in self.wires_between(*a, *b) {
                     self.mark("half_open");
+                    self.counters.faults += 1;
                     self.wires.get_mut(&number).expect("just listed").swallows = [true; 2];
                 }
             }
             Fault::Unreachable { node, for_ms } => {
+                self.counters.faults += 1;
                 self.nodes[*node].unreachable += 1;
                 self.at(until(for_ms), Event::EndFault(at));
             }
@@ -55,6 +55,7 @@ impl World<'_> {
                 self.crash(*node, down_ms * 1_000);
                 let it = &mut self.nodes[*node];
                 it.stores += 1;
+                self.counters.faults += 1;
                 self.replace_disk(*node, (self.devices)());
                 self.mark("wipe");
             }
@@ -63,9 +64,11 @@ impl World<'_> {
                 self.crash(*node, down_ms * 1_000);
                 self.nodes[*node].stores = stores;
                 self.replace_disk(*node, disk);
+                self.counters.faults += 1;
                 self.mark("rollback");
             }
             Fault::ClockJump { node, by_ms } => {
+                self.counters.faults += 1;
                 let it = &mut self.nodes[*node];
                 it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-1_800_000_000, 1_800_000_000);
                 it.jumped_us = Some(self.now_us);
@@ -82,6 +85,7 @@ impl World<'_> {
                 self.at(until(for_ms), Event::EndFault(at));
             }
             Fault::Pause { node, for_ms } => {
+                self.counters.faults += 1;
                 self.nodes[*node].paused_us = self.nodes[*node].paused_us.max(until(for_ms));
             }
         }
@@ -144,15 +148,28 @@ impl World<'_> {
 
     /// The process dies; it starts again after a while.
     pub fn crash(&mut self, node: usize, down_us: u64) {
+        let Some(process) = &self.nodes[node].process else { return };
+        let is_pending =
+            process.machine.status().iter().any(|replica| replica.peers.iter().any(|peer| peer.pending > 0));
+        let connections: Vec<u64> = process.wires.values().copied().collect();
+        if is_pending {
+            self.mark("crash_with_pending_job");
+        }
+        self.mark("crash");
+        self.counters.faults += 1;
+        for number in connections {
+            self.break_off(number);
+        }
+        self.end_process(node, down_us);
+    }
+
+    /// The process ends, of itself or not; it starts again after a while.
+    pub fn end_process(&mut self, node: usize, down_us: u64) {
         let it = &mut self.nodes[node];
         it.crash = None;
         it.paused_us = it.paused_us.min(self.now_us);
         let Some(process) = it.process.take() else { return };
         let epoch = it.epoch;
-        if process.machine.status().iter().any(|replica| replica.peers.iter().any(|peer| peer.pending > 0)) {
-            self.mark("crash_with_pending_job");
-        }
-        self.mark("crash");
         let ends: Vec<(u64, Side)> = self
             .wires
             .iter()

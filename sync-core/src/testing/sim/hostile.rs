@@ -71,8 +71,8 @@ impl World<'_> {
         let Some(message) = Message::decode(frame.clone()).ok().flatten().filter(|_| random.percent(HOSTILE)) else {
             return self.send_on(node, connection, stream, Item::Frame(frame));
         };
-        self.counters.faults += 1;
-        self.mark(name(habit));
+        // What is not said as it was wanted is a fault; a habit that has nothing to do with this message is none.
+        let mut acts = true;
         match (habit, message) {
             (Habit::Garble, _) => frames = vec![garbled(&frame, &mut random)],
             (Habit::Replay, _) => frames.push(said),
@@ -115,11 +115,14 @@ impl World<'_> {
                     }
                 });
             }
-            (Habit::Flood, _) => self.flood(node, connection, &mut random),
+            (Habit::Flood, _) => acts = self.flood(node, connection, &mut random),
             (Habit::FallSilent, _) if frame[0] > 16 => frames.clear(),
+            // Its clock makes what it writes so.
+            (Habit::LiveAhead, Message::Entries(..)) => {}
             (Habit::Cut | Habit::ChangeName, _) => {
                 let down_us = 200_000 + random.bits() % 3_000_000;
-                return self.crash(node, down_us);
+                self.acted(habit);
+                return self.end_process(node, down_us);
             }
             (Habit::Forge, _) if !self.replicas.is_empty() => {
                 let replica = random.below(self.replicas.len());
@@ -129,24 +132,33 @@ impl World<'_> {
                     self.work(node, Work::Forge { replica, bundle });
                 }
             }
-            _ => {}
+            _ => acts = false,
+        }
+        if acts {
+            self.acted(habit);
         }
         for frame in frames.into_iter().filter(|frame| !frame.is_empty()) {
             self.send_on(node, connection, stream, Item::Frame(frame));
         }
     }
 
-    /// Opens sessions about anything.
-    fn flood(&mut self, node: usize, connection: ConnectionId, random: &mut Random) {
-        let Some((number, side)) = self.wire_of(node, connection) else { return };
+    /// It has done what it should not.
+    fn acted(&mut self, habit: Habit) {
+        self.counters.faults += 1;
+        self.mark(name(habit));
+    }
+
+    /// Opens sessions about anything. Answers whether it could.
+    fn flood(&mut self, node: usize, connection: ConnectionId, random: &mut Random) -> bool {
+        let Some((number, side)) = self.wire_of(node, connection) else { return false };
         let most = self.scenario.knobs.tight.map_or(5, |tight| tight.limits.sessions + 3).min(40);
         if side == Side::Acceptor && !self.wires[&number].end(side).admitted {
-            return;
+            return false;
         }
         for _ in 0..most {
             let wire = self.wires.get_mut(&number).expect("it is being used");
             if wire.streams.len() > MAX_FLOOD {
-                return;
+                return true;
             }
             let stream = StreamId(1 << 40 | (wire.streams.len() as u64 * 2));
             let index = wire.open(side, stream);
@@ -165,6 +177,7 @@ impl World<'_> {
                 self.send(number, side, index, Item::Frame(Message::Open(open).encode()));
             }
         }
+        true
     }
 }
 

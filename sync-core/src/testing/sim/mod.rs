@@ -38,7 +38,7 @@ use std::{
 
 pub use disk::{Device, Disk, SimStore, Trouble};
 pub use draw::{Draw, Stream};
-pub use outcome::{Counters, Failure, Outcome};
+pub use outcome::{Counters, Failure, Outcome, SOMETIMES};
 pub use scenario::*;
 pub use shrink::shrink;
 

@@ -38,7 +38,59 @@ pub struct Counters {
     pub marks: BTreeMap<String, u64>,
 }
 
+/// Rare things that must have happened somewhere in a few hundred seeds, or the simulation goes easy.
+pub const SOMETIMES: [&str; 43] = [
+    "crash",
+    "crash_between_outputs",
+    "crash_with_pending_job",
+    "cut",
+    "deep_reconciliation",
+    "delayed_by_a_pause",
+    "entries_refused",
+    "equivocated",
+    "forged",
+    "full_window",
+    "half_open",
+    "hostile_acknowledges_what_it_was_not_sent",
+    "hostile_asks_for_what_it_may_not_read",
+    "hostile_begins_again",
+    "hostile_changes_its_name",
+    "hostile_cuts",
+    "hostile_falls_silent",
+    "hostile_floods",
+    "hostile_forges",
+    "hostile_garbles",
+    "hostile_is_absurd",
+    "hostile_lies",
+    "hostile_lives_ahead",
+    "hostile_proves_wrongly",
+    "hostile_replays",
+    "large_frame",
+    "late",
+    "lost_with_its_connection",
+    "question_answered",
+    "reconciliation",
+    "refused_entries",
+    "refused_session",
+    "rollback",
+    "shutdown",
+    "stalled_and_delivered",
+    "stream_waited_for_admission",
+    "swallowed_by_a_half_open_connection",
+    "symbols",
+    "synced",
+    "told_a_part",
+    "transport_timed_out",
+    "wipe",
+    "write_failed",
+];
+
 impl Counters {
+    /// What of [`SOMETIMES`] has never happened.
+    pub fn never(&self) -> Vec<&'static str> {
+        SOMETIMES.into_iter().filter(|mark| !self.marks.contains_key(*mark)).collect()
+    }
+
     /// Adds others.
     pub fn add(&mut self, other: &Self) {
         self.events += other.events;

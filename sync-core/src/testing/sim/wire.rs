@@ -107,6 +107,8 @@ pub struct Wire {
     pub timing: bool,
     /// The name of the transport.
     pub transport: String,
+    /// A fault has ended it: what is still on its way is lost by that.
+    pub broken: bool,
 }
 
 impl Wire {
@@ -126,6 +128,7 @@ impl Wire {
             sent: 0,
             timing: false,
             transport,
+            broken: false,
         }
     }
 
@@ -145,6 +148,13 @@ impl Wire {
         self.streams.push(Stream { queues: Default::default(), last_us: [0; 2], numbers, rounds: 0, replica: None });
         self.end_mut(side).numbers.insert(number, index);
         index
+    }
+
+    /// How many items are on their way; those that wait or are stalled have arrived.
+    pub fn under_way(&self) -> u64 {
+        let queued: usize = self.streams.iter().flat_map(|stream| &stream.queues).map(VecDeque::len).sum();
+        let arrived: usize = self.ends.iter().map(|end| end.waiting.len() + end.stalled.len()).sum();
+        queued.saturating_sub(arrived) as u64
     }
 
     /// `side` uses the stream no more.

@@ -274,6 +274,10 @@ impl<'a> World<'a> {
             && self.nodes[node].paused_us > self.now_us
         {
             let until = self.nodes[node].paused_us;
+            if matches!(event, Event::Arrive { .. }) {
+                self.counters.faults += 1;
+                self.mark("delayed_by_a_pause");
+            }
             return self.at(until, event);
         }
         match event {
@@ -290,7 +294,7 @@ impl<'a> World<'a> {
             }
             Event::Stop { node, epoch, down_us } => {
                 if self.nodes[node].epoch == epoch {
-                    self.crash(node, down_us);
+                    self.end_process(node, down_us);
                 }
             }
             Event::Dial { node, epoch, dial, target, transport } => self.dialed(node, epoch, dial, target, transport),
@@ -539,7 +543,7 @@ impl<'a> World<'a> {
                 it.clock_us = ahead + 1_000_000 * 10;
             }
             if it.dishonest {
-                self.crash(node, 0);
+                self.end_process(node, 0);
                 self.replace_disk(node, (self.devices)());
                 self.nodes[node].stores += 1;
                 self.nodes[node].dishonest = false;

@@ -670,6 +670,17 @@ mod tests {
         assert!(world.receive(ranges(false, fit as u8)));
     }
 
+    /// A peer that takes in much from others tells where it stands each time, and the disk here may be slow.
+    #[test]
+    fn marks_that_wait_behind_a_slow_disk_wait_as_one() {
+        let mut world = World::new();
+        assert!(!world.receive(Message::Entries(mark(), Bytes::from_static(&[0]))));
+        for number in 0..world.io.limits.window_frames * 5 {
+            assert!(!world.receive(Message::Mark(mark())), "after {number}");
+        }
+        assert_eq!(world.session.arrived.len(), 1);
+    }
+
     #[test]
     fn symbols_are_solved_once_when_all_that_were_asked_for_are_here() {
         let mut world = World::new();

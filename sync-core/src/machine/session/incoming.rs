@@ -39,7 +39,11 @@ impl Session {
             }
             Message::Mark(mark) => {
                 self.acknowledge(&mark, &mut effects);
-                self.arrived.push_back(Arrived::Mark(mark));
+                match self.arrived.back_mut() {
+                    // What a mark says, the next says anew: one that waits, behind a slow disk, need not.
+                    Some(Arrived::Mark(last)) => *last = mark,
+                    _ => self.arrived.push_back(Arrived::Mark(mark)),
+                }
             }
             Message::Ranges(ranges) => self.arrive(Round::Ranges(ranges), len),
             Message::Symbols(symbols) => self.arrive(Round::Symbols(symbols), len),

@@ -36,6 +36,7 @@ use crate::model::{Key, ReplicaId, SlotRange, Summary};
 /// - *reconciliation finds every difference* and sends nothing that the other has.
 /// - *coded symbols are of what is there*, whatever came, went or was refused since the store was opened.
 /// - *entries are found by their ids*, or the answer says that some were not.
+/// - *what ranges that overlap have in common is proved*, and sent once.
 /// - *the store id stays* over reopening, and differs between stores.
 /// - *a dropped replica leaves nothing* but what the caller records.
 /// - *an unknown replica is an error*, and reading creates nothing.

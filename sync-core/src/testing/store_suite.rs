@@ -65,6 +65,7 @@ macro_rules! store_suite {
             reconcile: claims_out_of_order_or_too_many_are_refused,
             reconcile: coded_symbols_are_of_what_is_there,
             reconcile: entries_are_found_by_their_ids,
+            reconcile: what_ranges_that_overlap_have_in_common_is_proved,
             apply: state_counts_blobs_and_bytes,
             apply: the_store_id_stays,
             apply: b55_a_dropped_replica_leaves_nothing,

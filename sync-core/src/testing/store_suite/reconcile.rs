@@ -7,7 +7,7 @@ use super::{
     world::{World, delete_prefix, put},
 };
 use crate::{
-    model::{Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotRange, VerifiedBundle, Verifier},
+    model::{Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotKey, SlotRange, VerifiedBundle, Verifier},
     store::{
         Claim, Have, Missing, Position, ReplicaStore, Scope, ShortId, StoreError,
         coded::{CodedSet, SOME_SYMBOLS},
@@ -268,4 +268,26 @@ pub async fn entries_are_found_by_their_ids<H: StoreHarness>(harness: &H) {
         ids.push(ShortId([0xff; 16]));
         assert!(!store.find(world.replica, ids).await.expect("found").is_complete, "there is no such entry");
     }
+}
+
+/// A peer that answers in many rounds may ask for a place in two of them.
+pub async fn what_ranges_that_overlap_have_in_common_is_proved<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.another()).await;
+    world.apply(&*store, world.grants()).await;
+    let ops = (0..9).map(|n| put(&format!("{n}"), "v")).collect();
+    world.apply(&*store, vec![world.commit(0, 0, ops)]).await;
+    let part = |from: &str, to: &str| {
+        let range =
+            SlotRange { start: SlotKey::ordinary(from.as_bytes()), end: Some(SlotKey::ordinary(to.as_bytes())) };
+        Missing { range, except: Vec::new() }
+    };
+    let overlapping = vec![part("2", "6"), part("4", "8")];
+    let page = store.missing(world.replica, Scope::all(), overlapping, usize::MAX).await.expect("missing");
+    let mut keys = Vec::new();
+    for bundle in page.bundles {
+        let bundle = bundle.verify(world.replica, &mut Verifier::default()).expect("what is sent is proved");
+        keys.extend(bundle.entries().map(|entry| entry.op.key_bytes().to_vec()));
+    }
+    assert_eq!(keys, ["2", "3", "4", "5", "6", "7"].map(|key| key.as_bytes().to_vec()));
 }

@@ -8,6 +8,8 @@
 pub enum Canary {
     /// A write is acknowledged when it is handed to the store, not when it is durable.
     AcknowledgeBeforeCommit,
+    /// A write is announced when it is handed to the store, not when it can be served.
+    AnnounceBeforeCommit,
     /// Whoever relays an entry is trusted to have checked its author's rights.
     SkipRelayedCheck,
     /// Jobs are not read back after a restart.
@@ -48,9 +50,10 @@ pub enum Canary {
 
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
-    /// Those that must be caught. No oracle sees [`Self::KeepStrangers`] and [`Self::KeepCursor`] in few seeds yet.
-    pub const ALL: [Self; 17] = [
+    /// Those that must be caught.
+    pub const ALL: [Self; 20] = [
         Self::AcknowledgeBeforeCommit,
+        Self::AnnounceBeforeCommit,
         Self::SkipRelayedCheck,
         Self::ForgetJobs,
         Self::XorFingerprint,
@@ -58,8 +61,10 @@ impl Canary {
         Self::ClampLate,
         Self::RetryWithoutBackoff,
         Self::DropEvent,
+        Self::KeepStrangers,
         Self::ExpiryByClock,
         Self::RetryFlush,
+        Self::KeepCursor,
         Self::DialAgainAtOnce,
         Self::ResendRefused,
         Self::ForgetPrefixTombstones,

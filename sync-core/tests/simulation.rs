@@ -92,6 +92,23 @@ fn b84_the_same_seed_gives_the_same_trace() {
     }
 }
 
+/// No time passes on any way, nor in a store: whoever announces something before he can serve it is asked too early.
+#[test]
+fn b32_what_is_announced_can_be_fetched_at_once() {
+    let mut all = Counters::default();
+    for seed in (0..seeds()).step_by(10) {
+        let mut scenario = Scenario::generate(seed);
+        let knobs = &mut scenario.knobs;
+        (knobs.latency_us, knobs.execute_us, knobs.reply_us) = ((0, 0), (0, 0), (0, 0));
+        let outcome = run(&scenario);
+        assert_eq!(outcome.failure, None, "seed {seed} without delay");
+        all.add(&outcome.counters);
+    }
+    // Each time that a node says up to where it has sent its change log, the entries were sent, and each time that it
+    // says what its root is, its store had it.
+    assert!(all.marks["announced"] > 1_000 && all.acknowledged > 0, "{all:#?}");
+}
+
 #[test]
 fn every_canary_is_caught() {
     for canary in canaries() {

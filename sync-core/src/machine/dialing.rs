@@ -39,6 +39,17 @@ fn job_record(replica: &ReplicaId, peer: &PeerId, record: &JobRecord) -> NodeRec
     }
 }
 
+/// What a job's record says: of which replica and peer, up to where we have its log, and up to where it has ours.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn saved_positions(
+    record: &NodeRecord,
+) -> Option<(ReplicaId, PeerId, Option<(crate::store::StoreId, Position)>, Position)> {
+    let (replica, peer) = record.name.split_at_checked(32)?;
+    let (replica, peer) = (<[u8; 32]>::try_from(replica).ok()?, <[u8; 32]>::try_from(peer).ok()?);
+    let saved: JobRecord = postcard::from_bytes(record.value.as_ref()?).ok()?;
+    Some((ReplicaId::from(replica), PeerId::from(peer), saved.received, Position(saved.confirmed)))
+}
+
 impl Synchronizer {
     pub(super) fn restored(&mut self, records: Vec<NodeRecord>) {
         self.wanted = None;

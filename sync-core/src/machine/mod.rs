@@ -32,6 +32,8 @@ mod synchronizer;
 mod timed;
 pub mod wire;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use dialing::saved_positions;
 pub use direction::Direction;
 pub use footprint::Footprint;
 pub use handshake::{Role, Transcript, common_version};

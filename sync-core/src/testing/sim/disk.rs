@@ -29,6 +29,8 @@ pub struct Trouble {
     pub full: bool,
     /// So many writes succeed before one fails.
     pub fails_after: Option<u32>,
+    /// The power goes after so many operations.
+    pub power_ends_after: Option<u32>,
 }
 
 #[derive(Default)]
@@ -36,6 +38,8 @@ struct State {
     rows: Arc<Rows>,
     trouble: Trouble,
     failed: u64,
+    /// The power has gone.
+    off: bool,
     /// What is really on the disk, when it has claimed more.
     flushed: Option<Arc<Rows>>,
 }
@@ -70,6 +74,9 @@ impl Engine for Disk {
 
     fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
         let mut state = self.lock();
+        if state.off {
+            return Err(power_is_off());
+        }
         if state.trouble.full {
             state.failed += 1;
             return Err(StoreError::DiskFull("the simulated disk".into()));
@@ -92,17 +99,39 @@ impl Engine for Disk {
             Some(left) => *left -= 1,
             None => {}
         }
+        // A write is two operations: what is written, and that it is there.
+        let last = state.trouble.power_ends_after.filter(|left| *left < 2);
+        match &mut state.trouble.power_ends_after {
+            Some(left) if *left >= 2 => *left -= 2,
+            _ => {}
+        }
+        if last.is_some() {
+            state.off = true;
+        }
+        if last == Some(0) {
+            return Err(power_is_off());
+        }
         let mut writer = Writer { rows: std::mem::take(&mut state.rows), undo: Vec::new() };
         let result = work(&mut writer);
         if result.is_err() {
             writer.undo();
         }
         state.rows = writer.rows;
-        result
+        match last {
+            Some(_) => Err(power_is_off()),
+            None => result,
+        }
     }
 
     fn place(&self) -> String {
         "the simulated disk".into()
+    }
+}
+
+fn power_is_off() -> StoreError {
+    StoreError::Io {
+        context: "writing to the simulated disk".into(),
+        source: Arc::new(std::io::Error::other("the power is off")),
     }
 }
 
@@ -199,7 +228,10 @@ pub trait Device: fmt::Debug {
     /// How it fails now.
     fn trouble(&self) -> Trouble;
 
-    /// The power goes, or the process dies: what was not flushed may be lost, as `draw` says.
+    /// Whether the power is on. Once it has gone, nothing can be written until [`Self::cut_power`] brings it back.
+    fn has_power(&self) -> bool;
+
+    /// The power goes, or the process dies, and comes back: what was not flushed may be lost, as `draw` says.
     fn cut_power(&self, draw: u64);
 }
 
@@ -225,8 +257,14 @@ impl Device for Disk {
         self.lock().trouble
     }
 
+    fn has_power(&self) -> bool {
+        !self.lock().off
+    }
+
     fn cut_power(&self, _: u64) {
         let mut state = self.lock();
+        state.off = false;
+        state.trouble.power_ends_after = None;
         if let Some(rows) = state.flushed.take() {
             state.rows = rows;
         }

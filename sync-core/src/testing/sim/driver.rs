@@ -364,12 +364,30 @@ impl World<'_> {
             self.mark("late");
             latency = (latency * 20).min(8_000_000);
         }
+        if self.scenario.knobs.lost > 0 && !self.healed {
+            latency += self.lost_on_the_way(number, counter);
+        }
         let wire = self.wires.get_mut(&number).expect("the caller has found it");
         let it = &mut wire.streams[stream];
         it.queues[to.index()].push_back(item);
         let at = it.last_us[to.index()].max(self.now_us + latency);
         it.last_us[to.index()] = at;
         self.at(at, Event::Arrive { wire: number, side: to, stream });
+    }
+
+    /// How much longer a message takes that is lost and sent again.
+    fn lost_on_the_way(&mut self, number: u64, counter: u64) -> u64 {
+        let mut random = self.draw.random(Stream::Latency, number, counter | 1 << 41);
+        // A transport notices a loss after some round trips, and then waits longer each time.
+        let mut wait = 4 * self.scenario.knobs.latency_us.1 + 10_000;
+        let mut waits = 0;
+        while waits < 10_000_000 && random.bits() % 1_000 < self.scenario.knobs.lost {
+            self.counters.faults += 1;
+            self.mark("lost_and_sent_again");
+            waits += wait;
+            wait *= 2;
+        }
+        waits
     }
 
     /// The first item of a stream's queue arrives.
@@ -527,13 +545,17 @@ impl World<'_> {
                     _ => Vec::new(),
                 };
                 let result = block_on(perform(&*store, request));
+                if !self.has_power(node) {
+                    return;
+                }
+                self.note_refusals(node, &result);
                 if writes && result.is_err() {
                     self.counters.faults += 1;
                     self.mark("write_failed");
                 }
                 if result.is_ok() {
-                    let it = &mut self.nodes[node];
                     for record in records {
+                        let it = &mut self.nodes[node];
                         let durable = match record.kind {
                             NodeKind::Job => &mut it.durable_jobs,
                             NodeKind::Peer => &mut it.durable_peers,
@@ -543,6 +565,9 @@ impl World<'_> {
                             Some(_) => durable.insert(record.name.to_vec()),
                             None => durable.remove(&record.name.to_vec()),
                         };
+                        if record.kind == NodeKind::Job {
+                            self.check_positions(node, &record);
+                        }
                     }
                 }
                 Done::Machine { op, result }
@@ -553,6 +578,9 @@ impl World<'_> {
                     Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
                 let written =
                     canary::with(Some(Canary::SkipRelayedCheck), || store.core().write(&[Write::Apply(apply)]));
+                if !self.has_power(node) {
+                    return;
+                }
                 let Some(Ok(Written::Applied(applied))) = written.into_iter().next() else { return };
                 self.mark("forged");
                 Done::Written { replica, entries: Vec::new(), state: applied.state }
@@ -563,7 +591,14 @@ impl World<'_> {
                 let id = self.replicas[replica].id;
                 let apply =
                     Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
-                match store.core().write(&[Write::Apply(apply)]).pop() {
+                let written = store.core().write(&[Write::Apply(apply)]).pop();
+                if !matches!(written, Some(Ok(_))) {
+                    self.replicas[replica].perhaps.extend(entries.iter().cloned());
+                }
+                if !self.has_power(node) {
+                    return;
+                }
+                match written {
                     Some(Ok(Written::Applied(applied))) => {
                         let accepted: Vec<(Order, Op)> = entries
                             .into_iter()
@@ -595,9 +630,14 @@ impl World<'_> {
                     })
                     .collect();
                 let apply = Apply { replica: id, bundles, origin: Origin::Local, now, records: Vec::new() };
-                let Some(Ok(Written::Applied(applied))) = store.core().write(&[Write::Apply(apply)]).pop() else {
+                let written = store.core().write(&[Write::Apply(apply)]).pop();
+                if !matches!(written, Some(Ok(_))) {
+                    self.replicas[replica].perhaps.extend(entries.iter().cloned());
+                }
+                if !self.has_power(node) {
                     return;
-                };
+                }
+                let Some(Ok(Written::Applied(applied))) = written else { return };
                 let outcomes = entries.into_iter().zip(&applied.outcomes);
                 let accepted =
                     outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated));

@@ -1,6 +1,10 @@
 //! What goes wrong, and how nodes begin and end.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::{
     disk::{Device, Logic, SimStore, Trouble},
@@ -50,6 +54,12 @@ impl World<'_> {
                 if self.nodes[*node].process.is_some() {
                     self.nodes[*node].crash = Some((*after_outputs, *down_ms));
                 }
+            }
+            Fault::PowerCut { node, after_operations, down_ms } => {
+                let it = &mut self.nodes[*node];
+                it.without_power_ms = *down_ms;
+                let trouble = it.disk.trouble();
+                it.disk.set_trouble(Trouble { power_ends_after: Some(*after_operations), ..trouble });
             }
             Fault::Wipe { node, down_ms } => {
                 self.crash(*node, down_ms * 1_000);
@@ -184,11 +194,27 @@ impl World<'_> {
                 false => self.hang_up(number, side),
             }
         }
-        let draw = self.draw.random(Stream::Crashes, node as u64, 1 << 32 | epoch).bits();
-        self.nodes[node].disk.cut_power(draw);
+        self.cut_power(node);
         // Whatever its store still wants to do comes too late.
         drop(process);
         self.at(self.now_us + down_us, Event::Restart { node, epoch });
+    }
+
+    fn cut_power(&mut self, node: usize) {
+        let epoch = self.nodes[node].epoch;
+        let draw = self.draw.random(Stream::Crashes, node as u64, 1 << 32 | epoch).bits();
+        self.nodes[node].disk.cut_power(draw);
+    }
+
+    /// Something was written: when the power went meanwhile, the process has ended. Answers whether it has not.
+    pub fn has_power(&mut self, node: usize) -> bool {
+        if self.nodes[node].disk.has_power() {
+            return true;
+        }
+        self.mark("power_cut");
+        let down_ms = self.nodes[node].without_power_ms;
+        self.crash(node, down_ms * 1_000);
+        false
     }
 
     /// The process ends in good order: what its machine still says is done.
@@ -217,6 +243,8 @@ impl World<'_> {
         it.added.clear();
         it.durable_jobs.clear();
         it.durable_peers.clear();
+        it.refused.clear();
+        it.positions.clear();
     }
 
     /// Entries that only this node had may go with its disk.
@@ -290,12 +318,20 @@ impl World<'_> {
         });
         let Ok(process) = booted else {
             // The disk is in trouble: whoever watches over the process starts it again.
+            if !self.nodes[node].disk.has_power() {
+                self.mark("power_cut_at_the_start");
+                self.counters.faults += 1;
+                self.cut_power(node);
+            }
             return self.at(self.now_us + 1_000_000, Event::Restart { node, epoch });
         };
         let store = process.store.clone();
         self.nodes[node].process = Some(process);
         let mut records = store.core().node_records(NodeKind::Peer).expect("the simulated disk can be read");
-        records.extend(store.core().node_records(NodeKind::Job).expect("the simulated disk can be read"));
+        self.nodes[node].durable_peers = names(&records);
+        let jobs = store.core().node_records(NodeKind::Job).expect("the simulated disk can be read");
+        self.nodes[node].durable_jobs = names(&jobs);
+        records.extend(jobs);
         self.input(node, Input::Restored { records });
         let replicas = store.core().replicas().expect("the simulated disk can be read");
         for id in replicas {
@@ -306,6 +342,11 @@ impl World<'_> {
         self.rejoin(node);
         self.check_acknowledged(node);
     }
+}
+
+/// The names of records that are there.
+fn names(records: &[NodeRecord]) -> BTreeSet<Vec<u8>> {
+    records.iter().filter(|record| record.value.is_some()).map(|record| record.name.to_vec()).collect()
 }
 
 fn boot(disk: &dyn Device, fresh: [u8; 32], widths: Widths) -> Result<(SimStore, u64), StoreError> {

@@ -98,6 +98,7 @@ fn knobs(draw: Draw, faultless: bool) -> Knobs {
         dial_failures: if faultless { 0 } else { *random.pick(&[0, 0, 10, 40]) },
         silent_crashes: *random.pick(&[0, 50, 100]),
         late: if faultless { 0 } else { *draw.random(Stream::Knobs, 3, 0).pick(&[0, 5, 30, 200]) },
+        lost: if faultless { 0 } else { *draw.random(Stream::Knobs, 4, 0).pick(&[0, 10, 50, 100, 200]) },
         tight: tight(&mut draw.random(Stream::Knobs, 2, 0)),
     }
 }
@@ -400,7 +401,8 @@ fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
                 2 => Fault::Cut { a, b },
                 3 => Fault::HalfOpen { a, b },
                 4 => Fault::Unreachable { node, for_ms },
-                5 | 6 => Fault::Crash { node, after_outputs: random.below(40) as u32, down_ms: for_ms.min(20_000) },
+                5 => Fault::Crash { node, after_outputs: random.below(40) as u32, down_ms: for_ms.min(20_000) },
+                6 => Fault::PowerCut { node, after_operations: random.below(60) as u32, down_ms: for_ms.min(20_000) },
                 7 => Fault::Wipe { node, down_ms: for_ms.min(20_000) },
                 8 => Fault::Rollback { node, to_ms: random.below(at_ms as usize) as u64, down_ms: for_ms.min(20_000) },
                 9 => Fault::ClockJump { node, by_ms: random.below(2_400_000) as i64 - 1_200_000 },

@@ -119,7 +119,7 @@ impl World<'_> {
             (Habit::FallSilent, _) if frame[0] > 16 => frames.clear(),
             // Its clock makes what it writes so.
             (Habit::LiveAhead, Message::Entries(..)) => {}
-            (Habit::Cut | Habit::ChangeName, _) => {
+            (Habit::Cut, _) | (Habit::ChangeName, Message::Ping(_) | Message::Open(_) | Message::Opened(_)) => {
                 let down_us = 200_000 + random.bits() % 3_000_000;
                 self.acted(habit);
                 return self.end_process(node, down_us);

@@ -14,7 +14,7 @@ use crate::{
     address::PeerAddress,
     machine::{AskId, ConnectionId, DialId, Now, Synchronizer},
     model::{AuthorId, HybridClock, Op, Order, PeerId, ReplicaId, SecretKey, Timestamp},
-    store::Position,
+    store::{Position, ShortId, StoreId},
 };
 
 /// The wall clock at the beginning of every simulation.
@@ -69,6 +69,8 @@ pub struct Node {
     /// How often it was started.
     pub epoch: u64,
     pub process: Option<Process>,
+    /// For how long it is down when its power goes.
+    pub without_power_ms: u64,
     /// It crashes when so many outputs were performed, and is down for so long.
     pub crash: Option<(u32, u64)>,
     pub clock_us: i64,
@@ -78,6 +80,12 @@ pub struct Node {
     /// Stands still until then.
     pub paused_us: u64,
     pub acknowledged: Vec<Acknowledged>,
+    /// Entries that it has refused, by replica: whoever brought them may believe that they are here.
+    pub refused: BTreeSet<(usize, ShortId)>,
+    /// Replicas of which it has refused more at once than it names.
+    pub refused_more: BTreeSet<usize>,
+    /// Per replica and peer: what of the positions in its records was held against the truth.
+    pub positions: BTreeMap<Vec<u8>, (Option<(StoreId, Position)>, Position)>,
     /// Subscriptions that are on the disk.
     pub durable_jobs: BTreeSet<Vec<u8>>,
     /// Peers that are on the disk.

@@ -2,11 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{faults::live, world::World};
+use super::{
+    faults::live,
+    scenario::{Fault, Habit, NodePlan},
+    world::World,
+};
 use crate::{
-    machine::{Footprint, PeerState, limits::MAX_FRAME_LEN},
+    machine::{
+        self, Footprint, PeerState, StoreReply, WorkError,
+        limits::{Limits, MAX_FRAME_LEN},
+    },
     model::{Digest, Key, Op, Order, PeerId, ReplicaId, Summary, dominates},
-    store::{Direction, Position, Query},
+    store::{Direction, NodeRecord, Origin, Position, Query, ShortId, reconcile::Widths},
 };
 
 type Entries = BTreeMap<[u8; 32], (Order, Op)>;
@@ -154,7 +161,10 @@ impl World<'_> {
         // admitted; of each a frame more.
         let most = 2 * (limits.window_len + MAX_FRAME_LEN) + 3 * (limits.round_len + MAX_FRAME_LEN);
         let sessions = held.links * (limits.sessions + 1);
-        let known = self.nodes.len() + held.links;
+        // Others, by the names that they keep, and whoever is linked now: passers-by leave nothing.
+        let keeps_name = |node: &&NodePlan| !node.habits.contains(&Habit::ChangeName);
+        let others = self.scenario.nodes.iter().filter(keeps_name).count() - 1;
+        let known = others + held.links;
         if held.largest_len > most || held.streams > sessions || held.peers > known {
             self.fail("O6", format!("node {node} holds {held:?}"));
         }
@@ -251,6 +261,95 @@ impl World<'_> {
         }
     }
 
+    /// What a node did not take in, others may take for delivered.
+    pub fn note_refusals(&mut self, node: usize, result: &Result<StoreReply, WorkError>) {
+        let Ok(StoreReply::Applied { state, refused, refused_count, .. }) = result else { return };
+        let Some(replica) = self.replicas.iter().position(|it| it.id == state.rights.replica()) else { return };
+        if *refused_count > refused.len() as u64 {
+            self.nodes[node].refused_more.insert(replica);
+        }
+        self.nodes[node].refused.extend(refused.iter().map(|(id, _)| (replica, *id)));
+    }
+
+    /// O11: a position that is saved never claims what is not durable: of another's change log, that everything before it
+    /// is here; of one's own, that it is there.
+    pub fn check_positions(&mut self, node: usize, record: &NodeRecord) {
+        let Some((id, peer, received, confirmed)) = machine::saved_positions(record) else { return };
+        let Some(replica) = self.replicas.iter().position(|replica| replica.id == id) else { return };
+        let Some(other) = self.by_id.get(&peer).copied() else { return };
+        let is_full = |node| self.scenario.full_members(replica).any(|full| full == node);
+        // An old copy of a store has positions that once meant something else.
+        let is_old = |node: usize| {
+            self.scenario
+                .faults
+                .iter()
+                .any(|fault| matches!(fault.what, Fault::Rollback { node: it, .. } if it == node))
+        };
+        // What is left out of an answer that is too long is found when roots are compared, after the position was saved.
+        let widths = self.scenario.knobs.tight.map(|tight| tight.widths).unwrap_or_default();
+        let limits = self.scenario.knobs.tight.map(|tight| tight.limits).unwrap_or_default();
+        let leaves_out = widths.max_answers < Widths::default().max_answers
+            || limits.round_claims < Limits::default().round_claims
+            || limits.round_len < Limits::default().round_len;
+        let is_dishonest = |node: usize| self.nodes[node].dishonest || self.scenario.is_hostile(node);
+        if leaves_out
+            || !is_full(node)
+            || !is_full(other)
+            || is_dishonest(node)
+            || is_dishonest(other)
+            || is_old(node)
+            || is_old(other)
+        {
+            return;
+        }
+        let name = record.name.to_vec();
+        let (of_theirs, of_mine) = self.nodes[node].positions.get(&name).copied().unwrap_or_default();
+        let mut wrong = None;
+        if let Some((store, until)) = received
+            && let Some(process) = &self.nodes[other].process
+            && process.store.core().store_id() == store
+        {
+            let since = of_theirs.filter(|(before, _)| *before == store).map_or(Position(0), |(_, position)| position);
+            if let Some(op) = self.lacks(node, replica, (other, since, until)) {
+                wrong = Some(format!(
+                    "node {node} says that it has the log of node {other} up to {until:?}, and lacks {op:?}"
+                ));
+            }
+        }
+        let is_same = self.nodes[other].replaced_us.is_none() && self.nodes[node].replaced_us.is_none();
+        if is_same && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed)) {
+            wrong = Some(format!(
+                "node {node} says that node {other} has its log up to {confirmed:?}, and that lacks {op:?}"
+            ));
+        }
+        self.nodes[node].positions.insert(name, (received, confirmed));
+        self.mark("position_saved");
+        if let Some(wrong) = wrong {
+            self.fail("O11", format!("replica {replica}: {wrong}"));
+        }
+    }
+
+    /// An entry of a part of another's change log that a node has not, though nothing that it has covers it, and it has
+    /// not refused it.
+    fn lacks(&self, node: usize, replica: usize, (of, since, until): (usize, Position, Position)) -> Option<Op> {
+        let process = self.nodes[of].process.as_ref().filter(|_| !self.nodes[node].refused_more.contains(&replica))?;
+        let log = process.store.core().log(self.replicas[replica].id, since, usize::MAX).ok()?;
+        let mut rows = log.into_iter().take_while(|row| row.position <= until).peekable();
+        rows.peek()?;
+        let here = by_hash(self.live_on(&self.nodes[node].disk, node, replica));
+        // What a node gave once and then lost comes back by the roots, unless its first session afterwards has sent all.
+        let was_its_own = Origin::Peer(self.nodes[node].id);
+        let has_lost = self.nodes[node].replaced_us.is_some();
+        let row = rows.find(|row| {
+            let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
+            !here.contains_key(&row.hash.0)
+                && !(has_lost && row.origin == was_its_own)
+                && !self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)))
+                && !here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)))
+        })?;
+        Some(row.entry.op)
+    }
+
     /// What must hold at the end.
     pub fn check_end(&mut self) {
         for node in 0..self.nodes.len() {
@@ -310,7 +409,12 @@ impl World<'_> {
                 ));
             }
         }
-        let truth = by_hash(replica.truth.clone());
+        let mut truth = by_hash(replica.truth.clone());
+        // What may have been written was, when somebody has it or had it.
+        let perhaps = replica.perhaps.iter();
+        let was =
+            |(order, _): &&(Order, Op)| set.contains_key(&order.hash.0) || replica.at_risk.contains(&order.hash.0);
+        truth.extend(by_hash(perhaps.filter(was).cloned().collect()));
         if let Some((order, op)) = set.iter().find(|(hash, _)| !truth.contains_key(*hash)).map(|(_, entry)| entry) {
             return Err(("O3", format!("nobody wrote {op:?} at {order:?}")));
         }

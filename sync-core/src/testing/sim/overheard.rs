@@ -1,4 +1,5 @@
-//! O4 and O9 on the wire: what is said to a node follows from what it may read, and nobody accuses an honest node.
+//! O4, O9 and O11 on the wire: what is said to a node follows from what it may read, nobody accuses an honest node, and
+//! nobody announces what he cannot serve.
 
 use super::{scenario::Member, world::World};
 use crate::{
@@ -50,6 +51,9 @@ impl World<'_> {
         }
         let Some(replica) = self.wires[&stream.0].streams[stream.1].replica else { return };
         let readable = self.readable(replica, to, from);
+        if let Err(what) = self.can_be_served(from, replica, readable.is_all(), &message) {
+            return self.fail("O11", format!("node {from} announces to node {to} what it does not have: {what}"));
+        }
         if readable.is_all() {
             return;
         }
@@ -63,6 +67,27 @@ impl World<'_> {
         } else {
             self.mark("told_a_part");
         }
+    }
+
+    /// What a node says that it has is in its store.
+    fn can_be_served(&mut self, from: usize, replica: usize, all: bool, message: &Message) -> Result<(), String> {
+        let (position, root) = match message {
+            Message::Open(open) | Message::Opened(open) => (Some(open.head), Some(open.root)),
+            Message::Mark(mark) | Message::Entries(mark, _) => (mark.through, mark.root),
+            _ => return Ok(()),
+        };
+        let Some(position) = position else { return Ok(()) };
+        let Some(process) = &self.nodes[from].process else { return Ok(()) };
+        let Ok(state) = process.store.core().state(self.replicas[replica].id) else { return Ok(()) };
+        if position > state.head {
+            return Err(format!("{position:?}, and its store is at {:?}", state.head));
+        }
+        // To whom it does not know to have a right, a node says that it has nothing.
+        if all && position == state.head && root.is_some_and(|root| root.count > 0 && root != state.root) {
+            return Err(format!("the root {root:?}, and its store's is {:?}", state.root));
+        }
+        self.mark("announced");
+        Ok(())
     }
 
     fn may_be_said(&self, from: usize, replica: usize, scope: &Scope, message: &Message) -> Result<(), String> {
@@ -118,7 +143,8 @@ impl World<'_> {
     pub fn accused(&mut self, node: usize, other: usize, reason: DisconnectReason) {
         let honest = !self.scenario.is_hostile(node) && !self.scenario.is_hostile(other);
         if honest && reason == DisconnectReason::Protocol {
-            self.fail("O9", format!("node {node} says that node {other} broke the protocol"));
+            let who = self.who_waits();
+            self.fail("O9", format!("node {node} says that node {other} broke the protocol\n{who}"));
         }
     }
 }

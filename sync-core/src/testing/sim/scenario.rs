@@ -52,6 +52,9 @@ pub struct Knobs {
     /// How many messages in a thousand take twenty times as long.
     #[serde(default)]
     pub late: u64,
+    /// How many messages in a thousand the network loses, and the transport sends again, each time after a longer wait.
+    #[serde(default)]
+    pub lost: u64,
     /// Limits other than the protocol's.
     #[serde(default)]
     pub tight: Option<Tight>,
@@ -351,6 +354,15 @@ pub enum Fault {
         /// Until it starts again.
         down_ms: u64,
     },
+    /// The power goes after so many further operations of the disk, in the middle of whatever is being written.
+    PowerCut {
+        /// The node.
+        node: usize,
+        /// After how many operations.
+        after_operations: u32,
+        /// Until it starts again.
+        down_ms: u64,
+    },
     /// The device loses its store but not its key.
     Wipe {
         /// The node.
@@ -518,6 +530,7 @@ impl Fault {
             Self::Cut { a, b } | Self::HalfOpen { a, b } => vec![a, b],
             Self::Unreachable { node, .. }
             | Self::Crash { node, .. }
+            | Self::PowerCut { node, .. }
             | Self::Wipe { node, .. }
             | Self::Rollback { node, .. }
             | Self::ClockJump { node, .. }

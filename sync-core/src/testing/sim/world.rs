@@ -50,6 +50,8 @@ pub struct Replica {
     pub grants: Vec<VerifiedBundle>,
     /// Every entry that was ever accepted where it was written.
     pub truth: Vec<(Order, Op)>,
+    /// Those whose writing failed: a disk that failed, or lost its power, may have them all the same.
+    pub perhaps: Vec<(Order, Op)>,
     /// Those that a wiped or rolled back disk may have taken with it.
     pub at_risk: BTreeSet<[u8; 32]>,
 }
@@ -438,6 +440,14 @@ impl<'a> World<'a> {
             let entries = bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect();
             self.acknowledge(node, replica, entries);
         }
+        if canary::is_out(Canary::AnnounceBeforeCommit)
+            && let Some(process) = &self.nodes[node].process
+            && let Ok(state) = process.store.core().state(self.replicas[replica].id)
+        {
+            let head = crate::store::Position(state.head.0 + bundle.entries().count() as u64);
+            let state = crate::store::ReplicaState { head, ..state };
+            self.input(node, Input::Changed { replica: self.replicas[replica].id, state });
+        }
         self.work(node, Work::Write { replica, bundle });
     }
 
@@ -453,7 +463,10 @@ impl<'a> World<'a> {
         let id = self.replicas[replica].id;
         let now = self.nodes[node].wall(self.now_us);
         let Some(process) = &self.nodes[node].process else { return };
-        let known = process.store.core().replicas().expect("the simulated disk can be read");
+        let Ok(known) = process.store.core().replicas() else {
+            // The disk is in trouble: the application tries again.
+            return self.at(self.now_us + 1_000_000, Event::Join { replica, node });
+        };
         if !known.contains(&id) {
             let bundles = if self.scenario.replicas[replica].owner == node {
                 self.replicas[replica].grants.clone()
@@ -472,6 +485,9 @@ impl<'a> World<'a> {
                 records: Vec::new(),
             };
             let results = process.store.core().write(&[create, crate::store::Write::Apply(apply)]);
+            if !self.has_power(node) {
+                return;
+            }
             if results.iter().any(Result::is_err) {
                 // The disk is in trouble: the application tries again.
                 return self.at(self.now_us + 1_000_000, Event::Join { replica, node });
@@ -581,7 +597,8 @@ impl<'a> World<'a> {
         }
         if let Some(since) = self.converged_us {
             match self.unaware() {
-                None => self.done = true,
+                // What had stood still until now may have written on.
+                None => self.done = self.is_converged(),
                 Some(who) if self.now_us > since + KNOWLEDGE_US => {
                     return self.fail("O11", format!("the nodes are equal and do not say so: {who}"));
                 }
@@ -630,12 +647,16 @@ fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64, disk: Rc<dyn Devi
         stores: 0,
         epoch: 0,
         process: None,
+        without_power_ms: 0,
         crash: None,
         clock_us: plan.clock_ms * 1_000,
         jumped_us: None,
         replaced_us: None,
         paused_us: 0,
         acknowledged: Vec::new(),
+        refused: BTreeSet::new(),
+        refused_more: BTreeSet::new(),
+        positions: BTreeMap::new(),
         durable_jobs: BTreeSet::new(),
         durable_peers: BTreeSet::new(),
         added: BTreeSet::new(),
@@ -681,7 +702,7 @@ fn replica(draw: Draw, at: usize, scenario: &Scenario, nodes: &[Node]) -> Replic
         .iter()
         .flat_map(|bundle| bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect::<Vec<_>>())
         .collect();
-    Replica { id, owner, grants, truth, at_risk: BTreeSet::new() }
+    Replica { id, owner, grants, truth, perhaps: Vec::new(), at_risk: BTreeSet::new() }
 }
 
 /// What a change writes.

@@ -40,6 +40,8 @@ struct State {
     flush_fails_in: Option<u64>,
     /// Another disk on the same power: when it ends.
     power: Option<Power>,
+    /// Ends the power of this and of others.
+    fuse: Option<Fuse>,
     /// Pages that a flush that failed left in doubt. A later write brings the whole page.
     in_doubt: BTreeSet<usize>,
 }
@@ -51,6 +53,43 @@ pub struct Power {
     /// It ends after so many operations here, or so many there.
     pub here: usize,
     pub there: u64,
+}
+
+/// Ends the power of all the disks that it is in, after so many changes of any of them.
+#[derive(Debug, Clone, Default)]
+pub struct Fuse(Arc<Mutex<Option<u64>>>);
+
+impl Fuse {
+    fn left(&self) -> MutexGuard<'_, Option<u64>> {
+        self.0.lock().expect("nothing panics while it holds the fuse")
+    }
+
+    /// The power ends after so many changes, or does not.
+    pub fn set(&self, changes: Option<u64>) {
+        *self.left() = changes;
+    }
+
+    /// After how many changes it ends.
+    pub fn changes_left(&self) -> Option<u64> {
+        *self.left()
+    }
+
+    /// Whether the power has ended.
+    pub fn is_blown(&self) -> bool {
+        *self.left() == Some(0)
+    }
+
+    /// Whether a change can still be made.
+    fn carries_one(&self) -> bool {
+        match &mut *self.left() {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
 }
 
 /// What every write and flush from now on answers.
@@ -91,6 +130,9 @@ impl State {
 
     /// Nothing changes here any more once the power has ended here or there.
     fn has_power(&self) -> bool {
+        if self.fuse.as_ref().is_some_and(|fuse| !fuse.carries_one()) {
+            return false;
+        }
         let Some(Power { other, here, there }) = &self.power else { return true };
         if self.operations.len() >= *here {
             other.end_power_at(other.operations());
@@ -144,6 +186,17 @@ impl Disk {
     /// Fails one flush after `good` more, and loses what it was to bring to the disk.
     pub fn fail_flush_after(&self, good: u64) {
         self.state().flush_fails_in = Some(good);
+    }
+
+    /// Nothing fails any more.
+    pub fn mend(&self) {
+        let mut state = self.state();
+        (state.failure, state.fails_in, state.flush_fails_in) = (None, None, None);
+    }
+
+    /// Puts a fuse in.
+    pub fn on_fuse(&self, fuse: Fuse) {
+        self.state().fuse = Some(fuse);
     }
 
     /// Puts another disk on the same power.
@@ -317,7 +370,8 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
-        if is_due(&mut state.flush_fails_in) || state.fails_in == Some(0) {
+        let is_on = state.fuse.as_ref().is_none_or(|fuse| !fuse.is_blown());
+        if is_on && is_due(&mut state.flush_fails_in) || is_on && state.fails_in == Some(0) {
             state.fails_in = None;
             state.lose_flush();
             return Err(Failure::Broken.error());

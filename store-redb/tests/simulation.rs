@@ -77,6 +77,20 @@ impl Machine {
         Self { files: RefCell::new(Files::with(first)), trouble: Cell::default(), happened: happened.clone() }
     }
 
+    /// The file of the rows is whole before it gets its name, as `RedbEngine::open` makes it.
+    fn make(&self) -> Result<(), StoreError> {
+        let trouble = self.trouble();
+        if trouble.full {
+            return Err(StoreError::DiskFull("making a file".into()));
+        }
+        let [rows, journal] = <[Disk; 2]>::default();
+        let unfinished = (rows.clone(), journal);
+        drop(RedbEngine::with_backends(move || Ok(unfinished.clone()), SMALL, [5; 32])?);
+        *self.files.borrow_mut() = Files::with([rows.file(), Vec::new()]);
+        self.set_trouble(trouble);
+        Ok(())
+    }
+
     /// Counts what its files went through, which are given up.
     fn count(&self) {
         let lost = |disk: &Disk| disk.since(0).iter().filter(|it| matches!(it, Operation::LostSync)).count() as u64;
@@ -92,6 +106,9 @@ impl Drop for Machine {
 
 impl Device for Machine {
     fn open(&self, fresh: [u8; 32], widths: Widths) -> Result<SimStore, StoreError> {
+        if self.is_empty() {
+            self.make()?;
+        }
         let [rows, journal] = self.files.borrow().disks.clone();
         let engine = RedbEngine::with_backends(move || Ok((rows.clone(), journal.clone())), SMALL, [5; 32])?;
         Ok(SimStore::new(Core::open(engine, fresh)?.with_widths(widths)))
@@ -203,7 +220,7 @@ fn b51_nodes_on_redb_become_equal_whatever_happens_to_them_and_to_their_disks() 
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let (mut all, mut played) = (Counters::default(), 0);
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(&work)).collect();
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
         for thread in threads {
             let (counters, count) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             all.add(&counters);
@@ -214,8 +231,9 @@ fn b51_nodes_on_redb_become_equal_whatever_happens_to_them_and_to_their_disks() 
         "{played} simulations on redb: {} faults, {} writes acknowledged, {happened:?}",
         all.faults, all.acknowledged
     );
-    assert!(all.acknowledged > 0, "nothing was simulated");
+    assert!(played > 0, "nothing was simulated");
     if played >= SEEDS {
+        assert!(all.acknowledged > 0, "nothing was checked");
         let counts = [&happened.cuts, &happened.unflushed, &happened.in_a_write, &happened.flushes];
         assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 0), "the disks went easy: {happened:?}");
     }

@@ -371,7 +371,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
         let is_on = state.fuse.as_ref().is_none_or(|fuse| !fuse.is_blown());
-        if is_on && is_due(&mut state.flush_fails_in) || is_on && state.fails_in == Some(0) {
+        if is_on && (is_due(&mut state.flush_fails_in) || state.fails_in == Some(0)) {
             state.fails_in = None;
             state.lose_flush();
             return Err(Failure::Broken.error());

@@ -39,15 +39,28 @@ fn job_record(replica: &ReplicaId, peer: &PeerId, record: &JobRecord) -> NodeRec
     }
 }
 
-/// What a job's record says: of which replica and peer, up to where we have its log, and up to where it has ours.
+/// The positions that a job's record says.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) fn saved_positions(
-    record: &NodeRecord,
-) -> Option<(ReplicaId, PeerId, Option<(crate::store::StoreId, Position)>, Position)> {
-    let (replica, peer) = record.name.split_at_checked(32)?;
-    let (replica, peer) = (<[u8; 32]>::try_from(replica).ok()?, <[u8; 32]>::try_from(peer).ok()?);
-    let saved: JobRecord = postcard::from_bytes(record.value.as_ref()?).ok()?;
-    Some((ReplicaId::from(replica), PeerId::from(peer), saved.received, Position(saved.confirmed)))
+#[derive(Debug)]
+pub(crate) struct SavedPositions {
+    pub replica: ReplicaId,
+    pub peer: PeerId,
+    /// Up to where the peer's log is here.
+    pub received: Option<(crate::store::StoreId, Position)>,
+    /// Up to where the peer has ours.
+    pub confirmed: Position,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl SavedPositions {
+    /// Those in a record; none where it is no job's.
+    pub fn of(record: &NodeRecord) -> Option<Self> {
+        let (replica, peer) = record.name.split_at_checked(32)?;
+        let (replica, peer) = (<[u8; 32]>::try_from(replica).ok()?, <[u8; 32]>::try_from(peer).ok()?);
+        let saved: JobRecord = postcard::from_bytes(record.value.as_ref()?).ok()?;
+        let confirmed = Position(saved.confirmed);
+        Some(Self { replica: replica.into(), peer: peer.into(), received: saved.received, confirmed })
+    }
 }
 
 impl Synchronizer {

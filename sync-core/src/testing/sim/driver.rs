@@ -592,7 +592,7 @@ impl World<'_> {
                 let apply =
                     Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
                 let written = store.core().write(&[Write::Apply(apply)]).pop();
-                if !matches!(written, Some(Ok(_))) {
+                if !matches!(written, Some(Ok(_))) || !self.nodes[node].disk.has_power() {
                     self.replicas[replica].perhaps.extend(entries.iter().cloned());
                 }
                 if !self.has_power(node) {
@@ -631,7 +631,7 @@ impl World<'_> {
                     .collect();
                 let apply = Apply { replica: id, bundles, origin: Origin::Local, now, records: Vec::new() };
                 let written = store.core().write(&[Write::Apply(apply)]).pop();
-                if !matches!(written, Some(Ok(_))) {
+                if !matches!(written, Some(Ok(_))) || !self.nodes[node].disk.has_power() {
                     self.replicas[replica].perhaps.extend(entries.iter().cloned());
                 }
                 if !self.has_power(node) {

@@ -271,11 +271,17 @@ impl World<'_> {
             return Vec::new();
         }
         let id = self.replicas[replica].id;
-        let core = match &self.nodes[node].process {
-            Some(process) if Rc::ptr_eq(disk, &self.nodes[node].disk) => return live(process.store.core(), id),
-            _ => disk.copy().open([0; 32], Widths::default()).expect("the simulated disk can be read"),
-        };
-        live(core.core(), id)
+        if let Some(process) = &self.nodes[node].process
+            && Rc::ptr_eq(disk, &self.nodes[node].disk)
+        {
+            // While its disk is in trouble, a store may be closed; what is there is there all the same.
+            match process.store.core().state(id) {
+                Ok(_) | Err(StoreError::UnknownReplica(_)) => return live(process.store.core(), id),
+                Err(_) => {}
+            }
+        }
+        let store = disk.copy().open([0; 32], Widths::default()).expect("the simulated disk can be read");
+        live(store.core(), id)
     }
 
     /// The process starts: what the manager does when it is spawned.

@@ -54,9 +54,14 @@ pub struct Process {
 pub struct Watcher {
     /// Up to where it has read.
     pub position: Position,
+    /// It was told of something, and the store could not be read.
+    pub unread: bool,
     /// The newest version of each slot that it has read.
     pub seen: BTreeMap<(Vec<u8>, Option<AuthorId>), Order>,
 }
+
+/// Up to where a node has a peer's log, and the peer its own.
+pub type Checked = (Option<(StoreId, Position)>, Position);
 
 /// A node.
 pub struct Node {
@@ -85,7 +90,7 @@ pub struct Node {
     /// Replicas of which it has refused more at once than it names.
     pub refused_more: BTreeSet<usize>,
     /// Per replica and peer: what of the positions in its records was held against the truth.
-    pub positions: BTreeMap<Vec<u8>, (Option<(StoreId, Position)>, Position)>,
+    pub positions: BTreeMap<Vec<u8>, Checked>,
     /// Subscriptions that are on the disk.
     pub durable_jobs: BTreeSet<Vec<u8>>,
     /// Peers that are on the disk.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     machine::{
-        self, Footprint, PeerState, StoreReply, WorkError,
+        Footprint, PeerState, SavedPositions, StoreReply, WorkError,
         limits::{Limits, MAX_FRAME_LEN},
     },
     model::{Digest, Key, Op, Order, PeerId, ReplicaId, Summary, dominates},
@@ -234,17 +234,16 @@ impl World<'_> {
 
     /// O2: what was acknowledged here is here, or something newer that covers it.
     pub fn check_acknowledged(&mut self, node: usize) {
-        let Some(process) = self.nodes[node].process.as_ref().filter(|_| !self.scenario.is_hostile(node)) else {
+        if self.nodes[node].process.is_none() || self.scenario.is_hostile(node) {
             return;
-        };
-        let store = process.store.clone();
+        }
         let mut lost = None;
         for replica in 0..self.replicas.len() {
             let mine: Vec<_> = self.nodes[node].acknowledged.iter().filter(|it| it.replica == replica).collect();
             if mine.is_empty() {
                 continue;
             }
-            let here = by_hash(live(store.core(), self.replicas[replica].id));
+            let here = by_hash(self.live_on(&self.nodes[node].disk, node, replica));
             for it in mine {
                 let covered = here.contains_key(&it.order.hash.0)
                     || here.values().any(|(order, by)| dominates((by, order), (&it.op, &it.order)));
@@ -274,7 +273,9 @@ impl World<'_> {
     /// O11: a position that is saved never claims what is not durable: of another's change log, that everything before it
     /// is here; of one's own, that it is there.
     pub fn check_positions(&mut self, node: usize, record: &NodeRecord) {
-        let Some((id, peer, received, confirmed)) = machine::saved_positions(record) else { return };
+        let Some(SavedPositions { replica: id, peer, received, confirmed }) = SavedPositions::of(record) else {
+            return;
+        };
         let Some(replica) = self.replicas.iter().position(|replica| replica.id == id) else { return };
         let Some(other) = self.by_id.get(&peer).copied() else { return };
         let is_full = |node| self.scenario.full_members(replica).any(|full| full == node);
@@ -342,10 +343,11 @@ impl World<'_> {
         let has_lost = self.nodes[node].replaced_us.is_some();
         let row = rows.find(|row| {
             let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
-            !here.contains_key(&row.hash.0)
-                && !(has_lost && row.origin == was_its_own)
-                && !self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)))
-                && !here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)))
+            let is_excused = has_lost && row.origin == was_its_own
+                || self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)));
+            let is_here = here.contains_key(&row.hash.0)
+                || here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)));
+            !is_here && !is_excused
         })?;
         Some(row.entry.op)
     }

@@ -557,6 +557,7 @@ impl<'a> World<'a> {
             it.crash = None;
             if !self.scenario.is_hostile(node) {
                 it.clock_us = ahead + 1_000_000 * 10;
+                it.jumped_us = Some(self.now_us);
             }
             if it.dishonest {
                 self.end_process(node, 0);

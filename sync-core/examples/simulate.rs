@@ -90,7 +90,7 @@ fn on_all_cores<T: Send>(numbers: std::ops::Range<u64>, work: impl Fn(u64) -> Op
         }
     };
     let mut all: Vec<(u64, T)> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(&work)).collect();
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a simulation catches panics")).collect()
     });
     all.sort_unstable_by_key(|(number, _)| *number);

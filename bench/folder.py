@@ -700,10 +700,8 @@ def kill(rounds=30):
 
 
 def compare():
-    make = folders(400, 2_000_000)
     for series in (First, After):
-        # A source of its own for each kind of round, as in bench/run.
-        for tool in tools(lambda name: make(f"{series.__name__}-{name}"), alone=TRANSPORTS if series is First else ()):
+        for tool in tools(folders(400, 2_000_000), alone=TRANSPORTS if series is First else ()):
             contestant = series(tool)
             try:
                 figures = contestant.round(0)
@@ -711,6 +709,7 @@ def compare():
                 contestant.stop()
             shown = ", ".join(f"{name} {figure:.3g}" for name, figure in figures.items())
             print(f"{series.__name__}: {tool.label}: {shown}", flush=True)
+        clean()
 
 
 if __name__ == "__main__":

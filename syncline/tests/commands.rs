@@ -195,24 +195,33 @@ fn b26_sync_without_a_daemon_catches_up_and_reports_what_moved() {
 
 #[test]
 fn a_version_that_lost_its_name_is_kept_when_a_command_takes_the_name() {
+    kept_when(&["put", "notes/x", "by the command"], Some(b"by the command"));
+}
+
+#[test]
+fn a_version_that_lost_its_name_is_kept_when_a_command_removes_the_prefix() {
+    kept_when(&["rm", "--prefix", "notes/"], None);
+}
+
+fn kept_when(command: &[&str], expected: Option<&[u8]>) {
     let (a, b) = (Machine::new(), Machine::new());
-    a.save("x", "first");
+    a.save("notes/x", "first");
     let up_a = a.share(&LOCAL);
     let up_b = b.join(&up_a.field("ticket"), &LOCAL);
     common::equal(&[&a, &b]);
     up_a.stop();
     let by_b = "by b, and long ".repeat(10_000);
-    b.save("x", &by_b);
-    eventually("it is put", || b.done(["get", "x"]) == by_b, || b.done(["why"]));
+    b.save("notes/x", &by_b);
+    eventually("it is put", || b.done(["get", "notes/x"]) == by_b, || b.done(["why"]));
     up_b.stop();
     let up_a = a.share(&LOCAL);
-    a.save("x", "by a");
-    eventually("it is put", || a.done(["get", "x"]) == "by a", || a.done(["why"]));
+    a.save("notes/x", "by a");
+    eventually("it is put", || a.done(["get", "notes/x"]) == "by a", || a.done(["why"]));
     // Without a node the folder on b is not looked at: its version is in the replica alone, and on its disk.
     b.done(["join", &up_a.field("ticket")]);
     b.done(["sync", "--timeout", "30s"]);
-    assert_eq!(b.done(["get", "x"]), "by a");
-    b.done(["put", "x", "by the command"]);
+    assert_eq!(b.done(["get", "notes/x"]), "by a");
+    b.done(command);
     let _up_b = b.share(&LOCAL);
     common::equal(&[&a, &b]);
     eventually(
@@ -220,8 +229,8 @@ fn a_version_that_lost_its_name_is_kept_when_a_command_takes_the_name() {
         || {
             [&a, &b].iter().all(|machine| {
                 let files = machine.files();
-                let kept = files.iter().find(|(name, _)| name.starts_with("x (conflict "));
-                files.get("x").is_some_and(|text| text == b"by the command")
+                let kept = files.iter().find(|(name, _)| name.starts_with("notes/x (conflict "));
+                files.get("notes/x").map(Vec::as_slice) == expected
                     && kept.is_some_and(|(_, text)| text == by_b.as_bytes())
             })
         },

@@ -57,11 +57,17 @@ fn a_full_disk_of_the_folder_goes_on_by_itself_when_there_is_space() {
     let up_a = a.share(&LOCAL);
     let _up_b = b.join(&up_a.field("ticket"), &LOCAL);
     eventually("why says so", || b.done(["why"]).contains("cannot be written"), || b.done(["why"]));
+    // What is deleted elsewhere goes, and gives some space.
+    let there = b.files().into_keys().find(|name| !name.starts_with('.')).expect("some of it fits");
+    a.done(["rm", &there]);
+    eventually("it goes", || !b.files().contains_key(&there), || b.done(["why"]));
     // And what fits still comes.
     a.save("small", "x");
     disk.grow("64m");
     equal(&[&a, &b]);
     assert_eq!(b.done(["why"]).trim(), "nothing is in the way");
+    let made = || std::fs::read_dir(b.path(".syncline-tmp")).map(|left| left.count()).unwrap_or_default();
+    eventually("nothing is left", || made() == 0, || b.done(["why"]));
 }
 
 #[test]

@@ -103,11 +103,15 @@ impl Workshop {
     }
 
     fn fresh(&self, purpose: Purpose, key: &FileKey) -> PathBuf {
+        self.fresh_named(&purpose.name_of(key))
+    }
+
+    fn fresh_named(&self, name: &str) -> PathBuf {
         // Only the last directory is made: where the folder is gone, nothing is written.
         let _ = fs::create_dir(&self.directory);
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let path = self.directory.join(format!("{}-{number}", purpose.name_of(key)));
+            let path = self.directory.join(format!("{name}-{number}"));
             // What a killed program left may have a name like this.
             if fs::symlink_metadata(&path).is_err() {
                 return path;
@@ -148,8 +152,11 @@ impl Workshop {
     }
 
     /// A file that cannot be put back now is not removed as one in the making.
-    pub fn set_aside(&self, left: &Path, key: &FileKey) -> io::Result<()> {
-        rename_new(left, &self.aside(key))
+    pub fn set_aside(&self, left: &Path) -> io::Result<()> {
+        let name = left.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(rest) = name.strip_prefix(Purpose::New.word()) else { return Ok(()) };
+        let hash = rest.rsplit_once('-').map_or(rest, |(hash, _)| hash);
+        rename_new(left, &self.fresh_named(&format!("{}{hash}", Purpose::Aside.word())))
     }
 
     /// Writes a temporary file or link of these bytes.
@@ -162,8 +169,12 @@ impl Workshop {
             Kind::Link => std::os::unix::fs::symlink(OsStr::from_bytes(bytes), &place)?,
             Kind::File | Kind::Executable => {
                 let mut file = fs::File::create(&place)?;
-                file.write_all(bytes)?;
-                set_executable(&place, kind)?;
+                let written = file.write_all(bytes).and_then(|()| set_executable(&place, kind));
+                if let Err(error) = written {
+                    // No room: what was written takes some.
+                    let _ = fs::remove_file(&place);
+                    return Err(error);
+                }
             }
         }
         Ok(place)
@@ -221,16 +232,38 @@ impl Workshop {
                 fs::remove_file(temporary)?;
                 Ok(Outcome::Changed)
             }
-            // The file system cannot exchange: look, then replace.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                if !is_same(&target, expected) {
-                    fs::remove_file(temporary)?;
-                    return Ok(Outcome::Changed);
-                }
-                fs::rename(temporary, &target)?;
-                Ok(Outcome::Done(settled(&target, ours)))
-            }
+            // The file system cannot exchange.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => self.replace(temporary, ours, key, expected),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces where files cannot be exchanged: the old one goes aside, and for a moment there is none.
+    fn replace(&self, temporary: &Path, ours: Option<Stat>, key: &FileKey, expected: &Stat) -> io::Result<Outcome> {
+        let target = absolute(&self.root, key);
+        let aside = self.aside(key);
+        fs::rename(&target, &aside)?;
+        if !is_same(&aside, expected) {
+            self.put_back(&aside, key)?;
+            fs::remove_file(temporary)?;
+            return Ok(Outcome::Changed);
+        }
+        match rename_new(temporary, &target) {
+            Ok(()) => {
+                let stat = settled(&target, ours);
+                fs::remove_file(&aside)?;
+                Ok(Outcome::Done(stat))
+            }
+            // Saved in this moment, in the place of the old one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&aside)?;
+                fs::remove_file(temporary)?;
+                Ok(Outcome::Changed)
+            }
+            Err(error) => {
+                self.put_back(&aside, key)?;
+                Err(error)
+            }
         }
     }
 
@@ -243,7 +276,7 @@ impl Workshop {
         }
         if let Err(error) = self.put_back(saved, key) {
             // Nobody may take it for one in the making.
-            self.set_aside(saved, key)?;
+            self.set_aside(saved)?;
             return Err(error);
         }
         Ok(())
@@ -259,7 +292,16 @@ impl Workshop {
                 self.put_back(&aside, key)?;
                 return Ok(Outcome::Changed);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Outcome::Changed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if fs::symlink_metadata(&self.directory).is_ok() || fs::symlink_metadata(&target).is_err() {
+                    return Ok(Outcome::Changed);
+                }
+                // There is no place aside, and no room to make one: the file goes at once, and gives some.
+                if !is_same(&target, expected) {
+                    return Ok(Outcome::Changed);
+                }
+                fs::remove_file(&target)?;
+            }
             Err(error) => return Err(error),
         }
         let directories: Vec<_> = key.directories().collect();
@@ -481,6 +523,30 @@ mod tests {
         workshop.put_back(&aside, &key("a")).unwrap();
         assert_eq!(saved(&dir), ["made meanwhile", "saved"]);
         assert_eq!(left(&dir), 0);
+    }
+
+    #[test]
+    fn where_files_cannot_be_exchanged_one_is_replaced_if_it_is_what_it_was() {
+        for saved in [false, true] {
+            let (dir, workshop) = workshop();
+            let path = dir.path().join("a");
+            fs::write(&path, "old").unwrap();
+            let expected = stat(&path);
+            if saved {
+                fs::write(&path, "saved in between").unwrap();
+            }
+            let temporary = workshop.write(&key("a"), Kind::File, b"new").unwrap();
+            old(&temporary);
+            let ours = stat(&temporary);
+            let outcome = workshop.replace(&temporary, Some(ours), &key("a"), &expected).unwrap();
+            let (done, text) = match saved {
+                true => (Outcome::Changed, "saved in between"),
+                false => (Outcome::Done(Some(stat(&path))), "new"),
+            };
+            assert_eq!(outcome, done);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(left(&dir), 0);
+        }
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(super) const FOLDER: &str = "the folder";
 /// The subject of the problem that this node may not write any more.
 pub(super) const RIGHT: &str = "the right to write";
 
+/// The subject of the problem that changes are not seen at once.
+pub(super) const WATCHING: &str = "watching the folder";
+
 /// What a folder needs to know.
 #[derive(Debug, Clone)]
 pub struct FolderOptions {
@@ -158,7 +161,7 @@ pub(super) struct Engine {
 impl Engine {
     fn open(options: FolderOptions, replica: Arc<dyn FolderReplica>, inbox: Inbox) -> io::Result<Self> {
         let state = FolderState::open(&options.state, options.lifetime)?;
-        let engine = Self {
+        Ok(Self {
             replica,
             runtime: Handle::current(),
             inbox,
@@ -181,9 +184,7 @@ impl Engine {
             follows: Arc::new(AtomicBool::new(options.mode == Mode::ReadOnly)),
             paused: false,
             options,
-        };
-        engine.settle_what_is_left()?;
-        Ok(engine)
+        })
     }
 
     fn run(mut self) {
@@ -205,7 +206,8 @@ impl Engine {
                 Err(error) => {
                     let (cause, advice) = (error.to_string(), "it is tried again every few seconds");
                     self.problems.raise_until(FOLDER, cause, advice, Some(SystemTime::now() + AFTER_ERROR));
-                    due.everything = true;
+                    // The look at everything finds what these are about.
+                    (self.ask_again, self.retry_at) = (None, None);
                     rescan = now + AFTER_ERROR;
                     continue;
                 }
@@ -226,6 +228,7 @@ impl Engine {
             return Ok(());
         }
         if !self.took_up {
+            self.settle_what_is_left()?;
             self.take_up_last_import()?;
             self.took_up = true;
         }
@@ -317,7 +320,10 @@ impl Engine {
         if self.watcher.is_none() {
             // Before the first look, so that nothing falls between the two.
             match FolderWatcher::start(&self.options.root, &self.inbox) {
-                Ok(watcher) => self.watcher = Some(watcher),
+                Ok(watcher) => {
+                    self.watcher = Some(watcher);
+                    self.problems.clear(WATCHING);
+                }
                 Err(error) => self.watching_failed(&error.to_string()),
             }
         }
@@ -326,12 +332,14 @@ impl Engine {
 
     fn pause(&mut self, subject: &str, cause: &str, advice: &str) {
         self.paused = true;
+        // What is due waits until the folder is back, and is found by the look at everything then.
+        (self.ask_again, self.retry_at) = (None, None);
         self.problems.raise(subject, cause, advice);
     }
 
     fn watching_failed(&self, problem: &str) {
         let cause = format!("changes are not seen at once: {problem}");
         let advice = "raise fs.inotify.max_user_watches; until then the folder is looked at every minute";
-        self.problems.raise("watching the folder", cause, advice);
+        self.problems.raise(WATCHING, cause, advice);
     }
 }

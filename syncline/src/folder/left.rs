@@ -42,13 +42,14 @@ impl Engine {
     }
 
     fn settle(&self, left: &Path, key: &FileKey, purpose: Purpose) -> io::Result<()> {
-        if self.is_a_copy(left, key, purpose)? {
+        // What cannot be read is not known to be a copy.
+        if self.is_a_copy(left, key, purpose).unwrap_or(false) {
             return remove_any(left);
         }
         let back = self.bring_back(left, key);
-        if back.is_err() && purpose == Purpose::New {
+        if back.is_err() {
             // What is noted of the file is settled soon. The next start must not take this for one in the making.
-            self.workshop.set_aside(left, key)?;
+            self.workshop.set_aside(left)?;
         }
         back
     }
@@ -57,7 +58,11 @@ impl Engine {
     fn recover(&self, left: &Path) -> io::Result<()> {
         let name = format!("recovered (saved {})", readable(saved_at(left)?));
         let name = FileKey::new(name.as_bytes()).map_err(|problem| io::Error::other(problem.to_string()))?;
-        self.workshop.bring_back(left, &name)
+        let back = self.workshop.bring_back(left, &name);
+        if back.is_err() {
+            self.workshop.set_aside(left)?;
+        }
+        back
     }
 
     /// Names what could not be brought back, which may be the user's: it stays, and stops nothing.

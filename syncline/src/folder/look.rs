@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    engine::{CHUNK, Engine, EngineError, FOLDER, RIGHT},
+    engine::{CHUNK, Engine, EngineError, FOLDER, RIGHT, WATCHING},
     ignore::IgnoreRules,
     key::{FileKey, IGNORE_FILE, Role, role_of},
     replica::About,
@@ -25,7 +25,8 @@ impl Engine {
         let found = scan::scan(&self.options.root, Path::new(""), &mut self.rules);
         let (all, position) = self.runtime.block_on(self.replica.all())?;
         self.position = self.position.max(position);
-        let keep = [FOLDER, RIGHT, "watching the folder"];
+        let root = self.options.root.display().to_string();
+        let keep = [FOLDER, RIGHT, WATCHING, root.as_str()];
         let clashes: BTreeSet<String> = self.clashes.iter().map(FileKey::to_string).collect();
         self.problems.begin_look(|subject| !keep.contains(&subject) && !clashes.contains(subject));
         self.note_unshared(&found);
@@ -67,6 +68,10 @@ impl Engine {
 
     fn note_unshared(&self, found: &scan::Scan) {
         for (path, reason) in &found.unshared {
+            if FileKey::of_path(path).is_ok_and(|key| self.state.get(&key).is_some()) {
+                // In the place of a file: it is told of that.
+                continue;
+            }
             self.problems.raise(
                 path.display().to_string(),
                 format!("it is not shared: {reason}"),
@@ -101,7 +106,14 @@ impl Engine {
                     let found = scan::scan(&self.options.root, path, &mut self.rules);
                     self.note_unshared(&found);
                     keys.retain(|key| !found.is_unknown(key));
-                    keys.extend(found.files.into_iter().map(|(key, _)| key));
+                    for (key, stat) in found.files {
+                        let is_known = self.state.get(&key).is_some_and(|known| known.stat == Some(stat));
+                        match stat.is_younger_than(TOLD) {
+                            _ if is_known => {}
+                            true => self.inbox.look_at(key.path(), TOLD),
+                            false => drop(keys.insert(key)),
+                        }
+                    }
                     // A file became this directory.
                     if self.state.get(&key).is_some() {
                         keys.insert(key);

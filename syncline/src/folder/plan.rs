@@ -316,7 +316,9 @@ fn changed(mode: Mode, unseen: Option<&Version>, seen: Seen) -> Step {
 fn unchanged(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: &View) -> Step {
     let Some(newest) = view.newest() else {
         let Some(base) = base else { return Step::Rest };
-        let known = view.deletion.as_ref().is_some_and(|deletion| base.id.author != me || deletion.succeeds(&base.id));
+        // One that is older than the version on disk was not of that, whatever became of the version.
+        let newer = view.deletion.as_ref().filter(|deletion| deletion.id > base.id);
+        let known = newer.is_some_and(|deletion| base.id.author != me || deletion.succeeds(&base.id));
         return match mode {
             _ if known => Step::Remove,
             Mode::ReadWrite => Step::Import { seen: Seen::new() },
@@ -338,7 +340,9 @@ fn unchanged(me: AuthorId, mode: Mode, base: Option<&Base>, disk: &Disk, view: &
         }
         // It cannot be kept in the replica; so it is here.
         Mode::ReadOnly => {
-            if on_disk.is_some_and(|(mine, fact)| view.winner_over(me, mine, fact).is_some()) {
+            let loses =
+                |(mine, fact)| view.winner_over(me, mine, fact).is_some() || newest.id < mine && newest.fact != fact;
+            if on_disk.is_some_and(loses) {
                 return Step::SetAside;
             }
         }
@@ -605,6 +609,18 @@ mod tests {
         let again = Step::Import { seen: seen(&[]) };
         assert_eq!(decided(Some(&mine), on_disk("mine"), &deleted(2, 20, &[], vec![])), again);
         assert_eq!(decided(Some(&mine), on_disk("mine"), &deleted(2, 20, &[(1, 9)], vec![])), again);
+    }
+
+    #[test]
+    fn a_deletion_from_before_the_version_on_disk_was_not_of_that() {
+        // The replica has lost the version, with a store of yesterday.
+        let (mine, theirs) = (version(1, 10, "mine", &[]), version(2, 10, "theirs", &[]));
+        let again = Step::Import { seen: seen(&[]) };
+        assert_eq!(decided(Some(&mine), on_disk("mine"), &deleted(1, 5, &[], vec![])), again);
+        assert_eq!(decided(Some(&theirs), on_disk("theirs"), &deleted(2, 5, &[], vec![])), again);
+        let older = version(2, 5, "older", &[]);
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &view(vec![older])), Step::SetAside);
+        assert_eq!(decided_read_only(Some(&mine), on_disk("mine"), &deleted(1, 5, &[], vec![])), Step::SetAside);
     }
 
     #[test]

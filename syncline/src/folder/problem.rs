@@ -57,7 +57,7 @@ impl Problems {
         let (subject, cause, advice) = (subject.into(), cause.into(), advice.into());
         self.with(|listed| {
             listed.doubted.remove(&subject);
-            let is_full = listed.problems.len() >= MAX_LISTED;
+            let is_full = listed.problems.len() - listed.doubted.len() >= MAX_LISTED;
             match listed.problems.get_mut(&subject) {
                 Some(problem) if problem.cause == cause => {
                     problem.next_try = next_try;

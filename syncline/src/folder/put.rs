@@ -180,31 +180,45 @@ impl Engine {
                 return Ok(());
             }
         };
-        let mut writes = Vec::new();
+        let stat = file.stat.filter(|_| base.is_some_and(|base| base.fact == mine.fact));
+        let path = absolute(&self.options.root, key);
+        let from_disk =
+            |engine: &Self| stat.map(|stat| engine.writes_of(&kept, &path, &stat, &Seen::new(), &View::default()));
+        let mut done = Err(ReplicaError::NotHere);
         if file.view.versions.iter().any(|version| version.id == mine.id) {
             let target = self.runtime.block_on(self.replica.inline(key, mine.id))?;
-            writes.extend(copy_of(key, &mine, &kept, target));
-        } else {
-            // A deletion took it out of the replica; it is on disk still.
-            let stat = file.stat.filter(|_| base.is_some_and(|base| base.fact == mine.fact));
-            let path = absolute(&self.options.root, key);
-            let on_disk = stat.map(|stat| self.writes_of(&kept, &path, &stat, &Seen::new(), &View::default()));
-            match on_disk {
-                Some(Ok(more)) => writes.extend(more),
-                Some(Err(_)) | None => {
-                    again.push(key.clone());
-                    return Ok(());
+            let mut writes = copy_of(key, &mine, &kept, target);
+            writes.push(answer(key, &file.view, winner));
+            done = self.runtime.block_on(self.replica.commit(writes, None));
+        }
+        // A deletion took it out of the replica, or its content was damaged there; it may be on disk still.
+        if matches!(done, Err(ReplicaError::NotHere)) {
+            match from_disk(self) {
+                Some(Ok(mut writes)) => {
+                    writes.push(answer(key, &file.view, winner));
+                    done = self.runtime.block_on(self.replica.commit(writes, None));
                 }
+                Some(Err(ReadError::Unstable)) => done = Err(ReplicaError::Unstable(key.clone())),
+                Some(Err(ReadError::Io(error))) => {
+                    done = Err(ReplicaError::Unreadable(key.clone(), error.to_string()));
+                }
+                None => {}
             }
         }
-        writes.push(answer(key, &file.view, winner));
-        match self.runtime.block_on(self.replica.commit(writes, None)) {
+        match done {
             Ok(_) => {}
             Err(ReplicaError::Unstable(_)) => {
                 again.push(file.key);
                 return Ok(());
             }
+            Err(ReplicaError::Unreadable(_, error)) => {
+                self.could_not_read(key, Some(error));
+                return Ok(());
+            }
             Err(ReplicaError::NotHere) => {
+                let cause =
+                    "another device changed it too, and the content of this one's version is not here to be kept";
+                self.problems.raise(key.to_string(), cause, "it waits for the content to come back from a peer");
                 self.waiting.entry(mine.fact.hash).or_default().insert(file.key);
                 return Ok(());
             }

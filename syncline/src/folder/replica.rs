@@ -188,9 +188,18 @@ pub fn copy_of(key: &FileKey, version: &Version, kept: &FileKey, target: Option<
     writes
 }
 
+/// So many answers are noted at a key.
+const MAX_ANSWERED: usize = 64;
+
 /// The write that notes that `winner` was answered by keeping this node's version.
 pub fn answer(key: &FileKey, view: &View, winner: VersionId) -> Write {
-    let answered = merged(&view.answered, &super::plan::Seen::from([(winner.author, winner.timestamp)]));
+    let mut answered = merged(&view.answered, &super::plan::Seen::from([(winner.author, winner.timestamp)]));
+    // Only whoever has the name now matters. The value must lie inline.
+    while answered.len() > MAX_ANSWERED {
+        let others = answered.iter().filter(|(author, _)| **author != winner.author);
+        let Some(oldest) = others.min_by_key(|(_, timestamp)| **timestamp).map(|(author, _)| *author) else { break };
+        answered.remove(&oldest);
+    }
     Write::Put { key: key.companion(super::key::Companion::Answered), bytes: encode_seen(&answered) }
 }
 

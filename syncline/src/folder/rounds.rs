@@ -20,6 +20,9 @@ use super::{
 /// A file that still has steps after so many rounds is left alone for a while.
 const MAX_ROUNDS: usize = 8;
 
+/// Files up to this length are read at once, and once more when a later write might not have shown.
+const MAX_READ_TWICE: u64 = 1024 * 1024;
+
 /// How long a file that keeps changing is left alone.
 pub(super) const BUSY: Duration = Duration::from_millis(250);
 
@@ -38,6 +41,8 @@ enum Inspection {
     Seen(Box<Inspected>),
     /// It is being written: again later.
     Busy(FileKey),
+    /// It is large, and so new that it would have to be read again.
+    Fresh(FileKey),
     Unknown(FileKey, String),
 }
 
@@ -100,6 +105,10 @@ impl Engine {
                     self.inbox.look_at(key.path(), BUSY);
                     continue;
                 }
+                Inspection::Fresh(key) => {
+                    self.inbox.look_at(key.path(), RACY * 2);
+                    continue;
+                }
                 Inspection::Unknown(key, error) => {
                     self.problems.raise(key.to_string(), format!("it cannot be read: {error}"), "make it readable");
                     continue;
@@ -127,6 +136,8 @@ impl Engine {
                 Step::Keep { mine, fact, winner } => {
                     steps.keeps.push((file, base, Version { id: mine, fact, seen: Seen::new() }, winner));
                 }
+                // A save in the same tick would not show, and go with what was looked at.
+                Step::Write(_) | Step::Remove if file.racy => self.inbox.look_at(file.key.path(), RACY * 2),
                 Step::Write(version) => steps.writes.push((file, version)),
                 Step::Remove => steps.removes.push(file),
                 Step::Forget => self.state.remove(&file.key),
@@ -294,6 +305,9 @@ fn inspect(root: &Path, state: &FolderState, key: &FileKey, view: &View) -> Insp
     {
         found.hash = Some(known.base.fact.hash);
         return Inspection::Seen(Box::new(Inspected { key, view, disk: Disk::Found(found), stat: Some(stat), racy }));
+    }
+    if racy && stat.len > MAX_READ_TWICE {
+        return Inspection::Fresh(key);
     }
     let facts = view.versions.iter().map(|version| &version.fact);
     let facts = facts.chain(known.map(|known| &known.base.fact)).chain(intent.map(|intent| &intent.fact));

@@ -101,17 +101,22 @@ enum Record {
 /// ticks, and a second write in the same tick does not show.
 pub const RACY: Duration = Duration::from_millis(20);
 
+/// The same on file systems that know seconds alone, or every second one.
+const COARSE: Duration = Duration::from_secs(2);
+
 impl Stat {
     /// Whether a write that comes after now may not show. To be asked when the file system is, and not later.
     pub fn is_racy(&self) -> bool {
-        self.is_younger_than(RACY)
+        // Whole seconds may be all that the file system knows.
+        let tick = if self.mtime_ns % 1_000_000_000 == 0 { COARSE } else { RACY };
+        self.is_younger_than(tick)
     }
 
-    /// Whether its bytes were changed within this time.
+    /// Whether its bytes were changed within this time. Not when they are dated ahead: a write from now on shows.
     pub fn is_younger_than(&self, age: Duration) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
-        nanos(now) - self.mtime_ns < nanos(age)
+        (-nanos(COARSE)..nanos(age)).contains(&(nanos(now) - self.mtime_ns))
     }
 
     /// Whether it is the same file with the same bytes; a move changes the time of the last change of anything.
@@ -408,6 +413,26 @@ mod tests {
 
     fn key(name: &str) -> FileKey {
         FileKey::new(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_write_may_hide_in_a_tick_of_the_clock_and_not_behind_a_date_ahead() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("a")).unwrap();
+        let racy = |time: SystemTime| {
+            file.set_modified(time).unwrap();
+            Stat::of(&file.metadata().unwrap()).unwrap().is_racy()
+        };
+        let now = SystemTime::now();
+        let whole = |time: SystemTime| {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+        };
+        assert!(racy(now));
+        assert!(!racy(whole(now) - Duration::from_secs(3)));
+        assert!(racy(whole(now) - Duration::from_millis(0)), "the file system may know seconds alone");
+        assert!(!racy(whole(now) - Duration::from_millis(1_999)), "it knows more");
+        assert!(!racy(now + Duration::from_secs(86_400)));
     }
 
     #[test]

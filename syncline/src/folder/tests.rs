@@ -161,7 +161,14 @@ impl FolderReplica for Mem {
                 }
                 Write::Copy { key, from, version } => {
                     let slot = (Bytes::copy_from_slice(from.as_bytes()), Some(version.author));
-                    let stored = self.inner.lock().unwrap().entries.get(&slot).cloned();
+                    let inner = self.inner.lock().unwrap();
+                    let stored = inner.entries.get(&slot).cloned();
+                    let is_long =
+                        |stored: &Stored| stored.value.as_ref().is_some_and(|value| value.len() > MAX_INLINE_LEN);
+                    if inner.withheld && stored.as_ref().is_some_and(is_long) {
+                        return Err(ReplicaError::NotHere);
+                    }
+                    drop(inner);
                     let stored = stored.filter(|stored| stored.id == version).ok_or(ReplicaError::Unstable(from))?;
                     (key.as_bytes().to_vec(), stored.value)
                 }
@@ -749,9 +756,9 @@ fn what_a_kill_left_in_the_temporary_directory_is_removed_or_is_the_users_and_co
     // Of a file of which nothing was noted yet.
     workshop.write(&FileKey::new(b"new").unwrap(), Kind::File, b"half a ver").unwrap();
     a.start(Mode::ReadWrite, Permission::Ask);
+    eventually("one is left", || fs::read_dir(a.path(TEMPORARY_DIR)).unwrap().count() == 1);
     a.stop();
     assert_eq!(names(&a), [("x".to_string(), "first".to_string())]);
-    assert_eq!(fs::read_dir(a.path(TEMPORARY_DIR)).unwrap().count(), 1);
     fs::remove_file(not_ours).unwrap();
     // Moved aside to be removed, but it was saved just before: it comes back to its place, or beside it.
     for content in ["saved before it was removed", "saved again"] {
@@ -870,6 +877,26 @@ fn a_version_that_took_the_name_and_never_reached_the_disk_was_not_seen_by_the_n
 }
 
 #[test]
+fn a_version_whose_content_the_replica_has_lost_is_kept_from_the_disk() {
+    let (a, b) = (Device::new(1), Device::new(2));
+    a.save("x", "first");
+    become_equal(&a, &b);
+    let large = "by a, and long ".repeat(5_000);
+    a.save("x", &large);
+    eventually("it is put", || a.has_value("x", &large));
+    a.replica.inner.lock().unwrap().withheld = true;
+    b.replica.inner.lock().unwrap().clock += 10;
+    b.save("x", "by b");
+    eventually("it is put", || b.has_value("x", "by b"));
+    a.replica.merge(&b.replica);
+    eventually("theirs is written", || a.read("x").as_deref() == Some("by b"));
+    a.replica.inner.lock().unwrap().withheld = false;
+    a.inbox.look_at_everything();
+    become_equal(&a, &b);
+    assert!(b.files().values().any(|text| *text == large), "{:?}", b.files().keys());
+}
+
+#[test]
 fn a_folder_that_may_not_write_any_more_sets_its_own_version_aside_before_another_takes_its_place() {
     for other_deletes in [false, true] {
         let (a, b) = (Device::new(1), Device::new(2));
@@ -978,10 +1005,10 @@ fn what_cannot_be_brought_back_after_a_kill_stays_is_told_and_comes_when_the_way
     // A file is where its directory was.
     fs::remove_dir_all(a.path("d")).unwrap();
     a.save("d", "in the way");
-    for _ in 0..2 {
+    for round in ["first", "second"] {
         a.start(Mode::ReadWrite, Permission::Ask);
-        a.save("last", "last");
-        eventually("all is looked at", || a.has_value("last", "last"));
+        a.save("last", round);
+        eventually("all is looked at", || a.has_value("last", round));
         let there = a.problems().iter().any(|problem| problem.contains("could not be brought back"));
         let back =
             a.files().iter().any(|(name, text)| name.starts_with("recovered") && text.starts_with("saved before"));

@@ -27,6 +27,9 @@ const DEBOUNCE: Duration = Duration::from_millis(3);
 /// A file that was written to and not closed is looked at after this long without a write.
 const LEFT_ALONE: Duration = Duration::from_secs(2);
 
+/// A file that is written all the time is taken as it is, when a look at everything comes by, after this long.
+const MAX_OPEN: Duration = Duration::from_secs(60);
+
 /// A new directory is looked at a second time: files may come into it before it is watched.
 const SECOND_LOOK: Duration = Duration::from_millis(150);
 
@@ -50,8 +53,8 @@ struct Waiting {
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     due: Instant,
-    /// It was written to and not closed since.
-    open: bool,
+    /// It was written to and not closed since; when that began.
+    open: Option<Instant>,
 }
 
 /// What is due.
@@ -102,13 +105,15 @@ impl Inbox {
 
     /// Look at a path (relative to the folder) after a while.
     pub fn look_at(&self, path: &Path, after: Duration) {
-        self.path(path.into(), Pending { due: Instant::now() + after, open: false }, true);
+        self.path(path.into(), Pending { due: Instant::now() + after, open: None }, true);
     }
 
-    /// Takes out of `keys` those of files that somebody is writing; each is due once it is closed or left alone.
+    /// Takes out of `keys` those of files that somebody is writing; each is due once it is closed or left alone. One that
+    /// is written all the time ([`MAX_OPEN`]) stays.
     pub fn take_open(&self, keys: &mut Vec<FileKey>) -> Vec<FileKey> {
         let waiting = self.0.0.lock().expect("nobody panics with the inbox");
-        let is_open = |key: &mut FileKey| waiting.paths.get(key.path()).is_some_and(|pending| pending.open);
+        let since = |key: &FileKey| waiting.paths.get(key.path()).and_then(|pending| pending.open);
+        let is_open = |key: &mut FileKey| since(key).is_some_and(|since| since.elapsed() < MAX_OPEN);
         keys.extract_if(.., is_open).collect()
     }
 
@@ -125,9 +130,11 @@ impl Inbox {
     /// Notes when to look at a path. What `keeps_open` says nothing about a file that is being written.
     fn path(&self, path: PathBuf, pending: Pending, keeps_open: bool) {
         self.change(|waiting| {
-            if keeps_open && waiting.paths.get(&path).is_some_and(|known| known.open) {
+            let open = waiting.paths.get(&path).and_then(|known| known.open);
+            if keeps_open && open.is_some() {
                 return;
             }
+            let pending = Pending { open: pending.open.map(|now| open.unwrap_or(now)), ..pending };
             if waiting.paths.len() >= MAX_WAITING {
                 waiting.paths.clear();
                 waiting.everything = true;
@@ -164,12 +171,12 @@ impl Inbox {
             return self.look_at_everything();
         }
         let now = Instant::now();
-        let closed = Pending { due: now + DEBOUNCE, open: false };
+        let closed = Pending { due: now + DEBOUNCE, open: None };
         let pending = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => closed,
             EventKind::Access(_) => return,
             EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
-                Pending { due: now + LEFT_ALONE, open: true }
+                Pending { due: now + LEFT_ALONE, open: Some(now) }
             }
             _ => closed,
         };
@@ -298,6 +305,19 @@ mod tests {
         fs::write(dir.path().join("a"), "a").unwrap();
         let due = inbox.wait(soon());
         assert!(due.paths.iter().all(|path| !path.starts_with(TEMPORARY_DIR)), "{due:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_written_all_the_time_is_taken_once_a_minute() {
+        let inbox = Inbox::default();
+        let key = FileKey::new(b"a").unwrap();
+        for (ago, taken_out) in [(Duration::ZERO, 1), (MAX_OPEN, 0)] {
+            let open = Pending { due: soon(), open: Some(Instant::now() - ago) };
+            inbox.change(|waiting| waiting.paths = HashMap::from([("a".into(), open)]));
+            // It goes on.
+            inbox.path("a".into(), Pending { due: soon(), open: Some(Instant::now()) }, false);
+            assert_eq!(inbox.take_open(&mut vec![key.clone()]).len(), taken_out);
+        }
     }
 
     #[test]

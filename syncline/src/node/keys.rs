@@ -59,6 +59,12 @@ impl Node {
         ManagedReplica::new(replica.clone(), self.store.clone())
     }
 
+    /// Whether a folder of this node writes to the replica.
+    fn is_in_a_folder(&self, replica: &Replica) -> bool {
+        let writes = |binding: &Binding| binding.replica == replica.id().to_string() && !binding.read_only;
+        self.settings().folders.iter().any(writes)
+    }
+
     /// What the folder would see at a key that is about to be changed. What the folder would keep first, because
     /// another device changed the file too, is kept in the same transaction.
     async fn view_for_a_change(
@@ -70,8 +76,7 @@ impl Node {
         let failed = |error: ReplicaError| CliError::failed(error.to_string());
         let managed = self.managed(replica);
         let view = managed.view(file).await.map_err(failed)?;
-        let is_folder = |binding: &Binding| binding.replica == replica.id().to_string() && !binding.read_only;
-        if self.settings().folders.iter().any(is_folder) {
+        if self.is_in_a_folder(replica) {
             managed.keep_in(transaction, file, &view).await.map_err(failed)?;
         }
         Ok(view)
@@ -143,7 +148,7 @@ impl Node {
         }
         let replica = self.replica(replica).await?;
         let managed = self.managed(&replica);
-        let (mut deleted, mut notes, mut after) = (0u64, Vec::new(), None);
+        let (mut deleted, mut notes, mut lost, mut after) = (0u64, Vec::new(), Vec::new(), None);
         loop {
             let page = page_of(&replica, prefix, after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { break };
@@ -159,6 +164,9 @@ impl Node {
                 if !seen.is_empty() {
                     notes.push((file.companion(Companion::SeenByDeletion), encode_seen(&seen)));
                 }
+                if view.by(replica.author()).is_some() {
+                    lost.push((file, view));
+                }
             }
         }
         if deleted == 0 {
@@ -167,6 +175,12 @@ impl Node {
         // The notes come after the deletion, which would take them too; most fit one transaction.
         let mut transaction = replica.write();
         transaction.delete_prefix(prefix)?;
+        if self.is_in_a_folder(&replica) {
+            for (file, view) in lost {
+                let kept = managed.keep_in(&mut transaction, &file, &view).await;
+                kept.map_err(|error| CliError::failed(error.to_string()))?;
+            }
+        }
         for (key, seen) in notes {
             transaction.put(key, seen).await?;
             if transaction.len() >= MAX_NOTES {

@@ -424,6 +424,8 @@ class First:
         self.tool = tool
 
     def round(self, _):
+        # What the rounds before have written is not this one's to bring to the disk.
+        os.sync()
         moved = loopback_bytes()
         started = self.tool.copy()
         if isinstance(self.tool, Rsync):

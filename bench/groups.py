@@ -161,8 +161,8 @@ def groups(quick):
               ("seconds", "bytes", "changed_s", "changed_bytes", "peak_mb")),
         Group("folder-first", f"A folder of {files:,} real files, first copy", folder_first,
               "Sources of crates. Syncline with all its transports at once and with each alone, sender imported; every file durable. rsync: daemon on loopback. "
-              "syncthing: sender scanned, nothing announced, no compression. The time is that of the last file in place. "
-              "`bytes` is what the loopback device carried.", few, ("seconds", "bytes", "peak_mb")),
+              "syncthing: sender scanned, nothing announced, no compression. Each round begins when the disk has written what the rounds "
+              "before left (`sync`). The time is that of the last file in place. `bytes` is what the loopback device carried.", few, ("seconds", "bytes", "peak_mb")),
         Group("folder-after", "The same folder afterwards", folder_after,
               "A restart of one side with nothing changed, until it says it is in sync. One small change live, the median "
               "of ten a round, either way (syncthing's watcher waits a second at least). 100 + 100 changes while one side is down, from its start until "

@@ -484,6 +484,9 @@ impl SyncTransport for Counting {
 pub struct Mood {
     /// Nothing is read, as by a process that is stopped.
     pub frozen: AtomicBool,
+    /// When so many bytes were read, no more are; nothing is counted while it is 0.
+    pub freezes_after: AtomicUsize,
+    read: AtomicUsize,
     /// Whoever reads panics.
     pub panics: AtomicBool,
     /// It never finishes closing.
@@ -589,10 +592,17 @@ struct MoodyRead {
     mood: Arc<Mood>,
 }
 
+impl Mood {
+    fn is_frozen(&self) -> bool {
+        let most = self.freezes_after.load(Ordering::SeqCst);
+        self.frozen.load(Ordering::SeqCst) || most > 0 && self.read.load(Ordering::SeqCst) >= most
+    }
+}
+
 impl AsyncRead for MoodyRead {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         assert!(!self.mood.panics.load(Ordering::SeqCst), "the test says so");
-        if self.mood.frozen.load(Ordering::SeqCst) {
+        if self.mood.is_frozen() {
             // Looked at again now and then: it may have thawed.
             let waker = cx.waker().clone();
             tokio::spawn(async move {
@@ -601,6 +611,9 @@ impl AsyncRead for MoodyRead {
             });
             return Poll::Pending;
         }
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.mood.read.fetch_add(buf.filled().len() - before, Ordering::SeqCst);
+        polled
     }
 }

@@ -155,8 +155,9 @@ pub const SILENCE_IDLE: Duration = Duration::from_secs(25);
 /// The same while something is under way on it: another way to the peer may be better.
 pub const SILENCE_ACTIVE: Duration = Duration::from_secs(5);
 
-/// How long a link counts as active after traffic.
-pub const ACTIVE_FOR: Duration = Duration::from_secs(3);
+/// How long a link counts as active after traffic. Longer than [`SILENCE_ACTIVE`]: whoever waits for what is to come has
+/// nothing to send, and would take a link that died in the middle of it for an idle one.
+pub const ACTIVE_FOR: Duration = Duration::from_secs(8);
 
 /// How often an idle session compares roots.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(60);

@@ -116,9 +116,24 @@ fn b83_anything_but_the_handshake_on_a_new_link_ends_it() {
 
 #[test]
 fn b78_a_link_on_which_nothing_is_heard_is_closed_in_bounded_time() {
+    // Nobody looked at it for long, as when the machine slept: it is an idle one.
+    let at = given_up_at(20_000);
+    assert!((20_001..60_000).contains(&at), "{at} ms");
+}
+
+#[test]
+fn b11_a_link_that_dies_with_something_under_way_is_given_up_within_seconds() {
+    // Whoever waits for more has nothing to send, and hears nothing.
+    let at = given_up_at(1000);
+    assert!(at < 7_000, "{at} ms");
+}
+
+/// When a node gives up a link on which nothing is heard any more, in milliseconds; it looks at `from` for the first time.
+fn given_up_at(from: u64) -> u64 {
     let (mut a, _) = synced_pair();
     a.to_do.clear();
-    let mut at = 1000;
+    let mut at = from;
+    a.tell(now(at), Input::Tick);
     while !a.said.iter().any(|said| said.contains("Silent")) {
         let next = a.machine.poll_timeout().unwrap().as_millis() as u64;
         at = next.max(at + 1);
@@ -126,4 +141,5 @@ fn b78_a_link_on_which_nothing_is_heard_is_closed_in_bounded_time() {
         a.tell(now(at), Input::Tick);
     }
     assert!(a.said.iter().any(|said| said.contains(&format!("{:?}", Event::PeerDown { peer: peer(2) }))));
+    at
 }

@@ -275,6 +275,8 @@ impl ViewBuilder {
             .collect();
         versions.sort_by_key(|version| std::cmp::Reverse(version.id));
         let deletion = self.deletions.into_iter().max();
+        // The log is read page by page: a value may have been read before the deletion that took it came.
+        versions.retain(|version| deletion.is_none_or(|deletion| version.id > deletion));
         let deletion = deletion.map(|id| Deletion { id, seen: of(&self.seen_by_deletions, id.author) });
         let marked_executable = self.executable.contains(&me);
         let (noted, answered) = (of(&self.seen, me), of(&self.answered, me));
@@ -300,4 +302,23 @@ pub fn merged(seen: &super::plan::Seen, more: &super::plan::Seen) -> super::plan
         *line = (*line).max(*timestamp);
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_was_read_before_its_deletion_came_is_none() {
+        let id =
+            |author, timestamp| VersionId { timestamp: Timestamp(timestamp), author: AuthorId::from([author; 32]) };
+        let mut builder = ViewBuilder::default();
+        for (author, timestamp) in [(1, 10), (2, 20), (3, 40)] {
+            builder.value(id(author, timestamp), 1, Hash([0; 32]));
+        }
+        builder.deletion(id(1, 30));
+        let view = builder.build(AuthorId::from([1; 32]));
+        assert_eq!(view.versions.iter().map(|version| version.id).collect::<Vec<_>>(), [id(3, 40)]);
+        assert_eq!(view.deletion.unwrap().id, id(1, 30));
+    }
 }

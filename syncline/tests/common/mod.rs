@@ -237,9 +237,15 @@ pub fn equal(machines: &[&Machine]) {
     eventually("the folders are equal", all_equal, || {
         let mut text = String::new();
         for machine in machines {
-            let names: Vec<_> =
-                machine.files().into_iter().map(|(name, content)| (name, content.len())).take(50).collect();
-            text += &format!("{names:?}\n");
+            let (files, first) = (machine.files(), machines[0].files());
+            let differ = files.iter().filter(|(name, content)| first.get(*name) != Some(content));
+            let missing = first.keys().filter(|name| !files.contains_key(*name));
+            let names: Vec<_> = differ.map(|(name, content)| (name, content.len())).take(50).collect();
+            text += &format!(
+                "{} files, other than the first's: {names:?}, missing: {:?}\n",
+                files.len(),
+                missing.take(50).collect::<Vec<_>>()
+            );
             for verb in ["status", "why"] {
                 let output = machine.run([verb]);
                 text += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());

@@ -109,7 +109,7 @@ impl Inbox {
     }
 
     /// Takes out of `keys` those of files that somebody is writing; each is due once it is closed or left alone. One that
-    /// is written all the time ([`MAX_OPEN`]) stays.
+    /// is written all the time stays, after a minute of it.
     pub fn take_open(&self, keys: &mut Vec<FileKey>) -> Vec<FileKey> {
         let waiting = self.0.0.lock().expect("nobody panics with the inbox");
         let since = |key: &FileKey| waiting.paths.get(key.path()).and_then(|pending| pending.open);

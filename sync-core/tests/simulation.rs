@@ -10,7 +10,7 @@ fn seeds() -> u64 {
 }
 
 /// Within so many seeds a canary must be caught.
-const MOST: u64 = 400;
+const MOST: u64 = 200;
 
 /// All canaries, or three that follow from `CANARIES=N`, so that other numbers try others.
 fn canaries() -> Vec<Canary> {

@@ -16,6 +16,8 @@ pub(crate) use commit::reseal;
 pub use commit::{
     Bundle, CommitError, Item, Seal, SealedEntry, VerifiedBundle, VerifiedEntry, Verifier, VerifyError, sign_commit,
 };
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use entry::entry_hash;
 pub use entry::{
     Entry, EntryError, Key, MAX_INLINE_LEN, MAX_KEY_LEN, Op, Order, Prefix, SlotKey, SlotRange, Timestamp, Value,
     dominates, successor_of_prefix,

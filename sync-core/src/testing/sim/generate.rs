@@ -15,6 +15,9 @@ use crate::{
 /// The kinds of faults that a seed may switch on.
 const FAULTS: usize = 12;
 
+/// That of a device that loses its store.
+const WIPE: usize = 7;
+
 /// The kinds of operations beside writing.
 const OPERATIONS: usize = 9;
 
@@ -80,6 +83,9 @@ impl Scenario {
         scenario.paths = paths(draw, &scenario);
         scenario.operations = operations(draw, &scenario, &swarm);
         scenario.faults = faults(draw, &scenario, &swarm);
+        if swarm.faults.contains(&WIPE) {
+            used_anew(draw, &mut scenario);
+        }
         scenario
     }
 }
@@ -389,7 +395,7 @@ fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
                 Path { from, to } if random.percent(50) => (*from, *to),
                 Path { from, to } => (*to, *from),
             };
-            let what = match random.pick(&swarm.faults) {
+            let what = match *random.pick(&swarm.faults) {
                 0 => {
                     let side: Vec<usize> = (0..nodes).filter(|_| random.percent(50)).collect();
                     if side.is_empty() || side.len() == nodes {
@@ -403,7 +409,7 @@ fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
                 4 => Fault::Unreachable { node, for_ms },
                 5 => Fault::Crash { node, after_outputs: random.below(40) as u32, down_ms: for_ms.min(20_000) },
                 6 => Fault::PowerCut { node, after_operations: random.below(60) as u32, down_ms: for_ms.min(20_000) },
-                7 => Fault::Wipe { node, down_ms: for_ms.min(20_000) },
+                WIPE => Fault::Wipe { node, down_ms: for_ms.min(20_000) },
                 8 => Fault::Rollback { node, to_ms: random.below(at_ms as usize) as u64, down_ms: for_ms.min(20_000) },
                 9 => Fault::ClockJump { node, by_ms: random.below(2_400_000) as i64 - 1_200_000 },
                 10 => match random.percent(50) {
@@ -417,4 +423,39 @@ fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
         .collect();
     faults.sort_by_key(|timed| timed.at_ms);
     faults
+}
+
+/// In one seed in three with devices that lose their stores, one of them is used anew before it hears from anybody: it
+/// writes so much that its new change log is longer than where its peers stood in the one that is lost, and little of it
+/// stays.
+fn used_anew(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Faults, 2, 0);
+    let replica = random.below(scenario.replicas.len());
+    let plan = &scenario.replicas[replica];
+    let reads = |node: usize| {
+        scenario.member(replica, node).is_some_and(|member| member.right == Right::Read || member.joins_ms > 0)
+    };
+    let writers: Vec<usize> = scenario.full_members(replica).filter(|node| !reads(*node)).collect();
+    if random.below(3) > 0 {
+        return;
+    }
+    let node = *random.pick(&writers);
+    let mut write = |at_ms: u64, node: usize, changes: Vec<Change>| {
+        let what = Operation::Write { node, replica, as_owner: false, changes };
+        scenario.operations.push(Timed { at_ms, what });
+    };
+    let put = |key: String, tag: u64| Change::Put { key, len: 5, tag };
+    // What the others have that it has not: more than what is sent without asking.
+    let others = (0..20 + random.below(20) as u64).map(|at| put(format!("other{at}"), at)).collect();
+    write(600, plan.owner, others);
+    let at_ms = 2_000 + random.below(scenario.heal_ms as usize - 6_000) as u64;
+    let kept = (0..1 + random.below(4) as u64).map(|at| put(format!("kept{at}"), 1 << 32 | at)).collect();
+    write(at_ms + 1_500, node, kept);
+    let again = (0..20 + random.below(200) as u64).map(|at| put("again".into(), 1 << 32 | at)).collect();
+    write(at_ms + 1_600, node, again);
+    scenario.operations.sort_by_key(|timed| timed.at_ms);
+    let alone = Fault::Partition { side: vec![node], for_ms: 2_000 + random.below(2_000) as u64 };
+    scenario.faults.push(Timed { at_ms, what: alone });
+    scenario.faults.push(Timed { at_ms: at_ms + 100, what: Fault::Wipe { node, down_ms: 500 } });
+    scenario.faults.sort_by_key(|timed| timed.at_ms);
 }

@@ -278,6 +278,38 @@ impl World<'_> {
         };
         let Some(replica) = self.replicas.iter().position(|replica| replica.id == id) else { return };
         let Some(other) = self.by_id.get(&peer).copied() else { return };
+        if !self.is_exact(replica, node, other) {
+            return;
+        }
+        let name = record.name.to_vec();
+        let (of_theirs, of_mine) = self.nodes[node].positions.get(&name).copied().unwrap_or_default();
+        let mut wrong = None;
+        if let Some((store, until)) = received
+            && let Some(process) = &self.nodes[other].process
+            && process.store.core().store_id() == store
+        {
+            let since = of_theirs.filter(|(before, _)| *before == store).map_or(Position(0), |(_, position)| position);
+            if let Some(op) = self.lacks(node, replica, (other, since, until), &BTreeSet::new()) {
+                wrong = Some(format!(
+                    "node {node} says that it has the log of node {other} up to {until:?}, and lacks {op:?}"
+                ));
+            }
+        }
+        let is_same = self.nodes[other].replaced_us.is_none() && self.nodes[node].replaced_us.is_none();
+        if is_same && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed), &BTreeSet::new()) {
+            wrong = Some(format!(
+                "node {node} says that node {other} has its log up to {confirmed:?}, and that lacks {op:?}"
+            ));
+        }
+        self.nodes[node].positions.insert(name, (received, confirmed));
+        self.mark("position_saved");
+        if let Some(wrong) = wrong {
+            self.fail("O11", format!("replica {replica}: {wrong}"));
+        }
+    }
+
+    /// Whether positions that two nodes tell each other say exactly what they have of a replica.
+    pub fn is_exact(&self, replica: usize, node: usize, other: usize) -> bool {
         let is_full = |node| self.scenario.full_members(replica).any(|full| full == node);
         // An old copy of a store has positions that once meant something else.
         let is_old = |node: usize| {
@@ -293,46 +325,24 @@ impl World<'_> {
             || limits.round_claims < Limits::default().round_claims
             || limits.round_len < Limits::default().round_len;
         let is_dishonest = |node: usize| self.nodes[node].dishonest || self.scenario.is_hostile(node);
-        if leaves_out
-            || !is_full(node)
-            || !is_full(other)
-            || is_dishonest(node)
-            || is_dishonest(other)
-            || is_old(node)
-            || is_old(other)
-        {
-            return;
-        }
-        let name = record.name.to_vec();
-        let (of_theirs, of_mine) = self.nodes[node].positions.get(&name).copied().unwrap_or_default();
-        let mut wrong = None;
-        if let Some((store, until)) = received
-            && let Some(process) = &self.nodes[other].process
-            && process.store.core().store_id() == store
-        {
-            let since = of_theirs.filter(|(before, _)| *before == store).map_or(Position(0), |(_, position)| position);
-            if let Some(op) = self.lacks(node, replica, (other, since, until)) {
-                wrong = Some(format!(
-                    "node {node} says that it has the log of node {other} up to {until:?}, and lacks {op:?}"
-                ));
-            }
-        }
-        let is_same = self.nodes[other].replaced_us.is_none() && self.nodes[node].replaced_us.is_none();
-        if is_same && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed)) {
-            wrong = Some(format!(
-                "node {node} says that node {other} has its log up to {confirmed:?}, and that lacks {op:?}"
-            ));
-        }
-        self.nodes[node].positions.insert(name, (received, confirmed));
-        self.mark("position_saved");
-        if let Some(wrong) = wrong {
-            self.fail("O11", format!("replica {replica}: {wrong}"));
-        }
+        !leaves_out
+            && is_full(node)
+            && is_full(other)
+            && !is_dishonest(node)
+            && !is_dishonest(other)
+            && !is_old(node)
+            && !is_old(other)
     }
 
     /// An entry of a part of another's change log that a node has not, though nothing that it has covers it, and it has
     /// not refused it.
-    fn lacks(&self, node: usize, replica: usize, (of, since, until): (usize, Position, Position)) -> Option<Op> {
+    pub fn lacks(
+        &self,
+        node: usize,
+        replica: usize,
+        (of, since, until): (usize, Position, Position),
+        sent: &BTreeSet<[u8; 32]>,
+    ) -> Option<Op> {
         let process = self.nodes[of].process.as_ref().filter(|_| !self.nodes[node].refused_more.contains(&replica))?;
         let log = process.store.core().log(self.replicas[replica].id, since, usize::MAX).ok()?;
         let mut rows = log.into_iter().take_while(|row| row.position <= until).peekable();
@@ -344,6 +354,7 @@ impl World<'_> {
         let row = rows.find(|row| {
             let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
             let is_excused = has_lost && row.origin == was_its_own
+                || sent.contains(&row.hash.0)
                 || self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)));
             let is_here = here.contains_key(&row.hash.0)
                 || here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)));

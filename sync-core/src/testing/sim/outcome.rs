@@ -39,7 +39,7 @@ pub struct Counters {
 }
 
 /// Rare things that must have happened somewhere in a few hundred seeds, or the simulation goes easy.
-pub const SOMETIMES: [&str; 43] = [
+pub const SOMETIMES: [&str; 45] = [
     "crash",
     "crash_between_outputs",
     "crash_with_pending_job",
@@ -68,11 +68,13 @@ pub const SOMETIMES: [&str; 43] = [
     "large_frame",
     "late",
     "lost_with_its_connection",
+    "position_of_a_lost_log",
     "question_answered",
     "reconciliation",
     "refused_entries",
     "refused_session",
     "rollback",
+    "said_what_was_sent",
     "shutdown",
     "stalled_and_delivered",
     "stream_waited_for_admission",

@@ -3,8 +3,11 @@
 
 use super::{scenario::Member, world::World};
 use crate::{
-    machine::{DisconnectReason, wire::Message, wire::decode_bundles},
-    model::{Prefix, ReadScope, Timestamp},
+    machine::{
+        DisconnectReason,
+        wire::{Message, Open, decode_bundles},
+    },
+    model::{Item, Prefix, ReadScope, Timestamp, entry_hash},
     store::{Have, Scope, ShortId},
 };
 
@@ -54,6 +57,12 @@ impl World<'_> {
         if let Err(what) = self.can_be_served(from, replica, readable.is_all(), &message) {
             return self.fail("O11", format!("node {from} announces to node {to} what it does not have: {what}"));
         }
+        self.check_sent(from, to, replica, stream, &message);
+        if let Message::Open(open) | Message::Opened(open) = &message
+            && self.asks_by_a_lost_log(to, replica, open)
+        {
+            self.mark("position_of_a_lost_log");
+        }
         if readable.is_all() {
             return;
         }
@@ -67,6 +76,44 @@ impl World<'_> {
         } else {
             self.mark("told_a_part");
         }
+    }
+
+    /// O11: who says that his change log was sent up to somewhere has sent what the other lacks of it.
+    fn check_sent(&mut self, from: usize, to: usize, replica: usize, stream: (u64, usize), message: &Message) {
+        let (mark, payload) = match message {
+            Message::Entries(mark, payload) => (mark, Some(payload)),
+            Message::Mark(mark) => (mark, None),
+            _ => return,
+        };
+        let id = self.replicas[replica].id;
+        let wire = self.wires.get_mut(&stream.0).expect("it is being used");
+        let side = usize::from(wire.ends[0].node != from);
+        // Who was told before may have died since.
+        let is_there = wire.ends[1 - side].epoch == self.nodes[to].epoch && self.nodes[to].process.is_some();
+        let (sent, told) = &mut wire.streams[stream.1].said[side];
+        for bundle in payload.and_then(|payload| decode_bundles(payload).ok()).into_iter().flatten() {
+            let seal = bundle.seal;
+            let hash = |item: &Item| entry_hash(&id, &seal.author, seal.timestamp_of(item.index), &item.op).0;
+            sent.extend(bundle.items.iter().map(hash));
+        }
+        let Some(through) = mark.through.filter(|through| *through > *told) else { return };
+        let since = std::mem::replace(told, through);
+        if !is_there || !self.is_exact(replica, from, to) {
+            return;
+        }
+        self.mark("said_what_was_sent");
+        let sent = &self.wires[&stream.0].streams[stream.1].said[side].0;
+        if let Some(op) = self.lacks(to, replica, (from, since, through), sent) {
+            let what = format!("node {from} says that it has sent node {to} its log up to {through:?}, and not {op:?}");
+            self.fail("O11", format!("replica {replica}: {what}"));
+        }
+    }
+
+    /// Whether a node is told where the other stands in a log that it has lost, and could take it for a place in its own.
+    fn asks_by_a_lost_log(&self, to: usize, replica: usize, open: &Open) -> bool {
+        let (Some(process), Some((store, position))) = (&self.nodes[to].process, open.have) else { return false };
+        let state = process.store.core().state(self.replicas[replica].id);
+        store != process.store.core().store_id() && state.is_ok_and(|state| position <= state.head)
     }
 
     /// What a node says that it has is in its store.

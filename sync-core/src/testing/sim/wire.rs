@@ -1,10 +1,13 @@
 //! Simulated connections: streams of frames that stay in order each, and overtake each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::machine::{ConnectionId, DialId, StreamId, wire::StreamKind};
+use crate::{
+    machine::{ConnectionId, DialId, StreamId, wire::StreamKind},
+    store::Position,
+};
 
 /// One end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +93,8 @@ pub struct Stream {
     pub rounds: u64,
     /// The replica that it is about, once that was said.
     pub replica: Option<usize>,
+    /// The entries that each side has sent, and up to where it said that it has sent its change log.
+    pub said: [(BTreeSet<[u8; 32]>, Position); 2],
 }
 
 /// A connection.
@@ -145,7 +150,14 @@ impl Wire {
         let index = self.streams.len();
         let mut numbers = [None; 2];
         numbers[side.index()] = Some(number);
-        self.streams.push(Stream { queues: Default::default(), last_us: [0; 2], numbers, rounds: 0, replica: None });
+        self.streams.push(Stream {
+            queues: Default::default(),
+            last_us: [0; 2],
+            numbers,
+            rounds: 0,
+            replica: None,
+            said: Default::default(),
+        });
         self.end_mut(side).numbers.insert(number, index);
         index
     }

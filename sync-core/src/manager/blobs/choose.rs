@@ -140,6 +140,8 @@ pub(super) struct View {
     page: VecDeque<Want>,
     /// The last want that was read.
     cursor: Option<Want>,
+    /// `Changes::wants` when the first page of this pass was read: what has come since may lie before the cursor.
+    began: u64,
     /// All wants were looked at; new ones have come since if `Changes::wants` is another number.
     exhausted: Option<(u64, Instant)>,
     /// Whether the last request was for a download that ran already: new and old take turns, so
@@ -391,7 +393,8 @@ impl Shared {
         any
     }
 
-    async fn next_want(&self, view: &Mutex<View>, seen: Changes) -> Result<Option<Want>, StoreError> {
+    /// The next want, in the order of the store, pass after pass; none when this peer was offered all.
+    pub async fn next_want(&self, view: &Mutex<View>, seen: Changes) -> Result<Option<Want>, StoreError> {
         let from = {
             let mut view = lock(view);
             if let Some(want) = view.page.pop_front() {
@@ -401,13 +404,16 @@ impl Shared {
                 Some((wants, at)) if wants == seen.wants && at.elapsed() < ASK_AGAIN => return Ok(None),
                 _ => view.exhausted = None,
             }
+            if view.cursor.is_none() {
+                view.began = seen.wants;
+            }
             view.cursor
         };
         let page = self.store.wants(from, WANTS_PAGE).await?;
         let mut view = lock(view);
         view.cursor = page.last().filter(|_| page.len() == WANTS_PAGE).copied();
         if view.cursor.is_none() {
-            view.exhausted = Some((seen.wants, Instant::now()));
+            view.exhausted = Some((view.began, Instant::now()));
         }
         view.page.extend(page);
         Ok(view.page.pop_front())

@@ -91,7 +91,7 @@ pub struct DownloadStatus {
 
 /// Gets what is wanted. Dropped, it stops; downloads stay at their last checkpoint.
 pub struct Fetcher {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     tasks: Mutex<JoinSet<()>>,
 }
 

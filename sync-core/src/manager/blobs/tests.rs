@@ -263,6 +263,34 @@ async fn many_small_and_a_large_content_arrive_over_one_stream() {
 }
 
 #[tokio::test]
+async fn what_is_wanted_while_wants_are_read_is_found_in_the_next_pass_at_once() {
+    let node = Node::new();
+    // More than a page, so that a pass is in its middle.
+    for number in 0..300_u64 {
+        refer_to(&node.engine, REPLICA, blake3::hash(&number.to_le_bytes()).into(), 1, Origin::Peer(peer(9)));
+    }
+    let fetcher = node.fetcher();
+    let shared = &fetcher.shared;
+    let view = Mutex::new(choose::View::default());
+    let next = async || {
+        let seen = *shared.changes().borrow();
+        shared.next_want(&view, seen).await.unwrap()
+    };
+    assert!(next().await.is_some());
+    // Before all others in the order of the store, and so before where the pass is.
+    let late = Hash([0; 32]);
+    refer_to(&node.engine, REPLICA, late, 1, Origin::Peer(peer(9)));
+    fetcher.wake();
+    let mut seen = HashSet::new();
+    while let Some(want) = next().await {
+        seen.insert(want.hash);
+    }
+    assert!(seen.contains(&late), "it would be looked for after a while only");
+    assert_eq!(seen.len(), 301);
+    assert!(next().await.is_none());
+}
+
+#[tokio::test]
 async fn b70_several_peers_give_disjoint_parts_of_one_content() {
     let content = bytes(1, 40 * MIB + 77);
     let ours = Node::new();

@@ -32,6 +32,7 @@ enum Fault {
     GetsTheOldestAuthor,
     PrefersTheLastOfAKeyGoingDown,
     MatchesAShorterPrefix,
+    AnswersTheLastQueryFirst,
     SumsFromTheStart,
     LeavesOutTheLastPart,
     ListsTheLogBackwards,
@@ -179,20 +180,31 @@ impl ReplicaStore for WrongStore {
         self.inner.get(replica, key).await
     }
 
-    async fn query(&self, replica: ReplicaId, mut query: Query) -> Result<Vec<LogEntry>, StoreError> {
-        if self.fault == Fault::MatchesAShorterPrefix && query.prefix.len() > 1 {
-            query.prefix.truncate(query.prefix.len() - 1);
+    async fn query_each(&self, replica: ReplicaId, mut queries: Vec<Query>) -> Result<Vec<Vec<LogEntry>>, StoreError> {
+        let is_newest_down = |query: &Query| {
+            query.select == Select::Newest && query.direction == Direction::Descending && query.limit == 0
+        };
+        let down: Vec<bool> = queries.iter().map(is_newest_down).collect();
+        for query in &mut queries {
+            if self.fault == Fault::MatchesAShorterPrefix && query.prefix.len() > 1 {
+                query.prefix.truncate(query.prefix.len() - 1);
+            }
+            if self.fault == Fault::PrefersTheLastOfAKeyGoingDown && is_newest_down(query) {
+                query.select = Select::All;
+            }
         }
-        let down = query.select == Select::Newest && query.direction == Direction::Descending && query.limit == 0;
-        if self.fault == Fault::PrefersTheLastOfAKeyGoingDown && down {
-            let all = Query { select: Select::All, ..query };
-            let mut entries = self.inner.query(replica, all).await?;
-            entries.reverse();
-            entries.dedup_by(|a, b| a.entry.op.key_bytes() == b.entry.op.key_bytes());
-            entries.reverse();
-            return Ok(entries);
+        let mut answers = self.inner.query_each(replica, queries).await?;
+        if self.fault == Fault::PrefersTheLastOfAKeyGoingDown {
+            for (entries, _) in answers.iter_mut().zip(down).filter(|(_, down)| *down) {
+                entries.reverse();
+                entries.dedup_by(|a, b| a.entry.op.key_bytes() == b.entry.op.key_bytes());
+                entries.reverse();
+            }
         }
-        self.inner.query(replica, query).await
+        if self.fault == Fault::AnswersTheLastQueryFirst {
+            answers.reverse();
+        }
+        Ok(answers)
     }
 
     async fn summary(&self, replica: ReplicaId, mut range: SlotRange) -> Result<Summary, StoreError> {
@@ -413,6 +425,7 @@ fn each_wrong_store_fails_the_matching_case() {
     caught(Fault::GetsTheOldestAuthor, read::get_answers_the_newest_value_across_authors);
     caught(Fault::PrefersTheLastOfAKeyGoingDown, read::b56_a_querys_winner_does_not_depend_on_its_direction);
     caught(Fault::MatchesAShorterPrefix, read::b50_prefixes_are_byte_prefixes);
+    caught(Fault::AnswersTheLastQueryFirst, read::queries_that_are_asked_together_answer_in_their_order);
     caught(Fault::SumsFromTheStart, read::summary_equals_recomputation_and_split_covers);
     caught(Fault::LeavesOutTheLastPart, read::summary_equals_recomputation_and_split_covers);
     caught(Fault::ListsTheLogBackwards, log::the_change_log_has_one_row_per_live_entry);

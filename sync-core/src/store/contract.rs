@@ -26,6 +26,7 @@ use crate::model::{Key, ReplicaId, SlotRange, Summary};
 /// - *a failed apply changes nothing* and loses nothing else.
 /// - *get answers the newest value across authors*, nothing where the newest is a tombstone.
 /// - *a query's winner does not depend on its direction*.
+/// - *queries that are asked together answer in their order*, from one snapshot.
 /// - *prefixes are byte prefixes*: `a` is not `a1`'s neighbour's; `%` and `_` mean themselves.
 /// - *summary equals recomputation* over any range, and costs O(log n) rows.
 /// - *state counts blobs and bytes* of the values that are there.
@@ -64,7 +65,12 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
     async fn get(&self, replica: ReplicaId, key: Key) -> Result<Option<LogEntry>, StoreError>;
 
     /// The entries that match, in the order of their keys, newest first within a key.
-    async fn query(&self, replica: ReplicaId, query: Query) -> Result<Vec<LogEntry>, StoreError>;
+    async fn query(&self, replica: ReplicaId, query: Query) -> Result<Vec<LogEntry>, StoreError> {
+        Ok(self.query_each(replica, vec![query]).await?.pop().unwrap_or_default())
+    }
+
+    /// The entries that match each of these queries, all from one snapshot. For many small ones: whoever asks waits once.
+    async fn query_each(&self, replica: ReplicaId, queries: Vec<Query>) -> Result<Vec<Vec<LogEntry>>, StoreError>;
 
     /// The summary of the entries in `range`.
     async fn summary(&self, replica: ReplicaId, range: SlotRange) -> Result<Summary, StoreError>;

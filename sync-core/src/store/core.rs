@@ -315,6 +315,11 @@ impl<E: Engine> Core<E> {
         self.replica(id, |reader| reader.query(query))
     }
 
+    /// See [`super::ReplicaStore::query_each`].
+    pub fn query_each(&self, id: ReplicaId, queries: &[Query]) -> Result<Vec<Vec<LogEntry>>, StoreError> {
+        self.replica(id, |reader| queries.iter().map(|query| reader.query(query)).collect())
+    }
+
     /// See [`super::ReplicaStore::summary`].
     pub fn summary(&self, id: ReplicaId, range: &SlotRange) -> Result<Summary, StoreError> {
         self.replica(id, |reader| reader.summary(range))

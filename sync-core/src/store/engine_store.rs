@@ -273,8 +273,8 @@ impl<E: Engine> ReplicaStore for EngineStore<E> {
         self.read(move |core| core.get(replica, &key)).await
     }
 
-    async fn query(&self, replica: ReplicaId, query: Query) -> Result<Vec<LogEntry>, StoreError> {
-        self.read(move |core| core.query(replica, &query)).await
+    async fn query_each(&self, replica: ReplicaId, queries: Vec<Query>) -> Result<Vec<Vec<LogEntry>>, StoreError> {
+        self.read(move |core| core.query_each(replica, &queries)).await
     }
 
     async fn summary(&self, replica: ReplicaId, range: SlotRange) -> Result<Summary, StoreError> {

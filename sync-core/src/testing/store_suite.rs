@@ -52,6 +52,7 @@ macro_rules! store_suite {
             read: get_answers_the_newest_value_across_authors,
             read: b50_writers_in_the_same_microsecond_have_one_winner,
             read: b56_a_querys_winner_does_not_depend_on_its_direction,
+            read: queries_that_are_asked_together_answer_in_their_order,
             read: b50_prefixes_are_byte_prefixes,
             read: summary_equals_recomputation_and_split_covers,
             read: blobs_come_back,

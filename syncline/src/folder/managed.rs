@@ -64,20 +64,25 @@ impl ManagedReplica {
         Self { replica, store, prefixes: Mutex::default() }
     }
 
-    async fn query(&self, query: Query) -> Result<Vec<LogEntry>, ReplicaError> {
-        let answer = self.store.query(self.replica.id(), query).await;
-        answer.map_err(|error| ReplicaError::Failed(error.to_string()))
+    async fn query(&self, queries: Vec<Query>) -> Result<Vec<Vec<LogEntry>>, ReplicaError> {
+        let answers = self.store.query_each(self.replica.id(), queries).await;
+        answers.map_err(|error| ReplicaError::Failed(error.to_string()))
     }
 
     /// The entry that is this version, if it is still there.
     pub async fn entry(&self, key: &FileKey, version: VersionId) -> Result<Option<LogEntry>, ReplicaError> {
-        let query = Query {
+        Ok(self.entries(&[(key, version)]).await?.pop().flatten())
+    }
+
+    async fn entries(&self, versions: &[(&FileKey, VersionId)]) -> Result<Vec<Option<LogEntry>>, ReplicaError> {
+        let queries = versions.iter().map(|(key, version)| Query {
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             author: Some(version.author),
             select: Select::All,
             ..Query::default()
-        };
-        Ok(self.query(query).await?.into_iter().find(|entry| id_of(entry) == version))
+        });
+        let found = self.query(queries.collect()).await?.into_iter().zip(versions);
+        Ok(found.map(|(found, (_, version))| found.into_iter().find(|entry| id_of(entry) == *version)).collect())
     }
 
     async fn log(&self, since: Position, limit: usize) -> Result<Vec<LogEntry>, ReplicaError> {
@@ -118,7 +123,8 @@ impl ManagedReplica {
 
     /// What is held for a file; deletions by prefix are not looked for.
     pub async fn view(&self, key: &FileKey) -> Result<View, ReplicaError> {
-        Ok(self.builder(key).await?.build(self.replica.author()))
+        let mut builders = self.builders(std::slice::from_ref(key)).await?;
+        Ok(builders.pop().unwrap_or_default().build(self.replica.author()))
     }
 
     /// Puts this node's version at `key` under another name, in a transaction that is about to take its place, if
@@ -129,7 +135,7 @@ impl ManagedReplica {
         let Some(winner) = view.winner_over(me, mine.id, mine.fact) else { return Ok(()) };
         let kept =
             kept_name(key, me, mine.id.timestamp).map_err(|problem| ReplicaError::Failed(problem.to_string()))?;
-        let target = self.inline(key, mine.id).await?;
+        let target = self.inline(&[(key, mine.id)]).await?.pop().flatten();
         let mut writes = copy_of(key, mine, &kept, target);
         writes.push(answer(key, view, winner));
         self.stage(transaction, writes).await.map(drop)
@@ -169,20 +175,25 @@ impl ManagedReplica {
         Ok((keys, files))
     }
 
-    async fn builder(&self, key: &FileKey) -> Result<ViewBuilder, ReplicaError> {
-        let exact = Query {
-            key: Some(Bytes::copy_from_slice(key.as_bytes())),
-            select: Select::All,
-            tombstones: true,
-            ..Query::default()
-        };
-        let companions = Query { prefix: key.companions().into(), select: Select::All, ..Query::default() };
-        let mut builder = ViewBuilder::default();
-        // In this order: what came with a value or a deletion is there when that was seen.
-        for entry in self.query(exact).await?.into_iter().chain(self.query(companions).await?) {
-            add(&mut builder, &entry);
-        }
-        Ok(builder)
+    /// What is held at each of these files, all as it was at one time.
+    async fn builders(&self, keys: &[FileKey]) -> Result<Vec<ViewBuilder>, ReplicaError> {
+        let queries = keys.iter().flat_map(|key| {
+            let exact = Query {
+                key: Some(Bytes::copy_from_slice(key.as_bytes())),
+                select: Select::All,
+                tombstones: true,
+                ..Query::default()
+            };
+            let companions = Query { prefix: key.companions().into(), select: Select::All, ..Query::default() };
+            [exact, companions]
+        });
+        let answers = self.query(queries.collect()).await?;
+        let builders = answers.chunks(2).map(|of_one| {
+            let mut builder = ViewBuilder::default();
+            of_one.iter().flatten().for_each(|entry| add(&mut builder, entry));
+            builder
+        });
+        Ok(builders.collect())
     }
 }
 
@@ -270,10 +281,7 @@ impl FolderReplica for ManagedReplica {
     }
 
     async fn views(&self, keys: &[FileKey]) -> Result<Vec<View>, ReplicaError> {
-        let mut builders = Vec::with_capacity(keys.len());
-        for key in keys {
-            builders.push(self.builder(key).await?);
-        }
+        let builders = self.builders(keys).await?;
         // After the values: one that is gone was deleted by something that is found now. The other way round
         // a deletion in between would look like a value that vanished, and would be put again.
         self.read_prefixes().await?;
@@ -357,11 +365,12 @@ impl FolderReplica for ManagedReplica {
         Ok(noted.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
     }
 
-    async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {
-        Ok(self.entry(key, version).await?.and_then(|entry| match entry.entry.op {
+    async fn inline(&self, versions: &[(&FileKey, VersionId)]) -> Result<Vec<Option<Bytes>>, ReplicaError> {
+        let bytes = |entry: Option<LogEntry>| match entry?.entry.op {
             Op::Put { value: Value::Inline(bytes), .. } => Some(bytes),
             _ => None,
-        }))
+        };
+        Ok(self.entries(versions).await?.into_iter().map(bytes).collect())
     }
 
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError> {

@@ -186,7 +186,7 @@ impl Engine {
             |engine: &Self| stat.map(|stat| engine.writes_of(&kept, &path, &stat, &Seen::new(), &View::default()));
         let mut done = Err(ReplicaError::NotHere);
         if file.view.versions.iter().any(|version| version.id == mine.id) {
-            let target = self.runtime.block_on(self.replica.inline(key, mine.id))?;
+            let target = self.runtime.block_on(self.replica.inline(&[(key, mine.id)]))?.pop().flatten();
             let mut writes = copy_of(key, &mine, &kept, target);
             writes.push(answer(key, &file.view, winner));
             done = self.runtime.block_on(self.replica.commit(writes, None));

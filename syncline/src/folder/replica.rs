@@ -166,8 +166,8 @@ pub trait FolderReplica: Send + Sync + 'static {
     /// The import that was noted last.
     async fn last_import(&self) -> Result<Option<NotedImport>, ReplicaError>;
 
-    /// The bytes of a version, if they are here; only for values that lie inline.
-    async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError>;
+    /// The bytes of versions: those that are still there and lie inline.
+    async fn inline(&self, versions: &[(&FileKey, VersionId)]) -> Result<Vec<Option<Bytes>>, ReplicaError>;
 
     /// Writes the verified bytes of a version that is a blob to a new file.
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError>;

@@ -202,11 +202,14 @@ impl FolderReplica for Mem {
         Ok(self.inner.lock().unwrap().last_import.clone())
     }
 
-    async fn inline(&self, key: &FileKey, version: VersionId) -> Result<Option<Bytes>, ReplicaError> {
+    async fn inline(&self, versions: &[(&FileKey, VersionId)]) -> Result<Vec<Option<Bytes>>, ReplicaError> {
         let inner = self.inner.lock().unwrap();
-        let slot = (Bytes::copy_from_slice(key.as_bytes()), Some(version.author));
-        let bytes = inner.entries.get(&slot).and_then(|stored| stored.value.clone());
-        Ok(bytes.filter(|bytes| bytes.len() <= MAX_INLINE_LEN))
+        let bytes = versions.iter().map(|(key, version)| {
+            let slot = (Bytes::copy_from_slice(key.as_bytes()), Some(version.author));
+            let bytes = inner.entries.get(&slot).and_then(|stored| stored.value.clone());
+            bytes.filter(|bytes| bytes.len() <= MAX_INLINE_LEN)
+        });
+        Ok(bytes.collect())
     }
 
     async fn export(&self, key: &FileKey, version: &Version, to: &Path) -> Result<(), ReplicaError> {

@@ -6,6 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use sync_core::model::Timestamp;
 
 use super::{
@@ -32,7 +33,7 @@ impl Engine {
         // What is half made must not meet an intent that is settled: after a kill it would look like a whole one.
         self.state.flush()?;
         let mut ready = Vec::new();
-        for (file, version, made) in self.make_all(files) {
+        for (file, version, made) in self.make_all(files)? {
             match made {
                 Ok(temporary) => ready.push((file, version, temporary)),
                 Err(EngineError::Replica(ReplicaError::NotHere)) => {
@@ -80,20 +81,24 @@ impl Engine {
     }
 
     /// Writes the bytes of versions to temporary files, with two threads.
-    fn make_all(
-        &self,
-        mut files: Vec<(Inspected, Version)>,
-    ) -> Vec<(Inspected, Version, Result<PathBuf, EngineError>)> {
+    fn make_all(&self, files: Vec<(Inspected, Version)>) -> Result<Vec<Made>, EngineError> {
         let (replica, workshop, runtime) = (&*self.replica, &self.workshop, &self.runtime);
-        let make_half = |half: Vec<(Inspected, Version)>| {
-            let made = half.into_iter().map(|(file, version)| {
-                let made = runtime.block_on(make(replica, workshop, &file.key, &version));
+        let versions: Vec<_> = files.iter().map(|(file, version)| (&file.key, version.id)).collect();
+        // A chunk of files that lie inline is some MiB at most.
+        let inline = runtime.block_on(replica.inline(&versions))?;
+        let mut files: Vec<_> = files.into_iter().zip(inline).collect();
+        let make_half = |half: Vec<((Inspected, Version), Option<Bytes>)>| {
+            let made = half.into_iter().map(|((file, version), inline)| {
+                let made = match inline {
+                    Some(bytes) => workshop.write(&file.key, version.fact.kind, &bytes).map_err(EngineError::from),
+                    None => runtime.block_on(export(replica, workshop, &file.key, &version)),
+                };
                 (file, version, made)
             });
             made.collect::<Vec<_>>()
         };
         if files.len() < 4 {
-            return make_half(files);
+            return Ok(make_half(files));
         }
         let right = files.split_off(files.len() / 2);
         std::thread::scope(|scope| {
@@ -101,7 +106,7 @@ impl Engine {
             let right = make_half(right);
             let mut all = left.join().expect("writing does not panic");
             all.extend(right);
-            all
+            Ok(all)
         })
     }
 
@@ -154,16 +159,16 @@ impl Engine {
     }
 }
 
-/// Writes the bytes of a version to a temporary file.
-async fn make(
+/// A file, the version that it is to be, and the temporary file that has its bytes.
+type Made = (Inspected, Version, Result<PathBuf, EngineError>);
+
+/// Writes the content of a version to a temporary file.
+async fn export(
     replica: &dyn FolderReplica,
     workshop: &Workshop,
     key: &FileKey,
     version: &Version,
 ) -> Result<PathBuf, EngineError> {
-    if let Some(bytes) = replica.inline(key, version.id).await? {
-        return Ok(workshop.write(key, version.fact.kind, &bytes)?);
-    }
     let place = workshop.place(key);
     let exported = replica.export(key, version, &place).await;
     let done = exported.map_err(EngineError::from).and_then(|()| Ok(set_executable(&place, version.fact.kind)?));

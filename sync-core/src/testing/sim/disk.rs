@@ -435,8 +435,8 @@ impl ReplicaStore for SimStore {
         self.0.get(replica, &key)
     }
 
-    async fn query(&self, replica: ReplicaId, query: Query) -> Result<Vec<LogEntry>, StoreError> {
-        self.0.query(replica, &query)
+    async fn query_each(&self, replica: ReplicaId, queries: Vec<Query>) -> Result<Vec<Vec<LogEntry>>, StoreError> {
+        queries.iter().map(|query| self.0.query(replica, query)).collect()
     }
 
     async fn summary(&self, replica: ReplicaId, range: SlotRange) -> Result<Summary, StoreError> {

@@ -97,6 +97,21 @@ pub async fn b56_a_querys_winner_does_not_depend_on_its_direction<H: StoreHarnes
     assert!(query(Query { author: Some(world.author(4)), ..up }).await.is_empty());
 }
 
+/// Queries that are asked together answer in their order, those that find nothing too.
+pub async fn queries_that_are_asked_together_answer_in_their_order<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    world.apply(&*store, world.grants()).await;
+    world.apply(&*store, vec![world.commit(0, -90, vec![put("a", "0"), put("b", "1"), put("b2", "2")])]).await;
+    let at = |key: &'static str| Query { key: Some(Bytes::from_static(key.as_bytes())), ..Query::default() };
+    let beneath = |prefix: &'static str| Query { prefix: Bytes::from_static(prefix.as_bytes()), ..Query::default() };
+    let queries = vec![at("b"), at("none"), beneath("b"), at("a"), at("b")];
+    let answers = store.query_each(world.replica, queries).await.expect("queries");
+    let answers: Vec<_> = answers.iter().map(|entries| texts(entries)).collect();
+    assert_eq!(answers, [vec!["b=1"], vec![], vec!["b=1", "b2=2"], vec!["a=0"], vec!["b=1"]]);
+    assert!(store.query_each(world.replica, vec![]).await.expect("none").is_empty());
+}
+
 /// Prefixes are byte prefixes: nothing means anything but itself.
 pub async fn b50_prefixes_are_byte_prefixes<H: StoreHarness>(harness: &H) {
     let world = World::default();

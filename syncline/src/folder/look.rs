@@ -88,6 +88,7 @@ impl Engine {
             self.rules.load(path.parent().unwrap_or(Path::new("")));
             self.inbox.look_at_everything();
         }
+        let mut scanned: Option<&Path> = None;
         for path in paths {
             let Ok(key) = FileKey::of_path(path) else {
                 // It cannot be shared; the next look at everything says why.
@@ -95,29 +96,24 @@ impl Engine {
             };
             self.problems.clear(&key.to_string());
             keys.extend(self.being_written.take(&key));
-            keys.extend(self.state.keys_beneath(&key).cloned());
             let in_the_way = |clash: &&FileKey| clash.path().starts_with(path) || path.starts_with(clash.path());
             keys.extend(self.clashes.iter().filter(in_the_way).cloned());
-            match scan::look(&self.options.root, &key) {
+            let look = scan::look(&self.options.root, &key);
+            if look != Look::Directory || self.ignores_directory(&key) {
+                // It may have been a directory that was looked at.
+                keys.extend(self.state.keys_beneath(&key).cloned());
+            }
+            match look {
+                Look::Directory if self.ignores_directory(&key) => {}
                 Look::Directory => {
-                    if self.ignores_directory(&key) {
+                    // A file became this directory.
+                    keys.extend(self.state.get(&key).map(|_| key.clone()));
+                    // Paths are in order: a directory comes before what is in it, and was looked at with all of that.
+                    if scanned.is_some_and(|above| path.starts_with(above)) {
                         continue;
                     }
-                    let found = scan::scan(&self.options.root, path, &mut self.rules);
-                    self.note_unshared(&found);
-                    keys.retain(|key| !found.is_unknown(key));
-                    for (key, stat) in found.files {
-                        let is_known = self.state.get(&key).is_some_and(|known| known.stat == Some(stat));
-                        match stat.is_younger_than(TOLD) {
-                            _ if is_known => {}
-                            true => self.inbox.look_at(key.path(), TOLD),
-                            false => drop(keys.insert(key)),
-                        }
-                    }
-                    // A file became this directory.
-                    if self.state.get(&key).is_some() {
-                        keys.insert(key);
-                    }
+                    scanned = Some(path);
+                    keys.extend(self.keys_in(&key));
                 }
                 Look::File(stat) => {
                     // Mostly the echo of what this program wrote itself.
@@ -135,6 +131,26 @@ impl Engine {
                 _ => {
                     keys.insert(key);
                 }
+            }
+        }
+        keys
+    }
+
+    /// The files of a directory that are not as they were at the last look. A new one that was written just now is looked
+    /// at a little later.
+    fn keys_in(&mut self, directory: &FileKey) -> BTreeSet<FileKey> {
+        let found = scan::scan(&self.options.root, directory.path(), &mut self.rules);
+        self.note_unshared(&found);
+        let beneath = self.state.keys_beneath(directory).filter(|key| !found.is_unknown(key));
+        let mut keys: BTreeSet<FileKey> = beneath.cloned().collect();
+        for (key, stat) in found.files {
+            let known = self.state.get(&key);
+            if known.is_some_and(|known| known.stat == Some(stat) && known.intent.is_none()) {
+                keys.remove(&key);
+            } else if stat.is_younger_than(TOLD) {
+                self.inbox.look_at(key.path(), TOLD);
+            } else {
+                keys.insert(key);
             }
         }
         keys

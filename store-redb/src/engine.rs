@@ -31,8 +31,9 @@ use crate::{
     table::{self, JournalState, Rows, RowsInWriting},
 };
 
-/// How much memory redb may use for its cache unless told otherwise; its own default is 1 GiB.
-pub const DEFAULT_CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// How much memory redb may use for its cache unless told otherwise; its own default is 1 GiB. What is not in it is in
+/// the system's: memory does more as larger transactions than here.
+pub const DEFAULT_CACHE_BYTES: usize = 24 * 1024 * 1024;
 
 /// How long rows stay in memory alone when few come: reads are a little faster without them.
 const FOLD_AFTER: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 //! `simulate replay N`, `simulate shrink N FILE`, `simulate canaries [--most N] [--starts K] [--turn T] [NAME ...]`.
 //!
 //! With `--faults N` a run also fails when fewer faults have happened, or when something rare never has. With `--turn T`
-//! three canaries are tried, others for other T.
+//! three canaries are tried, others for other T. `SYNCLINE_LOG=debug` tells what went into each machine and came out of it.
 //!
 //! `cargo run --release -p sync-core --features testing --example simulate -- run --seeds 0..1000`
 
@@ -19,6 +19,9 @@ use std::{
 use sync_core::testing::sim::{Canary, Counters, Outcome, Scenario, run, run_with_canary, shrink};
 
 fn main() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SYNCLINE_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
+    tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let failed = match args[..] {

@@ -40,6 +40,7 @@ impl World<'_> {
     pub fn input(&mut self, node: usize, input: Input) {
         let now = self.nodes[node].now(self.now_us);
         let Some(process) = &mut self.nodes[node].process else { return };
+        tracing::debug!(now_us = self.now_us, node, ?input);
         process.machine.handle(now, input);
         let footprint = process.machine.footprint();
         self.perform_all(node);
@@ -72,6 +73,7 @@ impl World<'_> {
     }
 
     fn perform(&mut self, node: usize, output: Output) {
+        tracing::debug!(now_us = self.now_us, node, ?output);
         match output {
             Output::Dial { dial, address } => {
                 self.trace(node, 1, dial.0, address.as_str().as_bytes());

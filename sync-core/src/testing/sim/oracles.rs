@@ -160,7 +160,8 @@ impl World<'_> {
         // Entries, a round that waits and one that is compared and its answer, and what came before the credentials were
         // admitted; of each a frame more.
         let most = 2 * (limits.window_len + MAX_FRAME_LEN) + 3 * (limits.round_len + MAX_FRAME_LEN);
-        let sessions = held.links * (limits.sessions + 1);
+        // What a peer may open, and what this node wants of it.
+        let sessions = held.links * (limits.sessions + 1) + held.jobs;
         // Others, by the names that they keep, and whoever is linked now: passers-by leave nothing.
         let keeps_name = |node: &&NodePlan| !node.habits.contains(&Habit::ChangeName);
         let others = self.scenario.nodes.iter().filter(keeps_name).count() - 1;
@@ -205,7 +206,7 @@ impl World<'_> {
 
     /// A node that does not know that it is synced with a peer that it is connected to.
     pub fn unaware(&self) -> Option<String> {
-        for (at, node) in self.nodes.iter().enumerate() {
+        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| !self.scenario.is_hostile(*at)) {
             let Some(process) = &node.process else { return Some(format!("node {at} is down")) };
             for replica in process.machine.status() {
                 for peer in &replica.peers {

@@ -228,6 +228,7 @@ impl<'a> World<'a> {
             }
             self.now_us = self.now_us.max(at);
             self.counters.events += 1;
+            tracing::trace!(now_us = self.now_us, ?event);
             self.happen(event);
         }
         if self.failure.is_none() {
@@ -467,7 +468,9 @@ impl<'a> World<'a> {
             // The disk is in trouble: the application tries again.
             return self.at(self.now_us + 1_000_000, Event::Join { replica, node });
         };
-        if !known.contains(&id) {
+        // A disk in trouble may have made the replica and not taken what the ticket brings.
+        let is_empty = process.store.core().state(id).is_ok_and(|state| state.root.count == 0);
+        if !known.contains(&id) || is_empty {
             let bundles = if self.scenario.replicas[replica].owner == node {
                 self.replicas[replica].grants.clone()
             } else {

@@ -48,7 +48,9 @@ impl Synchronizer {
                     if session.rights_end <= now {
                         session.rights_end = now + Duration::from_secs(1);
                     }
-                    session.check(&mut self.io, &self.replicas[&key.0]);
+                    if session.next_check <= now {
+                        session.check(&mut self.io, &self.replicas[&key.0]);
+                    }
                 }
             } else {
                 let connection = session.connection;

@@ -10,7 +10,7 @@ use crate::{
         Bundle, PublicKey, ReplicaId, Right, Rights, Timestamp, VerifiedBundle, Verifier, grant_key, grant_of_key,
     },
     store::{
-        Apply, Changes, Missing, MissingPage, Origin, Outcome, ReplicaStore, Scope, ShortId, StoreError,
+        Apply, Changes, Missing, MissingPage, Origin, Outcome, Position, ReplicaStore, Scope, ShortId, StoreError,
         coded::{Difference, difference},
     },
 };
@@ -210,7 +210,7 @@ pub(crate) async fn credentials(
         let mut end = start.as_bytes().to_vec();
         end.push(0);
         let range = crate::model::SlotRange { start, end: Some(crate::model::SlotKey::from_bytes(end)) };
-        let missing = vec![Missing { range, except: Vec::new() }];
+        let missing = vec![Missing { range, except: Vec::new(), until: Position::LAST }];
         let page = store.missing(rights.replica(), Scope::all(), missing, ENTRIES_FRAME_LEN).await?;
         bundles.extend(page.bundles);
     }

@@ -220,7 +220,7 @@ pub(super) fn find(reader: &Reader<'_>, ids: &[ShortId]) -> Result<Found, StoreE
             Ok(true)
         })?;
         let after = SlotKey::from_bytes([place.as_bytes(), &[0][..]].concat());
-        missing.push(Missing { range: SlotRange { start: place, end: Some(after) }, except });
+        missing.push(Missing { range: SlotRange { start: place, end: Some(after) }, except, until: Position::LAST });
     }
     Ok(Found { missing, is_complete: unknown.is_empty() })
 }

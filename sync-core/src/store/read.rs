@@ -252,14 +252,14 @@ impl Reader<'_> {
     pub fn missing(&self, scope: &Scope, missing: &[Missing], max_bytes: usize) -> Result<MissingPage, StoreError> {
         let mut page = Page::default();
         let mut rest = Vec::new();
-        for Missing { range, except } in missing {
+        for Missing { range, except, until } in missing {
             let known: HashSet<ShortId> = except.iter().copied().collect();
             for part in scope.clamp(range) {
                 if !rest.is_empty() {
-                    rest.push(Missing { range: part, except: except.clone() });
-                } else if let Some((start, sent)) = self.fill(&mut page, &part, &known, max_bytes)? {
+                    rest.push(Missing { range: part, except: except.clone(), until: *until });
+                } else if let Some((start, sent)) = self.fill(&mut page, &part, (&known, *until), max_bytes)? {
                     let except = except.iter().copied().chain(sent).collect();
-                    rest.push(Missing { range: SlotRange { start, end: part.end }, except });
+                    rest.push(Missing { range: SlotRange { start, end: part.end }, except, until: *until });
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Reader<'_> {
         &self,
         page: &mut Page,
         range: &SlotRange,
-        except: &HashSet<ShortId>,
+        (except, until): (&HashSet<ShortId>, Position),
         max_bytes: usize,
     ) -> Result<Option<(SlotKey, Vec<ShortId>)>, StoreError> {
         let mut at: (Bytes, Vec<ShortId>) = Default::default();
@@ -289,6 +289,9 @@ impl Reader<'_> {
                 at = (place, Vec::new());
             }
             let entry = self.page_entry(key, value)?;
+            if entry.row.position > until.0 {
+                return Ok(true);
+            }
             let count = page.count_of(self.rows, self.replica, &entry.row)?;
             let grown = page.bytes().saturating_add_signed(page.growth(&entry.row, 1, entry.len(), count));
             full = !page.is_empty() && grown > max_bytes;

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{Claim, Have, Missing, Reconciled, Scope, ShortId, StoreError};
+use super::types::{Claim, Have, Missing, Position, Reconciled, Scope, ShortId, StoreError};
 use crate::model::{Digest, SlotRange, Summary};
 
 /// Into how many parts the whole is cut at first: most of a large equal set is settled at once.
@@ -133,7 +133,11 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
                 let lacking = common < theirs.len();
                 for (part, ids) in mine {
                     if ids.iter().any(|id| !theirs.contains(id)) {
-                        answer.missing.push(Missing { range: part.clone(), except: sorted(&theirs) });
+                        answer.missing.push(Missing {
+                            range: part.clone(),
+                            except: sorted(&theirs),
+                            until: Position::LAST,
+                        });
                     }
                     if lacking && ids.len() as u64 > view.widths().max_ids {
                         answer.claims.push(Claim { range: part, have: Have::Final(Vec::new()) });
@@ -146,7 +150,7 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
                 let theirs: HashSet<ShortId> = theirs.into_iter().collect();
                 for part in parts {
                     if view.ids(&part)?.iter().any(|id| !theirs.contains(id)) {
-                        answer.missing.push(Missing { range: part, except: sorted(&theirs) });
+                        answer.missing.push(Missing { range: part, except: sorted(&theirs), until: Position::LAST });
                     }
                 }
             }
@@ -169,7 +173,7 @@ fn compare(
     }
     if theirs.count == 0 {
         if mine.count() > 0 {
-            answer.missing.push(Missing { range, except: Vec::new() });
+            answer.missing.push(Missing { range, except: Vec::new(), until: Position::LAST });
         }
         return Ok(());
     }
@@ -187,7 +191,7 @@ fn compare(
         }
     }
     if mine.count() > view.widths().max_ids {
-        answer.missing.push(Missing { range: range.clone(), except: Vec::new() });
+        answer.missing.push(Missing { range: range.clone(), except: Vec::new(), until: Position::LAST });
         answer.claims.push(Claim { range, have: Have::Final(Vec::new()) });
         return Ok(());
     }

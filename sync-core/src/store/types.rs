@@ -26,6 +26,11 @@ impl fmt::Debug for StoreId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Position(pub u64);
 
+impl Position {
+    /// Behind every entry.
+    pub const LAST: Self = Self(u64::MAX);
+}
+
 /// Where entries come from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Origin {
@@ -319,6 +324,8 @@ pub struct Missing {
     pub range: SlotRange,
     /// What the other side has.
     pub except: Vec<ShortId>,
+    /// Only what is not behind this position in the change log; by the log itself the rest follows.
+    pub until: Position,
 }
 
 /// How a node answers a message of [`Claim`]s.

@@ -21,7 +21,7 @@ impl Session {
     /// A step of the store's is done.
     pub fn stepped(&mut self, io: &mut Io, known: &Known, mine: Option<CodedSet>, step: Step, missing: Vec<Missing>) {
         if self.gives {
-            self.missing.extend(missing);
+            self.found_missing(missing);
         }
         let takes = self.takes;
         let reconcile = self.reconcile.as_mut().expect("a reconciliation goes on while the store works for it");

@@ -14,7 +14,7 @@ use crate::{
     },
     model::Digest,
     store::{
-        Claim, Have, Position, Reconciled,
+        Claim, Have, Missing, Position, Reconciled,
         coded::{first_symbols, is_told},
     },
 };
@@ -272,7 +272,7 @@ impl Session {
     /// Claims were compared.
     pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
         if self.gives {
-            self.missing.extend(reconciled.missing);
+            self.found_missing(reconciled.missing);
         }
         if let Some(reconcile) = self.reconcile.as_mut() {
             reconcile.comparing = false;
@@ -280,6 +280,12 @@ impl Session {
         }
         self.pump_reconcile(io);
         self.pump_out(io, known);
+    }
+
+    /// The peer lacks these. What came since the reconciliation began is not sent with them: it follows with the change log.
+    pub(super) fn found_missing(&mut self, missing: Vec<Missing>) {
+        let until = self.reconcile.as_ref().map_or(Position::LAST, |reconcile| reconcile.head);
+        self.missing.extend(missing.into_iter().map(|missing| Missing { until, ..missing }));
     }
 
     /// Both directions are done and all that was found missing is read: the position is valid now. Answers whether

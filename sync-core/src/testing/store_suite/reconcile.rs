@@ -129,7 +129,7 @@ pub async fn reconciliation_stays_inside_the_scope<H: StoreHarness>(harness: &H)
     let page = stores[0].missing(world.replica, Scope::all(), answer.missing, usize::MAX).await.expect("missing");
     assert!(page.bundles.iter().flat_map(|b| &b.items).all(|item| scope.contains(&item.op)), "clamped when compared");
     assert_eq!(page.entries, 100);
-    let everything = vec![Missing { range: SlotRange::ALL, except: Vec::new() }];
+    let everything = vec![Missing { range: SlotRange::ALL, except: Vec::new(), until: Position::LAST }];
     let page = stores[0].missing(world.replica, scope.clone(), everything, usize::MAX).await.expect("missing");
     assert_eq!(page.entries, 100, "clamped when read");
     let took = reconcile(&world, [&stores[0], &stores[1]], &scope).await;
@@ -280,7 +280,7 @@ pub async fn what_ranges_that_overlap_have_in_common_is_proved<H: StoreHarness>(
     let part = |from: &str, to: &str| {
         let range =
             SlotRange { start: SlotKey::ordinary(from.as_bytes()), end: Some(SlotKey::ordinary(to.as_bytes())) };
-        Missing { range, except: Vec::new() }
+        Missing { range, except: Vec::new(), until: Position::LAST }
     };
     let overlapping = vec![part("2", "6"), part("4", "8")];
     let page = store.missing(world.replica, Scope::all(), overlapping, usize::MAX).await.expect("missing");
@@ -290,4 +290,15 @@ pub async fn what_ranges_that_overlap_have_in_common_is_proved<H: StoreHarness>(
         keys.extend(bundle.entries().map(|entry| entry.op.key_bytes().to_vec()));
     }
     assert_eq!(keys, ["2", "3", "4", "5", "6", "7"].map(|key| key.as_bytes().to_vec()));
+    // What came later follows with the change log, also when a page has no room for the rest.
+    let until = store.state(world.replica).await.expect("state").head;
+    world.apply(&*store, vec![world.commit(0, 100, vec![put("25", "later"), put("5", "later")])]).await;
+    let mut missing = vec![Missing { until, ..part("2", "6") }];
+    let mut keys = Vec::new();
+    while !missing.is_empty() {
+        let page = store.missing(world.replica, Scope::all(), missing, 1).await.expect("missing");
+        keys.extend(page.bundles.iter().flat_map(|bundle| &bundle.items).map(|item| item.op.key_bytes().to_vec()));
+        missing = page.rest;
+    }
+    assert_eq!(keys, ["2", "3", "4"].map(|key| key.as_bytes().to_vec()));
 }

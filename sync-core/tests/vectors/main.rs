@@ -22,6 +22,7 @@ mod merkle;
 mod messages;
 mod places;
 mod reconciliation;
+mod rows;
 mod tickets;
 
 use std::path::PathBuf;

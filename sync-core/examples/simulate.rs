@@ -1,8 +1,9 @@
 //! Plays simulations: `simulate seed N`, `simulate run --seeds A..B [--stop N] [--faults N]`, `simulate replay FILE`,
 //! `simulate replay N`, `simulate shrink N FILE`, `simulate canaries [--most N] [--starts K] [--turn T] [NAME ...]`.
 //!
-//! With `--faults N` a run also fails when fewer faults have happened, or when something rare never has. With `--turn T`
-//! three canaries are tried, others for other T. `SYNCLINE_LOG=debug` tells what went into each machine and came out of it.
+//! With `--faults N` a run also fails when fewer faults have happened, when something rare never has, or when more than a
+//! twentieth of what was delivered was sent again. With `--turn T` three canaries are tried, others for other T.
+//! `SYNCLINE_LOG=debug` tells what went into each machine and came out of it.
 //!
 //! `cargo run --release -p sync-core --features testing --example simulate -- run --seeds 0..1000`
 
@@ -197,9 +198,15 @@ fn many(range: &str, options: &[&str]) -> bool {
     println!("{played} seeds in {seconds:.1} s, {:.0} a second; {failed} failed {oracles:?}", played as f64 / seconds);
     let never = all.never();
     println!("{} faults, {} writes acknowledged and checked; never happened: {never:?}", all.faults, all.acknowledged);
+    println!("{} entries delivered, {} of them sent again", all.delivered, all.sent_again);
     let is_easy = least.is_some_and(|least| all.faults < least || !never.is_empty() || all.acknowledged == 0);
     if is_easy {
         println!("the simulation went easy: {least:?} faults are demanded, and everything rare");
     }
-    failed > 0 || is_easy
+    // Work follows the difference: at most a twentieth goes twice, whatever happens.
+    let repeats = least.is_some() && all.sent_again * 20 > all.delivered;
+    if repeats {
+        println!("more than a twentieth of what was delivered was sent again");
+    }
+    failed > 0 || is_easy || repeats
 }

@@ -46,12 +46,14 @@ pub enum Canary {
     CompareCounts,
     /// Of several authors' values of a key, the oldest is read.
     ReadOldest,
+    /// A change log is sent from its beginning, whatever the peer has of it.
+    StartOver,
 }
 
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
     /// Those that must be caught.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AcknowledgeBeforeCommit,
         Self::AnnounceBeforeCommit,
         Self::SkipRelayedCheck,
@@ -72,6 +74,7 @@ impl Canary {
         Self::BeginTwice,
         Self::CompareCounts,
         Self::ReadOldest,
+        Self::StartOver,
     ];
 
     /// Three of them; each is among those of some turn.

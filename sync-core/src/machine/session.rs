@@ -527,7 +527,7 @@ fn log_start(limits: &Limits, sender: &Facts, receiver: &Facts) -> Option<Positi
         Some((store, position))
             if (store == sender.store || canary::is_out(Canary::KeepCursor)) && position <= sender.head =>
         {
-            Some(position)
+            Some(if canary::is_out(Canary::StartOver) { Position(0) } else { position })
         }
         _ if is_nearly_empty(limits, sender) => Some(Position(0)),
         _ => None,

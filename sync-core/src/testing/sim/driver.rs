@@ -449,7 +449,10 @@ impl World<'_> {
         let Some(id) = it.numbers[side.index()] else { return };
         match item {
             Item::Open(_) => {}
-            Item::Frame(frame) => self.input(node, Input::Frame { connection, stream: id, frame }),
+            Item::Frame(frame) => {
+                self.count_heard(number, side, stream, &frame);
+                self.input(node, Input::Frame { connection, stream: id, frame });
+            }
             Item::End => {
                 wire.forget(side, stream);
                 self.input(node, Input::StreamEnded { connection, stream: id, error: None });

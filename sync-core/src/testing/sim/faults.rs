@@ -179,6 +179,7 @@ impl World<'_> {
         it.crash = None;
         it.paused_us = it.paused_us.min(self.now_us);
         let Some(process) = it.process.take() else { return };
+        it.ended_us = self.now_us;
         let epoch = it.epoch;
         let ends: Vec<(u64, Side)> = self
             .wires
@@ -245,6 +246,7 @@ impl World<'_> {
         it.durable_peers.clear();
         it.refused.clear();
         it.positions.clear();
+        self.delivered.retain(|(from, to, _), _| *from != node && *to != node);
     }
 
     /// Entries that only this node had may go with its disk.

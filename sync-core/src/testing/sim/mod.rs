@@ -27,6 +27,7 @@ mod outcome;
 mod overheard;
 mod scenario;
 mod shrink;
+mod spent;
 mod watching;
 mod wire;
 mod world;

@@ -82,11 +82,15 @@ pub struct Node {
     /// When its clock jumped last, and when its disk was last another.
     pub jumped_us: Option<u64>,
     pub replaced_us: Option<u64>,
+    /// When its process ended last.
+    pub ended_us: u64,
     /// Stands still until then.
     pub paused_us: u64,
     pub acknowledged: Vec<Acknowledged>,
     /// Entries that it has refused, by replica: whoever brought them may believe that they are here.
     pub refused: BTreeSet<(usize, ShortId)>,
+    /// Replicas of which it has refused entries because they are ahead of its clock: they are to be offered again.
+    pub early: BTreeSet<usize>,
     /// Replicas of which it has refused more at once than it names.
     pub refused_more: BTreeSet<usize>,
     /// Per replica and peer: what of the positions in its records was held against the truth.

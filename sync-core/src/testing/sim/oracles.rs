@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     faults::live,
     scenario::{Fault, Habit, NodePlan},
+    spent::Said,
     world::World,
 };
 use crate::{
     machine::{
         Footprint, PeerState, SavedPositions, StoreReply, WorkError,
         limits::{Limits, MAX_FRAME_LEN},
+        wire::RefusalReason,
     },
     model::{Digest, Key, Op, Order, PeerId, ReplicaId, Summary, dominates},
     store::{Direction, NodeRecord, Origin, Position, Query, ShortId, reconcile::Widths},
@@ -268,6 +270,9 @@ impl World<'_> {
         if *refused_count > refused.len() as u64 {
             self.nodes[node].refused_more.insert(replica);
         }
+        if refused.iter().any(|(_, reason)| *reason == RefusalReason::Future) {
+            self.nodes[node].early.insert(replica);
+        }
         self.nodes[node].refused.extend(refused.iter().map(|(id, _)| (replica, *id)));
     }
 
@@ -290,14 +295,14 @@ impl World<'_> {
             && process.store.core().store_id() == store
         {
             let since = of_theirs.filter(|(before, _)| *before == store).map_or(Position(0), |(_, position)| position);
-            if let Some(op) = self.lacks(node, replica, (other, since, until), &BTreeSet::new()) {
+            if let Some(op) = self.lacks(node, replica, (other, since, until), None) {
                 wrong = Some(format!(
                     "node {node} says that it has the log of node {other} up to {until:?}, and lacks {op:?}"
                 ));
             }
         }
         let is_same = self.nodes[other].replaced_us.is_none() && self.nodes[node].replaced_us.is_none();
-        if is_same && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed), &BTreeSet::new()) {
+        if is_same && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed), None) {
             wrong = Some(format!(
                 "node {node} says that node {other} has its log up to {confirmed:?}, and that lacks {op:?}"
             ));
@@ -342,7 +347,7 @@ impl World<'_> {
         node: usize,
         replica: usize,
         (of, since, until): (usize, Position, Position),
-        sent: &BTreeSet<[u8; 32]>,
+        said: Option<&Said>,
     ) -> Option<Op> {
         let process = self.nodes[of].process.as_ref().filter(|_| !self.nodes[node].refused_more.contains(&replica))?;
         let log = process.store.core().log(self.replicas[replica].id, since, usize::MAX).ok()?;
@@ -355,7 +360,7 @@ impl World<'_> {
         let row = rows.find(|row| {
             let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
             let is_excused = has_lost && row.origin == was_its_own
-                || sent.contains(&row.hash.0)
+                || said.is_some_and(|said| said.has_sent(&row.hash.0))
                 || self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)));
             let is_here = here.contains_key(&row.hash.0)
                 || here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)));

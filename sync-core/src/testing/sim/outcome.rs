@@ -30,6 +30,10 @@ pub struct Counters {
     pub frames: BTreeMap<u8, u64>,
     /// Bytes sent.
     pub bytes: u64,
+    /// Entries that were sent and acknowledged.
+    pub delivered: u64,
+    /// Those of them that were sent again.
+    pub sent_again: u64,
     /// Dials.
     pub dials: u64,
     /// From the healing until all were equal, in milliseconds.
@@ -101,6 +105,8 @@ impl Counters {
         self.acknowledged += other.acknowledged;
         self.bytes += other.bytes;
         self.dials += other.dials;
+        self.delivered += other.delivered;
+        self.sent_again += other.sent_again;
         self.converged_ms = self.converged_ms.max(other.converged_ms);
         for (kind, count) in &other.frames {
             *self.frames.entry(*kind).or_default() += count;

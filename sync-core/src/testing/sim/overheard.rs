@@ -7,7 +7,7 @@ use crate::{
         DisconnectReason,
         wire::{Message, Open, decode_bundles},
     },
-    model::{Item, Prefix, ReadScope, Timestamp, entry_hash},
+    model::{Prefix, ReadScope, Timestamp},
     store::{Have, Scope, ShortId},
 };
 
@@ -57,6 +57,7 @@ impl World<'_> {
         if let Err(what) = self.can_be_served(from, replica, readable.is_all(), &message) {
             return self.fail("O11", format!("node {from} announces to node {to} what it does not have: {what}"));
         }
+        self.count_said(from, to, replica, stream, &message);
         self.check_sent(from, to, replica, stream, &message);
         if let Message::Open(open) | Message::Opened(open) = &message
             && self.asks_by_a_lost_log(to, replica, open)
@@ -80,30 +81,20 @@ impl World<'_> {
 
     /// O11: who says that his change log was sent up to somewhere has sent what the other lacks of it.
     fn check_sent(&mut self, from: usize, to: usize, replica: usize, stream: (u64, usize), message: &Message) {
-        let (mark, payload) = match message {
-            Message::Entries(mark, payload) => (mark, Some(payload)),
-            Message::Mark(mark) => (mark, None),
-            _ => return,
-        };
-        let id = self.replicas[replica].id;
+        let (Message::Entries(mark, _) | Message::Mark(mark)) = message else { return };
         let wire = self.wires.get_mut(&stream.0).expect("it is being used");
         let side = usize::from(wire.ends[0].node != from);
         // Who was told before may have died since.
         let is_there = wire.ends[1 - side].epoch == self.nodes[to].epoch && self.nodes[to].process.is_some();
-        let (sent, told) = &mut wire.streams[stream.1].said[side];
-        for bundle in payload.and_then(|payload| decode_bundles(payload).ok()).into_iter().flatten() {
-            let seal = bundle.seal;
-            let hash = |item: &Item| entry_hash(&id, &seal.author, seal.timestamp_of(item.index), &item.op).0;
-            sent.extend(bundle.items.iter().map(hash));
-        }
-        let Some(through) = mark.through.filter(|through| *through > *told) else { return };
-        let since = std::mem::replace(told, through);
+        let said = &mut wire.streams[stream.1].said[side];
+        let Some(through) = mark.through.filter(|through| *through > said.told) else { return };
+        let since = std::mem::replace(&mut said.told, through);
         if !is_there || !self.is_exact(replica, from, to) {
             return;
         }
         self.mark("said_what_was_sent");
-        let sent = &self.wires[&stream.0].streams[stream.1].said[side].0;
-        if let Some(op) = self.lacks(to, replica, (from, since, through), sent) {
+        let said = &self.wires[&stream.0].streams[stream.1].said[side];
+        if let Some(op) = self.lacks(to, replica, (from, since, through), Some(said)) {
             let what = format!("node {from} says that it has sent node {to} its log up to {through:?}, and not {op:?}");
             self.fail("O11", format!("replica {replica}: {what}"));
         }

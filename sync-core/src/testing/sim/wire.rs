@@ -1,13 +1,11 @@
 //! Simulated connections: streams of frames that stay in order each, and overtake each other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::{
-    machine::{ConnectionId, DialId, StreamId, wire::StreamKind},
-    store::Position,
-};
+use super::spent::Said;
+use crate::machine::{ConnectionId, DialId, StreamId, wire::StreamKind};
 
 /// One end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,8 +91,8 @@ pub struct Stream {
     pub rounds: u64,
     /// The replica that it is about, once that was said.
     pub replica: Option<usize>,
-    /// The entries that each side has sent, and up to where it said that it has sent its change log.
-    pub said: [(BTreeSet<[u8; 32]>, Position); 2],
+    /// What each side has said.
+    pub said: [Said; 2],
 }
 
 /// A connection.

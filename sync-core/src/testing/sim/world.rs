@@ -18,6 +18,7 @@ use super::{
     node::{Acknowledged, BEGINNING, Node},
     outcome::{Counters, Failure, Outcome},
     scenario::*,
+    spent::Delivered,
     wire::{Side, Wire},
 };
 use crate::{
@@ -140,6 +141,8 @@ pub struct World<'a> {
     /// Per sender and target: since when, and how many dials and rounds of reconciliation.
     pub dial_rate: BTreeMap<(usize, usize), (u64, u64)>,
     pub round_rate: BTreeMap<(usize, usize), (u64, u64)>,
+    /// What nodes have acknowledged to each other, by who has sent it, to whom, and the replica.
+    pub delivered: BTreeMap<(usize, usize, usize), Delivered>,
     pub trace: DefaultHasher,
 }
 
@@ -187,6 +190,7 @@ impl<'a> World<'a> {
             counters: Counters::default(),
             dial_rate: BTreeMap::new(),
             round_rate: BTreeMap::new(),
+            delivered: BTreeMap::new(),
             trace: DefaultHasher::new(),
         };
         world.plan();
@@ -656,9 +660,11 @@ fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64, disk: Rc<dyn Devi
         clock_us: plan.clock_ms * 1_000,
         jumped_us: None,
         replaced_us: None,
+        ended_us: 0,
         paused_us: 0,
         acknowledged: Vec::new(),
         refused: BTreeSet::new(),
+        early: BTreeSet::new(),
         refused_more: BTreeSet::new(),
         positions: BTreeMap::new(),
         durable_jobs: BTreeSet::new(),

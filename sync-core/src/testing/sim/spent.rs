@@ -1,0 +1,171 @@
+//! O7 on the wire: what is sent follows from what is to be sent. Entries that a peer has acknowledged are not sent to it
+//! again, and messages are as many as there is something to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{wire::Side, world::World};
+use crate::{
+    machine::wire::{Message, decode_bundles},
+    model::{Item, entry_hash},
+    store::{Position, reconcile::Widths},
+};
+
+/// So many entries may be sent again to a peer, beside a twentieth of what it has acknowledged: what comes to a node while
+/// it sends what a reconciliation has found missing may be in that, and follows once more with its change log.
+const SENT_AGAIN: u64 = 32;
+
+/// Positions that were saved so late before a crash may be lost: what they say is delivered is sent again.
+const SAVED_WITHIN_US: u64 = 2_000_000;
+
+/// So many messages of a session need no reason: the opening, credentials, questions of applications.
+const MESSAGES: u64 = 30;
+
+/// What one side of a session has said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The entries of each frame.
+    frames: Vec<Vec<[u8; 32]>>,
+    /// How many of these frames the other has acknowledged as durable.
+    acknowledged: usize,
+    /// Up to where it said that it has sent its change log.
+    pub told: Position,
+    /// How many messages, and how many of them belong to a reconciliation.
+    messages: u64,
+    rounds: u64,
+    /// Where its change log ended when it said something first, and when that was.
+    began: Option<(Position, u64)>,
+    /// It has said that it has so little that all is sent without asking.
+    is_small: bool,
+}
+
+impl Said {
+    /// Whether it has sent an entry.
+    pub fn has_sent(&self, hash: &[u8; 32]) -> bool {
+        self.frames.iter().flatten().any(|sent| sent == hash)
+    }
+}
+
+/// What one node has acknowledged to another of a replica.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// The entries, with when the sender learned of it.
+    entries: BTreeMap<[u8; 32], u64>,
+    /// How many of them were sent again without a reason.
+    again: u64,
+}
+
+impl World<'_> {
+    /// A node says something in a session.
+    pub fn count_said(&mut self, from: usize, to: usize, replica: usize, stream: (u64, usize), message: &Message) {
+        let id = self.replicas[replica].id;
+        let state = self.nodes[from].process.as_ref().and_then(|process| process.store.core().state(id).ok());
+        let small = self.scenario.knobs.tight.map(|tight| tight.limits).unwrap_or_default().nearly_empty;
+        let now_us = self.now_us;
+        let wire = self.wires.get_mut(&stream.0).expect("it is being used");
+        let side = usize::from(wire.ends[0].node != from);
+        let said = &mut wire.streams[stream.1].said[side];
+        said.messages += 1;
+        match message {
+            Message::Open(open) | Message::Opened(open) => said.is_small = open.root.count <= small,
+            Message::Ranges(_) | Message::Symbols(_) | Message::Solved(_) => said.rounds += 1,
+            Message::Entries(_, payload) => {
+                let mut hashes = Vec::new();
+                for bundle in decode_bundles(payload).into_iter().flatten() {
+                    let seal = bundle.seal;
+                    let hash = |item: &Item| entry_hash(&id, &seal.author, seal.timestamp_of(item.index), &item.op).0;
+                    hashes.extend(bundle.items.iter().map(hash));
+                }
+                said.frames.push(hashes);
+            }
+            _ => {}
+        }
+        if let Some(state) = &state {
+            said.began.get_or_insert((state.head, now_us));
+        }
+        let saids = &wire.streams[stream.1].said;
+        let (moved, rounds) = (
+            saids.iter().map(|said| said.frames.len() as u64).sum::<u64>(),
+            saids.iter().map(|said| said.rounds).sum::<u64>(),
+        );
+        if let (Some(state), Some((head, at))) = (state, saids[side].began) {
+            let grown = state.head.0.saturating_sub(head.0);
+            let most = MESSAGES + 3 * moved + 2 * rounds + 2 * grown + (now_us - at) / 10_000_000;
+            if saids[side].messages > most && !self.scenario.is_hostile(to) {
+                let what = format!(
+                    "node {from} has sent node {to} {} messages of replica {replica}: {moved} with entries went between them, {rounds} of reconciliations, and its change log grew by {grown}",
+                    saids[side].messages
+                );
+                return self.fail("O7", what);
+            }
+        }
+        if matches!(message, Message::Entries(..)) {
+            self.count_again(from, to, replica, stream, side);
+        }
+    }
+
+    /// The last frame of entries that a node has sent: none of them the other has acknowledged already.
+    fn count_again(&mut self, from: usize, to: usize, replica: usize, stream: (u64, usize), side: usize) {
+        let Some(delivered) = self.delivered.get(&(from, to, replica)) else { return };
+        let saids = &self.wires[&stream.0].streams[stream.1].said;
+        let frame = saids[side].frames.last().expect("it was just sent");
+        let again: Vec<([u8; 32], u64)> =
+            frame.iter().filter_map(|hash| Some((*hash, *delivered.entries.get(hash)?))).collect();
+        // Where ids are too many for a claim, all that is in its range is sent.
+        let widths = self.scenario.knobs.tight.map(|tight| tight.widths).unwrap_or_default();
+        if again.is_empty() || !self.is_exact(replica, from, to) || widths.max_ids < Widths::default().max_ids {
+            return;
+        }
+        // What the other has forgotten since, because something covers it, it may be sent by who has not heard of that.
+        let here: BTreeSet<[u8; 32]> =
+            self.live_on(&self.nodes[to].disk, to, replica).into_iter().map(|(order, _)| order.hash.0).collect();
+        let again: Vec<u64> = again.into_iter().filter(|(hash, _)| here.contains(hash)).map(|(_, at)| at).collect();
+        self.counters.sent_again += again.len() as u64;
+        // What is ahead of the other's clock is offered again, and what came with it.
+        if self.nodes[to].early.contains(&replica) {
+            return;
+        }
+        // Whoever says that it has next to nothing is sent everything, though it may have been long under way.
+        if saids.iter().any(|said| said.is_small) {
+            return;
+        }
+        let ended = self.nodes[to].ended_us;
+        let started = self.nodes[to].process.as_ref().map_or(0, |process| process.started_us);
+        let is_lost = |at: &u64| *at <= started && at + SAVED_WITHIN_US > ended;
+        let count = again.iter().filter(|at| !is_lost(at)).count() as u64;
+        let delivered = self.delivered.get_mut(&(from, to, replica)).expect("just found");
+        delivered.again += count;
+        let (all, again) = (delivered.entries.len() as u64, delivered.again);
+        if again > SENT_AGAIN + all / 20 {
+            let what = format!(
+                "node {from} has sent node {to} {again} entries of replica {replica} again, of {all} that it had acknowledged"
+            );
+            self.fail("O7", what);
+        }
+    }
+
+    /// A node hears what another says in a session.
+    pub fn count_heard(&mut self, number: u64, side: Side, stream: usize, frame: &bytes::Bytes) {
+        if !matches!(frame.first(), Some(19 | 20)) {
+            return;
+        }
+        let Ok(Some(Message::Entries(mark, _) | Message::Mark(mark))) = Message::decode(frame.clone()) else { return };
+        let wire = self.wires.get_mut(&number).expect("the caller has found it");
+        let (node, other) = (wire.end(side).node, wire.end(side.other()).node);
+        // What it said in an earlier life it may not know any more.
+        let is_there = wire.end(side.other()).epoch == self.nodes[other].epoch && self.nodes[other].process.is_some();
+        if !is_there {
+            return;
+        }
+        let it = &mut wire.streams[stream];
+        let Some(replica) = it.replica else { return };
+        let said = &mut it.said[side.index()];
+        let delivered = self.delivered.entry((node, other, replica)).or_default();
+        while (said.acknowledged as u64) < mark.durable && said.acknowledged < said.frames.len() {
+            for hash in &said.frames[said.acknowledged] {
+                delivered.entries.entry(*hash).or_insert(self.now_us);
+                self.counters.delivered += 1;
+            }
+            said.acknowledged += 1;
+        }
+    }
+}

@@ -120,13 +120,16 @@ fn b13_all_of_it_works_with_no_network_but_the_loopback() {
     equal(&[&a, &b]);
     b.save("back", "y");
     equal(&[&a, &b]);
-    // And over iroh alone.
-    let c = network.machine();
-    let mut ticket: Ticket = up_a.field("ticket").parse().unwrap();
-    ticket.addresses.retain(|address| address.as_str().starts_with("iroh"));
-    let _up_c = c.join(&ticket.to_string(), &["--listen", "iroh:"]);
-    equal(&[&a, &c]);
-    assert!(c.done(["status"]).contains("over iroh"), "{}", c.done(["status"]));
+    // And over each alone.
+    for (scheme, listen) in [("http", EACH[0]), ("quic", EACH[1]), ("iroh", "iroh:")] {
+        let c = network.machine();
+        let mut ticket: Ticket = up_a.field("ticket").parse().unwrap();
+        ticket.addresses.retain(|address| address.as_str().starts_with(scheme));
+        let up_c = c.join(&ticket.to_string(), &["--listen", listen]);
+        equal(&[&a, &c]);
+        assert!(c.done(["status"]).contains(&format!("over {scheme}")), "{}", c.done(["status"]));
+        up_c.stop();
+    }
 }
 
 /// A library that makes the wall clock of a program stand elsewhere.

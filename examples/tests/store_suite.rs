@@ -81,11 +81,11 @@ mod b50_redb {
     sync_core::store_suite!(super::Managed<true>, 5_000);
 }
 
-/// A reader that does not end: its snapshot, and a scan in the middle of it, are held while others commit, more than the
-/// journal of redb takes in. They wait for nobody, and the reader sees nothing of it.
+/// A reader that does not end: its snapshot, and a scan in the middle of it, are held while others commit, more than
+/// both halves of redb's journal take in. They wait for nobody, and the reader sees nothing of it.
 fn a_reader_that_stays_blocks_no_writer(engine: impl Engine) {
     const ROWS: u32 = 64;
-    const COMMITS: u32 = 400;
+    const COMMITS: u32 = 800;
     let engine = Arc::new(engine);
     fn commit(engine: &impl Engine, number: u32) {
         let rows = (0..ROWS).map(u32::to_be_bytes);

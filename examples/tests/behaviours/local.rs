@@ -1,8 +1,9 @@
 //! What a node does by itself: keys, authors, queries, handles, removal.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
+    mpsc,
 };
 
 use sync_core::{
@@ -11,9 +12,11 @@ use sync_core::{
     manager::{Access, ManagerError},
     model::{AuthorId, HybridClock, Key, Op, SecretKey, Timestamp, Value, sign_commit},
     store::{
-        Apply, Direction, Engine, EngineStore, NodeKind, Origin, Outcome, Query, ReplicaStore, Select, StoreError, Work,
+        Apply, Direction, Engine, EngineRead, EngineStore, NodeKind, Origin, Outcome, Query, ReplicaStore, Scan,
+        Select, StoreError, Visit, Work,
     },
 };
+use tokio::sync::oneshot;
 
 use crate::common::*;
 
@@ -337,6 +340,77 @@ async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses
     drop(b);
 }
 
+/// An engine in which a scan stops at its second row, once, until it is told to go on.
+#[derive(Debug, Clone, Default)]
+struct HaltingEngine {
+    inner: store_mem::MemEngine,
+    halt: Arc<Mutex<Option<Halt>>>,
+}
+
+/// Whom to tell that a scan has stopped, and who says that it may go on.
+type Halt = (oneshot::Sender<()>, mpsc::Receiver<()>);
+
+struct HaltingRows(store_mem::MemRows, Arc<Mutex<Option<Halt>>>);
+
+impl Engine for HaltingEngine {
+    type Snapshot = HaltingRows;
+
+    fn snapshot(&self) -> Result<HaltingRows, StoreError> {
+        Ok(HaltingRows(self.inner.snapshot()?, self.halt.clone()))
+    }
+
+    fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
+        self.inner.write(work)
+    }
+}
+
+impl EngineRead for HaltingRows {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
+        let mut rows = 0;
+        self.0.scan(start, end, order, &mut |key, value| {
+            rows += 1;
+            let halt = if rows == 2 { self.1.lock().unwrap().take() } else { None };
+            if let Some((halted, go_on)) = halt {
+                halted.send(()).unwrap();
+                go_on.recv().unwrap();
+            }
+            visit(key, value)
+        })
+    }
+}
+
+/// A query stands still in the middle of its rows: commits and other reads go on, and it sees nothing of them.
+#[tokio::test]
+async fn b54_a_query_that_stands_still_blocks_no_writer() {
+    let engine = HaltingEngine::default();
+    let halt = engine.halt.clone();
+    let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
+    let a = sync_core::manager::SyncManager::builder(store).spawn().await.unwrap();
+    let replica = a.create_replica().await.unwrap();
+    fill(&replica, "k", 20).await;
+    let ((sender, halted), (go_on, waits)) = (oneshot::channel(), mpsc::channel());
+    *halt.lock().unwrap() = Some((sender, waits));
+    let reader = replica.clone();
+    let reading = tokio::spawn(async move { reader.query(Query::default()).await.unwrap() });
+    soon("the query is among its rows", halted).await.unwrap();
+    for n in 0..20 {
+        soon("a commit beside a query", replica.put("z", format!("{n}"))).await.unwrap();
+        assert_eq!(value(&replica, "z").await.unwrap(), n.to_string().as_bytes());
+    }
+    soon("a deletion beside a query", replica.delete_prefix("k")).await.unwrap();
+    assert!(!reading.is_finished());
+    go_on.send(()).unwrap();
+    let found = soon("the query ends", reading).await.unwrap();
+    let keys: Vec<_> = found.iter().map(|entry| entry.entry.op.key_bytes().clone()).collect();
+    let wanted: Vec<_> = (0..20).map(|n| format!("k{n:05}")).collect();
+    assert_eq!(keys, wanted, "it reads what was there when it began");
+    assert_eq!(replica.query(Query::default()).await.unwrap().len(), 1);
+}
+
 /// C has two peers. Whoever reads what comes from one of them panics: what comes from the other is taken all the same,
 /// and the loop goes on.
 #[tokio::test]
@@ -356,6 +430,7 @@ async fn b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_anot
     b.sync_with("mem:c".parse::<PeerAddress>().unwrap(), of_b.id(), LONG).await.unwrap();
     of_b.put("before", "1").await.unwrap();
     reads(&third_of_b, "before", "1").await;
+    let mut events = c.events();
     mood.panics.store(true, Ordering::SeqCst);
     of_a.put("lost in a panic", "1").await.unwrap();
     for n in 0..20 {
@@ -364,6 +439,11 @@ async fn b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_anot
         third_of_b.put("answer", format!("{n}")).await.unwrap();
         reads(&of_b, "answer", &n.to_string()).await;
     }
+    let healthy = b.node_id();
+    let disturbed = past(&mut events)
+        .into_iter()
+        .find(|event| matches!(event, Event::PeerDown { peer } | Event::SyncStarted { peer, .. } if *peer == healthy));
+    assert_eq!(disturbed, None, "it is the session that there was");
     assert_eq!(c.status().await.unwrap().replicas.len(), 2);
     assert_eq!(value(&third_of_a, "lost in a panic").await, None);
     // It is lost for good only to that link.

@@ -52,6 +52,31 @@ fn b41_an_idle_session_compares_roots_exactly_at_the_interval() {
     }
 }
 
+/// The connection is cut, nothing is written meanwhile, and both meet again: an `Open` and its answer are all that is
+/// said about the replica until roots are compared at the interval.
+#[test]
+fn b19_between_equal_replicas_an_open_and_its_answer_are_all_until_the_interval() {
+    let interval = CHECK_INTERVAL.as_millis() as u64;
+    let (mut pair, _) = synced();
+    for round in 1..=5 {
+        let before = (pair.status().traffic, pair.status_at_b().traffic, pair.opened());
+        pair.cut();
+        pair.work();
+        while pair.status().state != PeerState::Live {
+            pair.wait_until(pair.at + 1);
+        }
+        pair.wait_until(pair.at + interval - 1);
+        for (status, before) in [(pair.status(), &before.0), (pair.status_at_b(), &before.1)] {
+            let moved = status.traffic.since(before);
+            assert_eq!((moved.sent, moved.received, moved.messages), (0, 0, 2), "round {round}: {moved:?}");
+            assert!(moved.bytes_sent + moved.bytes_received <= 400, "round {round}: {moved:?}");
+            assert!(status.synced);
+        }
+        assert_eq!(pair.status().traffic.since(&before.0).round_trips, 1, "round {round}");
+        assert_eq!(pair.opened(), before.2 + 1, "round {round}");
+    }
+}
+
 /// Nobody can be reached for six hours, and both sides write. Tries go on and are never further apart than the longest
 /// delay; so when the network is back, that is how long it takes at most, and nobody has to do anything.
 #[test]

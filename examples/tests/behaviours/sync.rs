@@ -12,7 +12,7 @@ use sync_core::{
     machine::{Event, PeerState, SyncOutcome},
     manager::{Access, ManagerError, Replica, SyncManager},
     model::{ReplicaId, SecretKey, Timestamp},
-    store::{Query, Select, StoreError},
+    store::{NodeKind, Query, Select, StoreError},
 };
 
 use crate::common::*;
@@ -81,6 +81,10 @@ async fn b17_a_wrong_or_unknown_replica_is_an_error_and_stores_nothing(world: Wo
     assert!(matches!(report.outcome, SyncOutcome::Refused(_)), "{report:?}");
     assert!(a.replicas().await.unwrap().is_empty());
     assert_eq!(b.replicas().await.unwrap(), [here.id()]);
+    a.shutdown(LONG).await.unwrap();
+    drop(a);
+    let jobs = world.store("a").node_records(NodeKind::Job).await.unwrap();
+    assert_eq!(jobs, [], "nothing is owed to whoever names a replica");
 }
 
 async fn b18_what_moves_follows_the_difference(world: World) {
@@ -435,20 +439,26 @@ async fn b8_data_that_came_in_by_one_transport_reaches_peers_on_all_others() {
 async fn b28_a_hub_forwards_to_all_others_and_never_back_to_the_source(world: World) {
     let nodes = network(&world, Shape::Star, 5, &[]).await;
     let (hub, id) = (&nodes[0].0, nodes[0].1.id());
+    // What was there already counts as received nowhere: what came back to the source shows where it was sent.
+    let both = async |spoke: &SyncManager| {
+        let at_spoke = peer_is(spoke, id, hub.node_id(), "the spoke is synced", |peer| peer.synced).await;
+        let at_hub = peer_is(hub, id, spoke.node_id(), "the hub is synced", |peer| peer.synced).await;
+        (at_spoke.traffic, at_hub.traffic)
+    };
     let mut before = Vec::new();
     for (spoke, replica) in &nodes[1..] {
         equal(&[&nodes[0].1, replica]).await;
-        let status = peer_is(spoke, id, hub.node_id(), "the spoke is synced", |peer| peer.synced).await;
-        before.push(status.traffic);
+        before.push(both(spoke).await);
     }
     fill(&nodes[1].1, "from one ", 100).await;
     let replicas: Vec<_> = nodes.iter().map(|(_, replica)| replica).collect();
     equal(&replicas).await;
     for (n, (spoke, _)) in nodes[1..].iter().enumerate() {
-        let status = peer_is(spoke, id, hub.node_id(), "the spoke is synced", |peer| peer.synced).await;
-        let moved = status.traffic.since(&before[n]);
-        let wanted = if n == 0 { (100, 0) } else { (0, 100) };
-        assert_eq!((moved.sent, moved.received), wanted, "spoke {n}");
+        let (at_spoke, at_hub) = both(spoke).await;
+        let (at_spoke, at_hub) = (at_spoke.since(&before[n].0), at_hub.since(&before[n].1));
+        let (from, to) = if n == 0 { (100, 0) } else { (0, 100) };
+        assert_eq!((at_spoke.sent, at_spoke.received), (from, to), "spoke {n}");
+        assert_eq!((at_hub.received, at_hub.sent), (from, to), "the hub with spoke {n}");
     }
 }
 
@@ -526,7 +536,20 @@ async fn b33_a_late_older_value_never_moves_anything_back(world: World) {
     let left = a.create_replica().await.unwrap();
     let (b, mood) = Moody::node(&world, "b").await;
     let right = join(&left, &b, Access::WRITE).await;
+    let (id, peer) = (left.id(), b.node_id());
+    let sent = async || peer_is(&a, id, peer, "all is confirmed", |peer| peer.synced).await.traffic.sent;
+    let before = sent().await;
     mood.frozen.store(true, Ordering::SeqCst);
+    let mut transaction = left.write();
+    for key in ["k", "of one author", "of two authors"] {
+        transaction.put(key, "old").await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    peer_is(&a, id, peer, "they are on their way", |peer| peer.traffic.sent == before + 3).await;
+    // B does not have them yet when it writes what is newer: as itself, and as the author of the old ones.
+    let same = right.with_author(a.export_author(a.default_author()).await.unwrap());
+    right.put("of two authors", "new").await.unwrap();
+    same.put("of one author", "new").await.unwrap();
     for n in 0..20 {
         left.put("k", format!("{n}")).await.unwrap();
     }
@@ -539,9 +562,16 @@ async fn b33_a_late_older_value_never_moves_anything_back(world: World) {
             let entry = watch.next().await.unwrap();
             assert!(entry.entry.timestamp > newest, "values only move forward");
             newest = entry.entry.timestamp;
+            for key in ["of one author", "of two authors"] {
+                assert_eq!(value(&right, key).await.unwrap(), b"new", "{key}");
+            }
         }
     })
     .await;
+    equal(&[&left, &right]).await;
+    for key in ["of one author", "of two authors"] {
+        assert_eq!(value(&left, key).await.unwrap(), b"new", "{key}");
+    }
     let status = peer_is(&a, left.id(), b.node_id(), "all is confirmed", |peer| peer.synced).await;
     assert_eq!((status.pending, status.position), (0, left.head().0), "{status:?}");
 }

@@ -1,16 +1,21 @@
 //! Jobs, peers and status: what is owed to whom, and what a node tells about it.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use sync_core::{
     PeerAddress,
     machine::{DialFailure, Direction, Event, PeerState, PeerStatus, SyncOutcome},
     manager::{Access, DownloadPolicy, ManagerError, SYNC_INTERVAL_MAX, SYNC_INTERVAL_MIN, SyncManager},
     model::{PeerId, Prefix, SecretKey},
     store::NodeKind,
+    transport::{Connection, Incoming, SyncTransport, TransportError},
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -563,7 +568,55 @@ async fn b35_a_slow_listener_lags_and_delays_nobody() {
     drop(b);
 }
 
-/// A peer that never answers, one that refuses, one that nobody here can dial, and a command that fails: what is written
+/// A transport whose dials never end by themselves.
+#[derive(Debug, Default)]
+struct Endless {
+    began: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl Endless {
+    /// The dial that is under way: how many there were, when not all of them have been given up.
+    fn under_way(&self) -> Option<usize> {
+        let (ended, began) = (self.ended.load(Ordering::SeqCst), self.began.load(Ordering::SeqCst));
+        (began > ended).then_some(began)
+    }
+}
+
+/// Counts when it is dropped.
+struct Ends<'a>(&'a AtomicUsize);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl SyncTransport for Endless {
+    fn schemes(&self) -> &[&'static str] {
+        &["endless"]
+    }
+
+    async fn dial(&self, _: &PeerAddress) -> Result<Box<dyn Connection>, TransportError> {
+        self.began.fetch_add(1, Ordering::SeqCst);
+        let _ends = Ends(&self.ended);
+        std::future::pending().await
+    }
+
+    async fn listen(&self, _: Incoming) -> Result<Vec<PeerAddress>, TransportError> {
+        Ok(Vec::new())
+    }
+
+    async fn stop_listening(&self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}
+
+/// A peer that never answers, one whose dial does not end, one that refuses, one that nobody here can dial, and a
+/// command that fails: what is written
 /// reaches the healthy peer with the same messages and round trips as before, over the one session that it has.
 async fn b49_beside_dead_and_silent_peers_a_healthy_one_needs_what_it_needs_alone(world: World) {
     const WRITES: u64 = 100;
@@ -571,6 +624,8 @@ async fn b49_beside_dead_and_silent_peers_a_healthy_one_needs_what_it_needs_alon
     a.flush(LONG).await.unwrap();
     let (id, healthy) = (left.id(), b.node_id());
     let traffic = async || peer_is(&a, id, healthy, "all is confirmed", |peer| peer.synced).await.traffic;
+    let endless = Arc::new(Endless::default());
+    let (during_a_dial, outlived) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let write_all = async |name: &str| {
         let before = traffic().await;
         for n in 0..WRITES {
@@ -578,8 +633,11 @@ async fn b49_beside_dead_and_silent_peers_a_healthy_one_needs_what_it_needs_alon
                 // Whoever else there is, is tried while this goes on.
                 a.retry_now().await.unwrap();
             }
+            let dial = endless.under_way();
             left.put("k", format!("{name} {n}")).await.unwrap();
             reads(&right, "k", &format!("{name} {n}")).await;
+            during_a_dial.fetch_add(usize::from(dial.is_some()), Ordering::SeqCst);
+            outlived.fetch_add(usize::from(dial.is_some() && dial == endless.under_way()), Ordering::SeqCst);
         }
         traffic().await.since(&before)
     };
@@ -587,8 +645,10 @@ async fn b49_beside_dead_and_silent_peers_a_healthy_one_needs_what_it_needs_alon
     let nobody = || PeerId(SecretKey::generate().public());
     let silent = nobody();
     let hole = BlackHole::new(&world, silent).await;
+    a.add_transport("endless", endless.clone()).await.unwrap();
     let others = [
         (silent, hole.address.clone()),
+        (nobody(), "endless:dial".parse().unwrap()),
         (nobody(), world.wire.dead_address()),
         (nobody(), "pigeon:loft".parse().unwrap()),
     ];
@@ -604,6 +664,8 @@ async fn b49_beside_dead_and_silent_peers_a_healthy_one_needs_what_it_needs_alon
     let mut events = a.events();
     let beside = write_all("beside").await;
     assert_eq!(beside.sent, alone.sent, "{alone:?} {beside:?}");
+    let (during_a_dial, outlived) = (during_a_dial.into_inner(), outlived.into_inner());
+    assert!(outlived > during_a_dial / 2, "of {during_a_dial} writes {outlived} did not wait until a dial has ended");
     // How many acknowledgements share a message is a matter of time.
     let most = |count: u64| count + count / 10 + 2;
     assert!(beside.messages <= most(alone.messages), "{alone:?} {beside:?}");

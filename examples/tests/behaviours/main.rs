@@ -14,5 +14,6 @@ mod liars;
 mod local;
 mod registry;
 mod rights;
+mod stores;
 mod sync;
 mod threats;

@@ -408,6 +408,10 @@ impl FolderState {
 }
 
 #[cfg(test)]
+#[path = "state_vectors.rs"]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -86,7 +86,7 @@ pub const APPLY_LEN: usize = 4 << 20;
 pub const VERIFIED_LEN: usize = 384;
 
 /// This part of [`APPLY_LEN`] is verified at once, or a frame.
-pub const VERIFY_PART: usize = 8;
+pub const VERIFY_PART: usize = 16;
 
 /// A replica of at most so many entries is sent whole rather than compared: comparing takes a
 /// round trip, sixteen entries are a packet or two.

@@ -539,7 +539,7 @@ mod tests {
     use super::*;
     use crate::{
         machine::{
-            limits::{ENTRIES_FRAME_LEN, MAX_FRAME_LEN, MAX_ROUND_LEN},
+            limits::{APPLY_LEN, ENTRIES_FRAME_LEN, MAX_FRAME_LEN, MAX_ROUND_LEN},
             random::Random,
             wire::{Ranges, Symbols},
         },
@@ -617,6 +617,8 @@ mod tests {
         for _ in 0..30 {
             assert!(!world.receive(Message::Entries(mark(), vec![0; ENTRIES_FRAME_LEN].into())));
         }
+        // Verified, a frame counts for so much more that these fill what is applied at once.
+        let most = APPLY_LEN.div_ceil(ENTRIES_FRAME_LEN + 4_000 * VERIFIED_LEN);
         let (mut verified, mut applied) = (0, Vec::new());
         loop {
             let outputs: Vec<Output> = std::iter::from_fn(|| world.io.take()).collect();
@@ -637,14 +639,14 @@ mod tests {
                 continue;
             }
             // Now it waits for the disk: what is verified, with what is being applied, is far less than what has come.
-            assert!(verified - applied.iter().sum::<usize>() <= 2, "{verified} of {applied:?}");
+            assert!(verified - applied.iter().sum::<usize>() <= most, "{verified} of {applied:?}");
             if applied.iter().sum::<usize>() == 30 {
                 break;
             }
             let done = Applied { inserted: 0, head: Position(100), refused: vec![], refused_count: 0 };
             world.session.entries_applied(&mut world.io, &world.known, &done);
         }
-        assert!(applied.iter().all(|frames| *frames <= 2), "{applied:?}");
+        assert!(applied.iter().all(|frames| *frames <= most), "{applied:?}");
         assert!(applied.len() < 20, "what waits goes together: {applied:?}");
     }
 

@@ -78,8 +78,9 @@ pub const FLIGHT_PART: usize = 20;
 pub const RECEIPT_LEN: usize = 64 * 1024;
 
 /// How many bytes of received entries are applied at once, each counted with [`VERIFIED_LEN`] more: some 9,000 entries
-/// that are small. With random keys most of them change a page of their own, which the next transaction writes again. What waits while a transaction is written goes into the next one together; when that is as much,
-/// further ones are not verified yet.
+/// that are small. With random keys most of them change a page of their own, which the next transaction writes again.
+/// What waits while a transaction is written goes into the next one together; when that is as much, further ones are not
+/// verified yet.
 pub const APPLY_LEN: usize = 4 << 20;
 
 /// What a verified entry takes in memory beside its bytes, about: its parts, its hash, its key as a place.

@@ -408,7 +408,6 @@ impl FolderState {
 }
 
 #[cfg(test)]
-#[path = "state_vectors.rs"]
 mod vectors;
 
 #[cfg(test)]

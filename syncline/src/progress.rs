@@ -126,7 +126,10 @@ pub async fn show(node: Arc<Node>, replica: ReplicaId) {
         return std::future::pending().await;
     }
     let style = ProgressStyle::with_template("{msg:9} {wide_bar} {prefix} {pos:>3} %").expect("a valid template");
+    let bar = |message| ProgressBar::new(100).with_style(style.clone()).with_message(message);
     let mut drawn: Option<(ProgressBar, Shown)> = None;
+    // The first time it is said in any case: all of it may have come between two drawings.
+    let mut has_been_equal = false;
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
@@ -141,15 +144,14 @@ pub async fn show(node: Arc<Node>, replica: ReplicaId) {
         match progress {
             Progress::Alone => {}
             Progress::Entries { .. } | Progress::Values { .. } => {
-                let (bar, shown) = drawn.get_or_insert_with(|| {
-                    let bar = ProgressBar::new(100).with_style(style.clone()).with_message("syncing");
-                    (bar, Shown::default())
-                });
+                let (bar, shown) = drawn.get_or_insert_with(|| (bar("syncing"), Shown::default()));
                 bar.set_prefix(progress.counts());
                 bar.set_position(shown.percent(progress));
             }
             Progress::Equal => {
-                if let Some((bar, _)) = drawn.take() {
+                let shown = drawn.take().map(|(bar, _)| bar);
+                if let Some(bar) = shown.or_else(|| (!has_been_equal).then(|| bar("equal"))) {
+                    has_been_equal = true;
                     bar.set_prefix("");
                     bar.finish_with_message("equal");
                 }

@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 
-use common::{LOCAL, Machine, Up, eventually};
+use common::{DEADLINE, LOCAL, Machine, Up, eventually};
 use sync_core::testing::random::Random;
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -159,7 +159,7 @@ fn b51_nothing_acknowledged_is_lost_under_kill_9_of_either_side_again_and_again(
             }
             // The moment is counted in what was acknowledged.
             for _ in 0..1 + random.below(8) {
-                acks.recv().unwrap();
+                acks.recv_timeout(DEADLINE).expect("a write is acknowledged");
             }
             for victim in victims {
                 ups[*victim].take().unwrap().kill();

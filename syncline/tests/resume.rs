@@ -4,53 +4,9 @@
 
 mod common;
 
-use std::{
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-};
-
-use common::{Machine, Signal, equal, eventually, signal};
-use sync_core::model::Ticket;
+use common::{Machine, Signal, StoppingProxy, equal, eventually, signal};
 
 const MIB: u64 = 1 << 20;
-
-/// Forwards to `target`. When `limit` bytes have come from there, its process is stopped.
-fn proxy(target: SocketAddr, process: u32, limit: u64) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let came = Arc::new(AtomicU64::new(0));
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let (client, came) = (client?, came.clone());
-            let server = TcpStream::connect(target)?;
-            let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
-            thread::spawn(move || io::copy(&mut from, &mut to));
-            thread::spawn(move || forward(server, client, &came, (process, limit)));
-        }
-        io::Result::Ok(())
-    });
-    address
-}
-
-fn forward(mut from: TcpStream, mut to: TcpStream, came: &AtomicU64, (process, limit): (u32, u64)) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let len = from.read(&mut buffer)?;
-        if len == 0 {
-            return to.shutdown(std::net::Shutdown::Write);
-        }
-        to.write_all(&buffer[..len])?;
-        let before = came.fetch_add(len as u64, Ordering::Relaxed);
-        if (before..before + len as u64).contains(&limit) {
-            signal(process, Signal::STOP);
-        }
-    }
-}
 
 #[test]
 fn b70_a_download_that_was_killed_goes_on_at_its_checkpoint() {
@@ -59,11 +15,8 @@ fn b70_a_download_that_was_killed_goes_on_at_its_checkpoint() {
     let mut random = sync_core::testing::random::Random::new(70);
     a.save("large", (0..len / 8).flat_map(|_| random.bits().to_le_bytes()).collect::<Vec<u8>>());
     let up_a = a.share(&["--listen", "http://127.0.0.1:0"]);
-    let mut ticket: Ticket = up_a.field("ticket").parse().unwrap();
-    let real = ticket.addresses[0].to_string();
-    let target: SocketAddr = real.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
-    ticket.addresses = vec![format!("http://{}", proxy(target, up_a.child.id(), 20 * MIB)).parse().unwrap()];
-    let up_b = b.join(&ticket.to_string(), &["--listen", "http://127.0.0.1:0"]);
+    let (_proxy, ticket) = StoppingProxy::start(&up_a, 20 * MIB);
+    let up_b = b.join(&ticket, &["--listen", "http://127.0.0.1:0"]);
     // The sender stands still. What came is made durable a while later.
     let download = || b.json(["status"])["downloads"][0].clone();
     eventually("a checkpoint is made", || download()["durable"].as_u64() > Some(0), || download().to_string());

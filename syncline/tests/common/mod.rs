@@ -4,15 +4,23 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
     time::{Duration, Instant},
 };
 
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
+use sync_core::model::Ticket;
 
 /// No wait is longer. Machines that run tests are busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +38,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool, state: impl FnOnc
     let deadline = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < deadline, "never came true: {what}\n{}", state());
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -38,6 +46,78 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool, state: impl FnOnc
 pub fn signal(process: u32, signal: Signal) {
     let process = Pid::from_raw(process.try_into().unwrap()).expect("a child has a number");
     kill_process(process, signal).unwrap();
+}
+
+/// Runs a command to its end, and answers its output. One that has no end is killed.
+#[track_caller]
+pub fn to_its_end(command: &mut Command) -> Output {
+    let told = format!("{command:?}");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let number = child.id();
+    let (ended, waits) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        // Nobody takes it when it came too late.
+        let _ = ended.send(child.wait_with_output().unwrap());
+    });
+    let output = waits.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+        signal(number, Signal::KILL);
+        panic!("it does not end: {told}")
+    });
+    waiting.join().unwrap();
+    output
+}
+
+/// A TCP proxy in front of a node. When `limit` bytes have come from there, the node's process is stopped, once.
+pub struct StoppingProxy {
+    process: u32,
+    limit: u64,
+    came: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl StoppingProxy {
+    /// Answers the ticket that leads through it, too.
+    pub fn start(node: &Up, limit: u64) -> (Arc<Self>, String) {
+        let target: SocketAddr = node.address("http://").trim_start_matches("http://").parse().unwrap();
+        let (came, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
+        let proxy = Arc::new(Self { process: node.child.id(), limit, came, stopped });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ticket: Ticket = node.field("ticket").parse().unwrap();
+        ticket.addresses = vec![format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()];
+        let forwarding = proxy.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, proxy) = (client?, forwarding.clone());
+                let server = TcpStream::connect(target)?;
+                let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+                thread::spawn(move || io::copy(&mut from, &mut to));
+                thread::spawn(move || proxy.forward(server, client));
+            }
+            io::Result::Ok(())
+        });
+        (proxy, ticket.to_string())
+    }
+
+    /// Whether the process was stopped.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    fn forward(&self, mut from: TcpStream, mut to: TcpStream) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let len = from.read(&mut buffer)?;
+            if len == 0 {
+                return to.shutdown(Shutdown::Write);
+            }
+            to.write_all(&buffer[..len])?;
+            let before = self.came.fetch_add(len as u64, Ordering::Relaxed);
+            if (before..before + len as u64).contains(&self.limit) {
+                signal(self.process, Signal::STOP);
+                self.stopped.store(true, Ordering::Release);
+            }
+        }
+    }
 }
 
 /// A running `syncline up`, killed when it is dropped.
@@ -77,8 +157,8 @@ impl Up {
     #[track_caller]
     pub fn stop(mut self) {
         signal(self.child.id(), Signal::TERM);
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.errors());
+        let output = ended(&mut self);
+        assert!(output.status.success(), "{}: {}", output.status, self.errors());
     }
 
     /// What it said to its standard error.
@@ -155,8 +235,9 @@ impl Machine {
     }
 
     /// Runs a command to its end.
+    #[track_caller]
     pub fn run<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
-        self.command(arguments).output().unwrap()
+        to_its_end(&mut self.command(arguments))
     }
 
     /// Runs a command that must succeed; answers its output.
@@ -171,7 +252,7 @@ impl Machine {
     #[track_caller]
     pub fn json<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Value {
         let mut command = self.command(arguments);
-        let output = command.arg("--json").output().unwrap();
+        let output = to_its_end(command.arg("--json"));
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -202,7 +283,7 @@ impl Machine {
                 panic!("up ended with {status}: {}", up.errors());
             }
             assert!(Instant::now() < deadline, "never ready: {}", up.errors());
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -277,7 +358,7 @@ pub fn ended(up: &mut Up) -> Output {
             return Output { status, stdout: Vec::new(), stderr: up.errors().into_bytes() };
         }
         assert!(Instant::now() < deadline, "it does not end: {}", up.errors());
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -313,10 +394,9 @@ impl Answer {
 
 /// One request with nothing but sockets. HTTP 1.0, so that the body comes as it is.
 pub fn http_get(url: &str, token: Option<&str>, range: Option<&str>) -> Answer {
-    use std::io::Write;
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
-    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let range = range.map(|range| format!("Range: {range}\r\n")).unwrap_or_default();
     write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n{bearer}{range}\r\n").unwrap();

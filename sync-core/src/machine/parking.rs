@@ -34,7 +34,8 @@ impl Synchronizer {
         }
         job.next_open = now;
         self.wanted = None;
-        if let Some(peer) = self.peers.get_mut(&key.1) {
+        // A link that has just come up and does not last still counts as an attempt.
+        if let Some(peer) = self.peers.get_mut(&key.1).filter(|peer| peer.links.is_empty()) {
             peer.try_now(now);
         }
         self.job_changed(key);

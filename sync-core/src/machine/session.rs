@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     canary::{self, Canary},
-    model::{Digest, PeerId, ReplicaId, Rights, VerifiedBundle},
+    model::{Digest, PeerId, ReplicaId, Rights, SlotRange, VerifiedBundle},
     store::{
         Claim, Missing, Position, Scope, StoreId,
         coded::{CodedSet, Symbol},
@@ -148,6 +148,8 @@ struct Reconcile {
     /// Their bytes.
     waiting_len: usize,
     comparing: bool,
+    /// The last range of the peer's round so far: what follows in it lies behind that.
+    last: Option<SlotRange>,
     /// Whether the peer's round has arrived whole.
     whole: bool,
     /// Whether the peer's round must be answered.
@@ -648,6 +650,17 @@ mod tests {
         }
         assert!(applied.iter().all(|frames| *frames <= most), "{applied:?}");
         assert!(applied.len() < 20, "what waits goes together: {applied:?}");
+    }
+
+    #[test]
+    fn the_ranges_of_a_round_ascend_over_its_messages() {
+        let mut world = World::new();
+        assert!(!world.receive(ranges(true, 3)));
+        assert!(!world.receive(ranges(false, 4)));
+        assert!(world.receive(ranges(false, 4)), "what was claimed already");
+        let mut world = World::new();
+        assert!(!world.receive(ranges(true, 3)));
+        assert!(world.receive(ranges(false, 2)), "what lies before");
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub struct Ranges {
     pub first: bool,
     /// Whether the round goes on in the next message.
     pub more: bool,
-    /// At most [`MAX_CLAIMS`], disjoint, ascending.
+    /// At most [`MAX_CLAIMS`], disjoint, ascending, and behind those of the round's earlier messages.
     #[serde(deserialize_with = "at_most::<_, _, MAX_CLAIMS>")]
     pub claims: Vec<Claim>,
 }

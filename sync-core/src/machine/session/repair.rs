@@ -159,6 +159,7 @@ impl Session {
             rounds: 0,
             waiting: VecDeque::new(),
             waiting_len: 0,
+            last: None,
             comparing: false,
             whole: false,
             must_answer: false,
@@ -207,6 +208,17 @@ impl Session {
         let Some(reconcile) = self.reconcile.as_mut().filter(waits) else {
             effects.push(Effect::Violation("it goes on with a reconciliation that is over".into()));
             return;
+        };
+        // What is claimed twice would be answered twice, in messages that are none.
+        if let (Some(last), Some(next)) = (&reconcile.last, ranges.claims.first())
+            && last.end.as_ref().is_none_or(|end| *end > next.range.start)
+        {
+            effects.push(Effect::Violation("the ranges of its reconciliation do not ascend".into()));
+            return;
+        }
+        reconcile.last = match ranges.more {
+            true => ranges.claims.last().map(|claim| claim.range.clone()).or(reconcile.last.take()),
+            false => None,
         };
         // Where our symbols did not tell, the peer says so by claims.
         reconcile.coding = Coding::Not;

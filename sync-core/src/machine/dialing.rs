@@ -63,6 +63,14 @@ impl SavedPositions {
     }
 }
 
+/// Whether a peer's record has what the application has said of it: an address, or that it is not wanted.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn is_known(record: &NodeRecord) -> bool {
+    let saved = record.value.as_ref().and_then(|value| postcard::from_bytes::<PeerRecord>(value).ok());
+    saved
+        .is_some_and(|saved| saved.standing != Standing::Welcome || saved.addresses.iter().any(|address| address.given))
+}
+
 impl Synchronizer {
     pub(super) fn restored(&mut self, records: Vec<NodeRecord>) {
         self.wanted = None;

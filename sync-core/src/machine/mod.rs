@@ -33,7 +33,7 @@ mod timed;
 pub mod wire;
 
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use dialing::SavedPositions;
+pub(crate) use dialing::{SavedPositions, is_known};
 pub use direction::Direction;
 pub use footprint::Footprint;
 pub use handshake::{Role, Transcript, common_version};

@@ -15,7 +15,7 @@ use super::{
     world::{Event, World},
 };
 use crate::{
-    machine::{Config, Input, Synchronizer},
+    machine::{Config, Input, Synchronizer, is_known},
     model::{Op, Order, PeerId, SecretKey, dominates},
     store::{NodeKind, NodeRecord, Position, StoreError, Write, reconcile::Widths},
 };
@@ -336,7 +336,8 @@ impl World<'_> {
         let store = process.store.clone();
         self.nodes[node].process = Some(process);
         let mut records = store.core().node_records(NodeKind::Peer).expect("the simulated disk can be read");
-        self.nodes[node].durable_peers = names(&records);
+        let known: Vec<_> = records.iter().filter(|record| is_known(record)).cloned().collect();
+        self.nodes[node].durable_peers = names(&known);
         let jobs = store.core().node_records(NodeKind::Job).expect("the simulated disk can be read");
         self.nodes[node].durable_jobs = names(&jobs);
         records.extend(jobs);

@@ -97,7 +97,7 @@ pub struct Node {
     pub positions: BTreeMap<Vec<u8>, Checked>,
     /// Subscriptions that are on the disk.
     pub durable_jobs: BTreeSet<Vec<u8>>,
-    /// Peers that are on the disk.
+    /// Peers that are on the disk with what the application has said of them.
     pub durable_peers: BTreeSet<Vec<u8>>,
     /// Peers whose addresses the application has given since this store was made.
     pub added: BTreeSet<PeerId>,

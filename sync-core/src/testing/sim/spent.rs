@@ -11,8 +11,9 @@ use crate::{
 };
 
 /// So many entries may be sent again to a peer, beside a twentieth of what it has acknowledged: what comes to a node while
-/// it sends what a reconciliation has found missing may be in that, and follows once more with its change log.
-const SENT_AGAIN: u64 = 32;
+/// it sends what a reconciliation has found missing may be in that, and follows once more with its change log; what was
+/// under way when the peer took its part of a reconciliation is missing in that. In simulations that is a commit or two.
+const SENT_AGAIN: u64 = 96;
 
 /// Positions that were saved so late before a crash may be lost: what they say is delivered is sent again.
 const SAVED_WITHIN_US: u64 = 2_000_000;

@@ -207,6 +207,6 @@ fn quic() -> QuicTransportConfig {
         .max_idle_timeout(Some(IdleTimeout::try_from(limits::IDLE_TIMEOUT).expect("25 s fit 62 bits of ms")))
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW))
         .receive_window(VarInt::from_u32(limits::CONNECTION_WINDOW))
-        .send_window(u64::from(limits::STREAM_WINDOW) * 4)
+        .send_window(u64::from(limits::STREAM_WINDOW) * 8)
         .build()
 }

@@ -7,18 +7,15 @@ use std::{
     collections::BTreeSet,
     ffi::OsStr,
     fs::File,
-    io::{BufWriter, Write},
+    io::Write,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{ContentError, OnProgress, Progress, Reader, dir::sync_all, disk::RealDisk, writing_out::writing_out};
+use crate::{ContentError, OnProgress, Progress, Reader, dir::sync_all, disk::RealDisk};
 
 const PREFIX: &str = ".syncline-export-";
-
-/// Given to the system at a time.
-const BUFFER_LEN: usize = 256 * 1024;
 
 /// Numbers the temporary files of this process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -58,39 +55,22 @@ pub fn is_temporary(name: &OsStr) -> bool {
 
 /// Writes all of `content` beside `target`, whose directory must exist.
 pub fn stage(content: &Reader, target: &Path, progress: OnProgress<'_>) -> Result<StagedExport, ContentError> {
-    let staged = create(target)?;
-    fill(content, &staged.file, &staged.temporary, progress)?;
-    Ok(staged)
-}
-
-impl Reader {
-    /// Writes all of it to a new file at `path`, or in place of what was there. Not synced: whoever writes many syncs
-    /// once. After an error something of it may be there.
-    pub fn write_to(&self, path: &Path) -> Result<(), ContentError> {
-        let file = File::create(path).map_err(ContentError::io("create", path))?;
-        fill(self, &file, path, &mut crate::quiet)
-    }
-}
-
-fn fill(content: &Reader, file: &File, path: &Path, progress: OnProgress<'_>) -> Result<(), ContentError> {
     let bytes = content.read(0..content.len())?;
-    writing_out(file, path, content.len(), |wrote| {
-        let mut buffered = BufWriter::with_capacity(BUFFER_LEN, file);
-        let (mut done, mut told) = (0, 0);
-        for piece in bytes {
-            let piece = piece?;
-            buffered.write_all(&piece).map_err(ContentError::io("write", path))?;
-            done += piece.len() as u64;
-            wrote(piece.len() as u64);
-            if done - told >= 1024 * 1024 || done == content.len() {
-                told = done;
-                if progress(Progress { done, total: content.len() }) == ControlFlow::Break(()) {
-                    return Err(ContentError::Cancelled);
-                }
+    let mut staged = create(target)?;
+    let mut done = 0;
+    let mut told = 0;
+    for piece in bytes {
+        let piece = piece?;
+        staged.file.write_all(&piece).map_err(ContentError::io("write", &staged.temporary))?;
+        done += piece.len() as u64;
+        if done - told >= 1024 * 1024 || done == content.len() {
+            told = done;
+            if progress(Progress { done, total: content.len() }) == ControlFlow::Break(()) {
+                return Err(ContentError::Cancelled);
             }
         }
-        buffered.flush().map_err(ContentError::io("write", path))
-    })
+    }
+    Ok(staged)
 }
 
 /// Writes `bytes` beside `target`, whose directory must exist.

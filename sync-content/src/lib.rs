@@ -40,7 +40,6 @@ pub mod read;
 pub mod reuse;
 pub mod stage;
 mod tree;
-mod writing_out;
 
 pub use blake3::Hash;
 pub use dir::{ContentDir, FileKind, Published};

@@ -14,7 +14,6 @@ use crate::{
     dir::outboard_path,
     disk::DiskFile,
     tree::{Filling, OutboardStore, Tree, shape},
-    writing_out::{Wrote, writing_out},
 };
 
 /// Read, hashed and written at a time.
@@ -137,27 +136,25 @@ impl ContentDir {
         // From here on a failure removes what was written.
         let mut staged =
             Staged { dir: self.clone(), tree: unknown, path, data, outboard, when_dropped: WhenDropped::Remove };
+        let mut copying = Copying {
+            source,
+            name,
+            target: &staged,
+            progress,
+            total: len,
+            written: 0,
+            buffer: vec![0; COPY_LEN.min(len as usize)],
+            given: 0,
+            filled: 0,
+            failure: None,
+        };
         let filling = Filling { shape: shape(len), store: &staged.outboard };
-        staged.tree.hash = writing_out(&*staged.data, &staged.path, len, |wrote| {
-            let mut copying = Copying {
-                source,
-                name,
-                target: &staged,
-                progress,
-                wrote,
-                total: len,
-                written: 0,
-                buffer: vec![0; COPY_LEN.min(len as usize)],
-                given: 0,
-                filled: 0,
-                failure: None,
-            };
-            let result = bao_tree::io::sync::outboard(&mut copying, shape(len), filling);
-            match copying.failure {
-                Some(failure) => Err(failure),
-                None => result.map_err(ContentError::io("write the outboard of", name)),
-            }
-        })?;
+        let result = bao_tree::io::sync::outboard(&mut copying, shape(len), filling);
+        let result = match (result, copying.failure) {
+            (_, Some(failure)) => return Err(failure),
+            (result, None) => result,
+        };
+        staged.tree.hash = result.map_err(ContentError::io("write the outboard of", name))?;
         Ok(staged)
     }
 }
@@ -168,7 +165,6 @@ struct Copying<'a, R> {
     name: &'a Path,
     target: &'a Staged,
     progress: OnProgress<'a>,
-    wrote: Wrote<'a>,
     total: u64,
     written: u64,
     buffer: Vec<u8>,
@@ -190,7 +186,6 @@ impl<R: Read> Copying<'_, R> {
         }
         self.target.data.write_at(buffer, self.written).map_err(ContentError::io("write", &self.target.path))?;
         self.written += want as u64;
-        (self.wrote)(want as u64);
         (self.given, self.filled) = (0, want);
         match (self.progress)(Progress { done: self.written, total: self.total }) {
             std::ops::ControlFlow::Continue(()) => Ok(()),

@@ -1,6 +1,9 @@
 //! Values to files of a folder.
 
-use std::{io, path::Path};
+use std::{
+    io::{self, BufWriter, Write},
+    path::Path,
+};
 
 use sync_core::{
     manager::{ManagerError, Replica},
@@ -37,7 +40,13 @@ impl Source {
     fn write(self, to: &Path) -> io::Result<()> {
         match self {
             Self::Inline(bytes) => std::fs::write(to, bytes),
-            Self::Blob(reader) => reader.write_to(to).map_err(io::Error::other),
+            Self::Blob(reader) => {
+                let mut file = BufWriter::with_capacity(256 * 1024, std::fs::File::create(to)?);
+                for bytes in reader.read(0..reader.len()).map_err(io::Error::other)? {
+                    file.write_all(&bytes.map_err(io::Error::other)?)?;
+                }
+                file.flush()
+            }
         }
     }
 }

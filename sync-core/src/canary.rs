@@ -48,12 +48,14 @@ pub enum Canary {
     ReadOldest,
     /// A change log is sent from its beginning, whatever the peer has of it.
     StartOver,
+    /// Of who may read a part, what differs is not repaired.
+    NeglectParts,
 }
 
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
     /// Those that must be caught.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AcknowledgeBeforeCommit,
         Self::AnnounceBeforeCommit,
         Self::SkipRelayedCheck,
@@ -75,6 +77,7 @@ impl Canary {
         Self::CompareCounts,
         Self::ReadOldest,
         Self::StartOver,
+        Self::NeglectParts,
     ];
 
     /// Three of them; each is among those of some turn.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     canary::{self, Canary},
-    model::{Digest, ReadScope, ReplicaId, Right, Timestamp},
+    model::{Digest, PeerId, ReadScope, ReplicaId, Right, Timestamp},
     store::{ReplicaState, Scope},
 };
 
@@ -377,9 +377,7 @@ impl Synchronizer {
             let left = Duration::from_micros(expiry.0.saturating_sub(self.io.now.wall.0));
             session.rights_end = self.io.now.elapsed.saturating_add(left);
         }
-        // A member of a part has the rest from elsewhere, or not at all.
-        session.is_partial =
-            !session.scope.is_all() || !Scope::of(&known.rights.readable(&self.me, self.io.now.wall)).is_all();
+        session.readable = Scope::of(&known.rights.readable(&self.me, self.io.now.wall));
         if session.role == Role::Dialer
             && let Some(peer) = self.peers.get_mut(&key.1)
         {
@@ -534,6 +532,11 @@ impl Synchronizer {
     pub(super) fn rights_changed(&mut self, replica: ReplicaId) {
         let rights = self.replicas[&replica].rights.clone();
         let wall = self.io.now.wall;
+        let readable = Scope::of(&rights.readable(&self.me, wall));
+        let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
+        for (_, session) in self.sessions.range_mut(peers) {
+            session.readable = readable.clone();
+        }
         let changed: Vec<JobKey> = self
             .sessions
             .iter()

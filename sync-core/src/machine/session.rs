@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     canary::{self, Canary},
-    model::{Digest, PeerId, ReplicaId, Rights, SlotRange, VerifiedBundle},
+    model::{Digest, PeerId, ReplicaId, Rights, SlotKey, SlotRange, VerifiedBundle},
     store::{
         Claim, Missing, Position, Scope, StoreId,
         coded::{CodedSet, Symbol},
@@ -194,9 +194,9 @@ pub(super) struct Session {
     /// When a right of the peer ends.
     pub rights_end: Duration,
     pub scope: Scope,
+    /// What this node may read itself, by what it knows.
+    pub readable: Scope,
     pub their_count: u64,
-    /// One side may read a part only: roots may then differ for good.
-    pub is_partial: bool,
     /// The root of what the peer may see, when that is a part, at this head.
     scope_root: Option<(Position, Digest)>,
     asking_root: bool,
@@ -254,6 +254,8 @@ pub(super) struct Session {
     held_back: Vec<(Message, usize)>,
     held_back_len: usize,
     frames_at_start: u64,
+    /// What did not fit into the first round of our last reconciliation begins here; the next one begins with it.
+    left_at: Option<SlotKey>,
     /// A reconciliation has ended and roots were not compared since.
     judging: bool,
     fruitless: u32,
@@ -285,8 +287,8 @@ impl Session {
             active: Duration::ZERO,
             rights_end: Duration::MAX,
             scope: Scope::nothing(),
+            readable: Scope::nothing(),
             their_count: 0,
-            is_partial: false,
             scope_root: None,
             asking_root: false,
             uncompared: None,
@@ -327,6 +329,7 @@ impl Session {
             held_back: Vec::new(),
             held_back_len: 0,
             frames_at_start: 0,
+            left_at: None,
             judging: false,
             fruitless: 0,
             retry_at: Duration::ZERO,
@@ -448,6 +451,7 @@ impl Session {
     fn found_equal(&mut self, effects: &mut Vec<Effect>) {
         self.synced = true;
         self.diverged = false;
+        self.left_at = None;
         self.judging = false;
         self.coded = false;
         self.told = None;
@@ -480,6 +484,11 @@ impl Session {
     /// here, as far as we know, so roots are not compared.
     pub fn needs_another(&self) -> bool {
         self.early && (self.scope.is_nothing() || self.is_one_way())
+    }
+
+    /// Whether one side may read a part only: roots may then differ for good.
+    fn is_partial(&self) -> bool {
+        !(self.scope.is_all() && self.readable.is_all())
     }
 
     /// Whether entries go one way at most: roots that differ are then no reason to repair anything.
@@ -545,7 +554,7 @@ mod tests {
             random::Random,
             wire::{Ranges, Symbols},
         },
-        model::{Hash, HybridClock, Key, Op, SecretKey, SlotKey, SlotRange, Timestamp, Value, sign_commit},
+        model::{Hash, HybridClock, Key, Op, SecretKey, Timestamp, Value, sign_commit},
         store::{
             Have, ShortId,
             coded::{MAX_SYMBOLS, SOME_SYMBOLS},
@@ -569,7 +578,7 @@ mod tests {
             let (replica, peer) = (ReplicaId(key(7)), PeerId(key(2)));
             let mut session = Session::new(1, replica, peer, Role::Dialer, ConnectionId(1), Phase::Live);
             session.stream = Some(StreamId(2));
-            session.scope = Scope::all();
+            (session.scope, session.readable) = (Scope::all(), Scope::all());
             let io =
                 Io::new(Now { elapsed: Duration::ZERO, wall: Timestamp(1) }, Random::new([1; 32]), Limits::default());
             let rights = std::sync::Arc::new(Rights::new(replica));
@@ -683,6 +692,60 @@ mod tests {
             assert!(!world.receive(ranges(n == 0, n as u8)), "{n}");
         }
         assert!(world.receive(ranges(false, fit as u8)));
+    }
+
+    /// The scope of a member of a part can have many ranges: for each byte of each prefix one. When only the first of them
+    /// were ever compared, the others could differ for ever.
+    #[test]
+    fn what_does_not_fit_into_a_first_round_is_the_beginning_of_the_next() {
+        let mut world = World::new();
+        world.io.limits.round_claims = 4;
+        (world.session.role, world.session.phase) = (Role::Acceptor, Phase::Live);
+        let claims = |widths: &[u8]| -> Vec<Claim> {
+            let place = |at: u8| SlotKey::ordinary(&[at]);
+            let mut start = 0;
+            let claim = |width: &u8| {
+                let range = SlotRange { start: place(start), end: Some(place(start + width)) };
+                start += width;
+                Claim { range, have: Have::Digest(Digest { hash: Hash([1; 32]), count: 1 }) }
+            };
+            widths.iter().map(claim).collect()
+        };
+        let mut leads = |widths: &[u8]| -> Vec<(u8, u8)> {
+            world.session.lead_reconcile(&mut world.io, &world.known);
+            let step = Step::Claims(claims(widths));
+            world.session.stepped(&mut world.io, &world.known, None, step, Vec::new());
+            let outputs: Vec<Output> = std::iter::from_fn(|| world.io.take()).collect();
+            let sent = outputs.into_iter().find_map(|output| match output {
+                Output::Send { frame, .. } => match Message::decode(frame) {
+                    Ok(Some(Message::Ranges(ranges))) => Some(ranges.claims),
+                    _ => None,
+                },
+                _ => None,
+            });
+            // Nothing differs in these; the roots do.
+            world.session.finish_reconcile();
+            world.session.judge(&world.io);
+            let at = |place: &SlotKey| place.as_bytes()[1];
+            let range = |claim: &Claim| (at(&claim.range.start), claim.range.end.as_ref().map_or(0, at));
+            sent.expect("a round").iter().map(range).collect()
+        };
+        assert_eq!(leads(&[2; 10]), [(0, 2), (2, 4), (4, 6), (6, 8)]);
+        // The borders may be others by then.
+        assert_eq!(leads(&[5; 6]), [(5, 10), (10, 15), (15, 20), (20, 25)]);
+        assert_eq!(leads(&[2; 14]), [(24, 26), (26, 28)]);
+        assert_eq!(leads(&[2; 10]), [(0, 2), (2, 4), (4, 6), (6, 8)], "all were compared: it begins anew");
+        assert_eq!(leads(&[2; 4]), [(0, 2), (2, 4), (4, 6), (6, 8)], "nothing is left there: it begins anew");
+    }
+
+    #[test]
+    fn whoever_leads_and_has_not_compared_all_goes_on_at_once() {
+        let mut world = World::new();
+        for (left_at, waits) in [(Some(SlotKey::FIRST), false), (None, true)] {
+            (world.session.left_at, world.session.judging) = (left_at, true);
+            world.session.judge(&world.io);
+            assert_eq!(world.session.retry_at > Duration::ZERO, waits);
+        }
     }
 
     /// A peer that takes in much from others tells where it stands each time, and the disk here may be slow.

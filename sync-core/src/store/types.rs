@@ -249,6 +249,27 @@ impl Scope {
         }
     }
 
+    /// The same, in ranges that lie inside or outside of another, none across its borders.
+    pub fn cut(&self, other: &Self) -> Self {
+        let borders: Vec<&SlotKey> =
+            other.0.iter().flat_map(|range| [Some(&range.start), range.end.as_ref()]).flatten().collect();
+        let mut ranges = Vec::with_capacity(self.0.len());
+        for SlotRange { start, end } in &self.0 {
+            let first = borders.partition_point(|border| *border <= start);
+            let last = end.as_ref().map_or(borders.len(), |end| borders.partition_point(|border| *border < end));
+            let mut start = start.clone();
+            for border in borders.get(first..last).unwrap_or_default() {
+                // One range may end where the next begins.
+                if **border > start {
+                    let before = std::mem::replace(&mut start, (*border).clone());
+                    ranges.push(SlotRange { start: before, end: Some((*border).clone()) });
+                }
+            }
+            ranges.push(SlotRange { start, end: end.clone() });
+        }
+        Self(ranges)
+    }
+
     /// The parts of `range` that are inside.
     pub fn clamp(&self, range: &SlotRange) -> Vec<SlotRange> {
         let mut parts = Vec::new();
@@ -486,5 +507,31 @@ impl StoreError {
             Self::Content(error) => error.is_temporary(),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Prefix;
+
+    fn scope(prefixes: &[&str]) -> Scope {
+        let prefixes = prefixes.iter().map(|prefix| Prefix::new(prefix.as_bytes().to_vec()).unwrap()).collect();
+        Scope::of(&ReadScope { prefixes })
+    }
+
+    #[test]
+    fn a_scope_is_cut_at_the_borders_of_another_and_is_about_the_same_places() {
+        let scopes =
+            [scope(&[]), scope(&[""]), scope(&["a"]), scope(&["ab", "b"]), scope(&["a", "b"]), scope(&["xyz"])];
+        for (whole, other) in scopes.iter().flat_map(|one| scopes.iter().map(move |other| (one, other))) {
+            let cut = whole.cut(other);
+            assert_eq!(Scope::merged(cut.ranges().to_vec()), *whole, "cut at {other:?}");
+            for range in cut.ranges() {
+                let inside = other.clamp(range);
+                assert!(inside.is_empty() || inside == [range.clone()], "{range:?} of {whole:?} cut at {other:?}");
+            }
+        }
+        assert_eq!(scope(&[""]).cut(&scope(&["a"])).ranges().len(), 6);
     }
 }

@@ -45,9 +45,12 @@ impl Session {
             Step::Found => reconcile.over = true,
             Step::Claims(claims) => {
                 reconcile.coding = Coding::Not;
-                reconcile.answer = claims;
                 reconcile.must_answer = true;
                 reconcile.whole = true;
+                let claims = self.next_part(io, claims);
+                if let Some(reconcile) = &mut self.reconcile {
+                    reconcile.answer = claims;
+                }
                 self.pump_reconcile(io);
             }
         }

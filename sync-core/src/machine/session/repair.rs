@@ -63,7 +63,9 @@ impl Session {
             self.synced = false;
             if self.is_one_way() {
                 self.gone_one_way = Some(known.head);
-            } else if !canary::is_out(Canary::IgnoreMismatch) {
+            } else if !(canary::is_out(Canary::IgnoreMismatch)
+                || canary::is_out(Canary::NeglectParts) && self.is_partial())
+            {
                 self.mismatch(io, known);
             }
         }
@@ -107,7 +109,7 @@ impl Session {
         self.judge(io);
         if io.now.elapsed < self.retry_at {
             // A member of a part may have had more.
-            self.diverged = !self.is_partial;
+            self.diverged = !self.is_partial();
             self.next_check = self.next_check.min(self.retry_at);
         } else if self.leads() {
             self.lead_reconcile(io, known);
@@ -126,10 +128,12 @@ impl Session {
             return;
         }
         let moved = self.inserted_since > 0 || self.frames_sent > self.frames_at_start;
-        self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
+        // Nor is it known whether it was in vain before all was compared.
+        let is_good = moved && self.refused_since == 0 || self.left_at.is_some();
+        self.fruitless = if is_good { 0 } else { self.fruitless + 1 };
         if self.fruitless > 0 {
             // Of a part the roots may stay different for good: then once in a while is enough.
-            let exponent = if self.is_partial { 6 } else { self.fruitless.min(6) };
+            let exponent = if self.is_partial() { 6 } else { self.fruitless.min(6) };
             let delay = Duration::from_secs(1 << exponent).min(CHECK_INTERVAL);
             self.retry_at = io.now.elapsed + delay;
         }
@@ -182,7 +186,10 @@ impl Session {
         let surplus = known.root.count.abs_diff(self.their_count);
         let fits = io.limits.symbols > 0 && surplus <= io.limits.symbols && is_told(surplus);
         let by_symbols = (fits && !self.coded).then(|| (known.head, first_symbols(surplus)));
-        let request = StoreRequest::Lead { replica: self.replica, scope: self.scope.clone(), by_symbols };
+        // A claim about more than this node may read is never found equal, and answered anew each time: where there are many
+        // such, and an answer has its limits, nothing else would ever be compared.
+        let scope = self.scope.cut(&self.readable);
+        let request = StoreRequest::Lead { replica: self.replica, scope, by_symbols };
         io.store(self.key(), request);
     }
 
@@ -234,6 +241,21 @@ impl Session {
         self.pump_reconcile(io);
     }
 
+    /// Of the claims that begin a reconciliation, as many as fit, from where those of the last one ended: with a part of
+    /// many ranges the same ones would be compared each time otherwise, and the others never.
+    pub(super) fn next_part(&mut self, io: &Io, mut claims: Vec<Claim>) -> Vec<Claim> {
+        if let Some(at) = self.left_at.take() {
+            let is_left = |claim: &Claim| claim.range.end.as_ref().is_none_or(|end| *end > at);
+            let done = claims.iter().take_while(|claim| !is_left(claim)).count();
+            // When there is nothing behind it any more, it begins anew.
+            claims.drain(..if done < claims.len() { done } else { 0 });
+        }
+        let count = fitting(&claims, &io.limits);
+        self.left_at = claims.get(count).map(|claim| claim.range.start.clone());
+        claims.truncate(count);
+        claims
+    }
+
     pub(super) fn pump_reconcile(&mut self, io: &mut Io) {
         let key = self.key();
         let Some(reconcile) = self.reconcile.as_mut() else { return };
@@ -256,7 +278,7 @@ impl Session {
         reconcile.rounds += 1;
         let first = std::mem::take(&mut reconcile.first);
         let mut answer = std::mem::take(&mut reconcile.answer);
-        truncate(&mut answer, &io.limits);
+        answer.truncate(fitting(&answer, &io.limits));
         if reconcile.rounds >= MAX_ROUNDS {
             answer.clear();
         }
@@ -317,16 +339,15 @@ impl Session {
     }
 }
 
-/// Leaves as many claims as one round may have.
-fn truncate(answer: &mut Vec<Claim>, limits: &Limits) {
+/// How many claims one round may have of these.
+fn fitting(claims: &[Claim], limits: &Limits) -> usize {
     let mut len = 0;
     // One claim at least, or nothing would ever be compared.
-    let fits = answer.iter().take(limits.round_claims).take_while(|claim| {
+    let fits = claims.iter().take(limits.round_claims).take_while(|claim| {
         len += claim.len();
         len <= limits.round_len || len == claim.len()
     });
-    let count = fits.count();
-    answer.truncate(count);
+    fits.count()
 }
 
 /// The claims of one message: so many that neither their number nor, as ids can be many, their length is too much.

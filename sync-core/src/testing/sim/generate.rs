@@ -123,14 +123,15 @@ fn tight(random: &mut Random) -> Option<Tight> {
         apply_len: entries_frame_len * random.pick(&[1, 4]),
         nearly_empty: *random.pick(&[0, 1, 16]),
         claims: *random.pick(&[2, 5, 256]),
-        // At least as much as the parts of a range need: what is left out is found only when the rest has become equal.
+        // At least as much as the parts of a range need: what is left out there is found only when the rest has become equal.
         round_claims: *random.pick(&[16, 40, 16_384]),
         round_len: *random.pick(&[4_000, 8 << 20]),
         symbols: *random.pick(&[0, 0, 1_024]),
         sessions: *random.pick(&[8, 1_024]),
     };
     let widths = Widths {
-        first_parts: *random.pick(&[1, 2, 8]),
+        // Where rounds are small, forty do not fit: the next reconciliation goes on with them.
+        first_parts: *random.pick(if limits.round_claims < 40 { &[1, 2, 8, 40] } else { &[1, 2, 8] }),
         parts: *random.pick(&[2, 3, 16]),
         leaf: *random.pick(&[1, 2, 8]),
         max_ids: *random.pick(&[4, 8_192]),
@@ -146,13 +147,13 @@ fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> Repli
     // The first replica is everywhere; of the others some nodes have never heard.
     let members = if replica == 0 { count } else { 2 + random.below(count - 1) };
     let late = random.percent(30);
-    let (narrow, ending) = (random.percent(30), random.percent(20));
+    let (narrow, ending) = (random.percent(45), random.percent(20));
     let style = style_of(draw);
     let members = nodes[1..members.min(count)]
         .iter()
         .enumerate()
         .map(|(at, node)| {
-            let prefix = match narrow && random.percent(50) && at > 0 {
+            let prefix = match narrow && random.percent(60) && at > 0 {
                 true => {
                     let key = key(&mut random, style);
                     key[..1 + random.below(key.len().min(5))].into()
@@ -439,14 +440,18 @@ fn used_anew(draw: Draw, scenario: &mut Scenario) {
     if random.below(3) > 0 {
         return;
     }
-    let node = *random.pick(&writers);
+    // Who has a part fares no better.
+    let parts: Vec<usize> = scenario.part_members(replica).filter(|node| !reads(*node)).collect();
+    let is_part = !parts.is_empty() && random.percent(60);
+    let node = *random.pick(if is_part { &parts } else { &writers });
+    let prefix = scenario.member(replica, node).map_or(String::new(), |member| member.prefix.clone());
     let mut write = |at_ms: u64, node: usize, changes: Vec<Change>| {
         let what = Operation::Write { node, replica, as_owner: false, changes };
         scenario.operations.push(Timed { at_ms, what });
     };
     let put = |key: String, tag: u64| Change::Put { key, len: 5, tag };
     // What the others have that it has not: more than what is sent without asking.
-    let others = (0..20 + random.below(20) as u64).map(|at| put(format!("other{at}"), at)).collect();
+    let others = (0..20 + random.below(20) as u64).map(|at| put(format!("{prefix}other{at}"), at)).collect();
     write(600, plan.owner, others);
     let at_ms = 2_000 + random.below(scenario.heal_ms as usize - 6_000) as u64;
     let kept = (0..1 + random.below(4) as u64).map(|at| put(format!("kept{at}"), 1 << 32 | at)).collect();

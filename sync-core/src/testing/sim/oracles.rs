@@ -15,7 +15,7 @@ use crate::{
         wire::RefusalReason,
     },
     model::{Digest, Key, Op, Order, PeerId, ReplicaId, Summary, dominates},
-    store::{Direction, NodeRecord, Origin, Position, Query, ShortId, reconcile::Widths},
+    store::{Direction, LogEntry, NodeRecord, Origin, Position, Query, Scope, ShortId, reconcile::Widths},
 };
 
 type Entries = BTreeMap<[u8; 32], (Order, Op)>;
@@ -32,13 +32,17 @@ fn by_hash(entries: Vec<(Order, Op)>) -> Entries {
 }
 
 impl World<'_> {
-    /// Whether every replica is the same at all of its nodes. The roots are a hint; the end of the
-    /// simulation looks at the entries themselves.
+    /// Whether every replica is the same at all of its nodes, and who has a part has exactly that. The roots are a hint;
+    /// the end of the simulation looks at the entries themselves.
     pub fn is_converged(&self) -> bool {
         (0..self.replicas.len()).all(|replica| {
-            let mut roots = self.scenario.full_members(replica).map(|node| self.root(node, replica));
-            let first = roots.next().flatten();
-            first.is_some() && roots.all(|root| root == first)
+            let mut full = self.scenario.full_members(replica);
+            let owner = full.next().expect("the owner has everything");
+            let first = self.root(owner, replica);
+            let is_part = |node| self.root_of_part(owner, replica, node) == self.root_of_part(node, replica, node);
+            first.is_some()
+                && full.all(|node| self.root(node, replica) == first)
+                && self.scenario.part_members(replica).all(is_part)
         })
     }
 
@@ -46,16 +50,20 @@ impl World<'_> {
     pub fn difference(&self) -> u64 {
         let mut missing = 0;
         for (number, replica) in self.replicas.iter().enumerate() {
-            let sets: Vec<Entries> = self
-                .scenario
-                .full_members(number)
+            let members = self.scenario.full_members(number).chain(self.scenario.part_members(number));
+            let sets: Vec<(Scope, Entries)> = members
                 .map(|node| {
                     let store = self.nodes[node].process.as_ref().map(|process| process.store.clone());
-                    store.map(|store| by_hash(live(store.core(), replica.id))).unwrap_or_default()
+                    let entries = store.map(|store| by_hash(live(store.core(), replica.id))).unwrap_or_default();
+                    (self.scope(number, node), entries)
                 })
                 .collect();
-            let all: Entries = sets.iter().flat_map(Clone::clone).collect();
-            missing += sets.iter().map(|set| (all.len() - set.len()) as u64).sum::<u64>();
+            let all: Entries = sets.iter().flat_map(|(_, set)| set.clone()).collect();
+            for (scope, set) in sets {
+                let lacks =
+                    |(hash, (_, op)): &(&[u8; 32], &(Order, Op))| !set.contains_key(*hash) && scope.contains(op);
+                missing += all.iter().filter(lacks).count() as u64;
+            }
         }
         missing
     }
@@ -79,10 +87,9 @@ impl World<'_> {
     pub fn check_synced(&mut self, node: usize, id: ReplicaId, peer: PeerId) {
         let Some(replica) = self.replicas.iter().position(|replica| replica.id == id) else { return };
         let Some(other) = self.by_id.get(&peer).copied() else { return };
-        let is_full = |node| self.scenario.full_members(replica).any(|full| full == node);
         // Who has lost its disk meanwhile had it when it said so.
         let has_lost = |node: usize| self.nodes[node].replaced_us.is_some_and(|at| self.now_us < at + FORGOTTEN_US);
-        if !is_full(node) || !is_full(other) || has_lost(other) || has_lost(node) {
+        if !self.is_kept(replica, node) || !self.is_kept(replica, other) || has_lost(other) || has_lost(node) {
             return;
         }
         let Some(process) = &self.nodes[node].process else { return };
@@ -95,7 +102,9 @@ impl World<'_> {
         };
         let Ok(mine) = process.store.core().log(id, Position(0), usize::MAX) else { return };
         let theirs = by_hash(self.live_on(&self.nodes[other].disk, other, replica));
-        let lacks = mine.into_iter().filter(|row| row.position <= position).find(|row| {
+        let scope = self.scope(replica, other);
+        let is_due = |row: &LogEntry| row.position <= position && scope.contains(&row.entry.op);
+        let lacks = mine.into_iter().filter(is_due).find(|row| {
             let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
             !theirs.contains_key(&row.hash.0)
                 && !theirs.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)))
@@ -140,6 +149,30 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an honest node has a replica, or a part of it, for good.
+    fn is_kept(&self, replica: usize, node: usize) -> bool {
+        let mut members = self.scenario.full_members(replica).chain(self.scenario.part_members(replica));
+        members.any(|member| member == node)
+    }
+
+    /// What a node may read of a replica for good.
+    fn scope(&self, replica: usize, node: usize) -> Scope {
+        Scope::of(&self.readable(replica, node, node))
+    }
+
+    /// Whether a node has more than it may read, which a hostile one has given it. It keeps that, its root is another, and
+    /// nobody says that it is synced.
+    fn has_more(&self, replica: usize, node: usize) -> bool {
+        self.root_of_part(node, replica, node) != self.root(node, replica)
+    }
+
+    /// The root of what a node may read, by what one has.
+    fn root_of_part(&self, by: usize, replica: usize, node: usize) -> Option<Digest> {
+        let process = self.nodes[by].process.as_ref()?;
+        let scope = self.scope(replica, node);
+        Some(process.store.core().scope_summary(self.replicas[replica].id, &scope).ok()?.digest())
     }
 
     fn root(&self, node: usize, replica: usize) -> Option<Digest> {
@@ -213,9 +246,9 @@ impl World<'_> {
             for replica in process.machine.status() {
                 for peer in &replica.peers {
                     let number = self.replicas.iter().position(|it| it.id == replica.id).expect("it is one of them");
-                    let is_full = |node: usize| self.scenario.full_members(number).any(|full| full == node);
                     let other = self.by_id.get(&peer.id).copied();
-                    if !is_full(at) || !other.is_some_and(is_full) {
+                    let is_exact = |node| self.is_kept(number, node) && !self.has_more(number, node);
+                    if !is_exact(at) || !other.is_some_and(is_exact) {
                         continue;
                     }
                     let is_known = self.scenario.paths.iter().any(|path| {
@@ -316,7 +349,6 @@ impl World<'_> {
 
     /// Whether positions that two nodes tell each other say exactly what they have of a replica.
     pub fn is_exact(&self, replica: usize, node: usize, other: usize) -> bool {
-        let is_full = |node| self.scenario.full_members(replica).any(|full| full == node);
         // An old copy of a store has positions that once meant something else.
         let is_old = |node: usize| {
             self.scenario
@@ -332,8 +364,8 @@ impl World<'_> {
             || limits.round_len < Limits::default().round_len;
         let is_dishonest = |node: usize| self.nodes[node].dishonest || self.scenario.is_hostile(node);
         !leaves_out
-            && is_full(node)
-            && is_full(other)
+            && self.is_kept(replica, node)
+            && self.is_kept(replica, other)
             && !is_dishonest(node)
             && !is_dishonest(other)
             && !is_old(node)
@@ -353,7 +385,7 @@ impl World<'_> {
         let log = process.store.core().log(self.replicas[replica].id, since, usize::MAX).ok()?;
         let mut rows = log.into_iter().take_while(|row| row.position <= until).peekable();
         rows.peek()?;
-        let here = by_hash(self.live_on(&self.nodes[node].disk, node, replica));
+        let (here, scope) = (by_hash(self.live_on(&self.nodes[node].disk, node, replica)), self.scope(replica, node));
         // What a node gave once and then lost comes back by the roots, unless its first session afterwards has sent all.
         let was_its_own = Origin::Peer(self.nodes[node].id);
         let has_lost = self.nodes[node].replaced_us.is_some();
@@ -364,7 +396,7 @@ impl World<'_> {
                 || self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)));
             let is_here = here.contains_key(&row.hash.0)
                 || here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)));
-            !is_here && !is_excused
+            !is_here && !is_excused && scope.contains(&row.entry.op)
         })?;
         Some(row.entry.op)
     }
@@ -410,14 +442,11 @@ impl World<'_> {
             sets.push((node, entries));
         }
         let (first, set) = &sets[0];
+        let only = |a: &Entries, b: &Entries| {
+            a.iter().filter(|(hash, _)| !b.contains_key(*hash)).map(|(_, entry)| entry.clone()).collect::<Vec<_>>()
+        };
         for (node, other) in &sets[1..] {
             if set != other {
-                let only = |a: &Entries, b: &Entries| {
-                    a.iter()
-                        .filter(|(hash, _)| !b.contains_key(*hash))
-                        .map(|(_, entry)| entry.clone())
-                        .collect::<Vec<_>>()
-                };
                 return Err((
                     "O1",
                     format!(
@@ -426,6 +455,23 @@ impl World<'_> {
                         only(other, set)
                     ),
                 ));
+            }
+        }
+        let is_honest = !(0..self.nodes.len()).any(|node| self.scenario.is_hostile(node));
+        for node in self.scenario.part_members(number) {
+            let process = self.nodes[node].process.as_ref().expect("everybody is up at the end");
+            let scope = self.scope(number, node);
+            let mut here = by_hash(live(process.store.core(), replica.id));
+            here.retain(|_, (_, op)| is_honest || scope.contains(op));
+            let there: Entries =
+                set.iter().filter(|(_, (_, op))| scope.contains(op)).map(|(hash, it)| (*hash, it.clone())).collect();
+            if here != there {
+                let what = format!(
+                    "nodes {node}, which has a part, and {first} differ: only here {:?}, only there {:?}",
+                    only(&here, &there),
+                    only(&there, &here)
+                );
+                return Err(("O1", what));
             }
         }
         let mut truth = by_hash(replica.truth.clone());

@@ -432,6 +432,13 @@ impl Scenario {
             .filter(move |node| self.member(replica, *node).is_none_or(Member::is_full) && !self.is_hostile(*node))
     }
 
+    /// The nodes that have a part of a replica and keep it.
+    pub fn part_members(&self, replica: usize) -> impl Iterator<Item = usize> + '_ {
+        let members = self.replicas[replica].members.iter();
+        let is_part = |member: &&Member| !member.is_full() && member.expires_ms.is_none();
+        members.filter(is_part).map(|member| member.node).filter(|node| !self.is_hostile(*node))
+    }
+
     /// Whether the nodes of each replica are connected by paths; otherwise they cannot become equal. Nobody
     /// gets everything through somebody who has a part.
     pub fn is_connected(&self) -> bool {

@@ -227,8 +227,8 @@ fn a_reader_of_a_part_compares_that_part_by_ranges() {
         }
         let mut pair = pair(&stores);
         pair.run();
-        // Symbols are about everything: the reader, who does not know how little it is shown, is answered by ranges.
-        assert_eq!(names(&pair).contains(&"Symbols"), reader == 1, "{:?}", pair.said);
+        // Symbols are about everything, whoever leads.
+        assert!(!names(&pair).contains(&"Symbols"), "{:?}", pair.said);
         assert!(names(&pair).contains(&"Ranges"));
         let scope = Scope::of(&ReadScope { prefixes: vec![Prefix::new("b/").unwrap()] });
         let [a, b] = [0, 1].map(|n: usize| block_on(stores[n].scope_summary(replica(), scope.clone())).unwrap());

@@ -150,7 +150,7 @@ pub async fn show(node: Arc<Node>, replica: ReplicaId) {
             }
             Progress::Equal => {
                 let shown = drawn.take().map(|(bar, _)| bar);
-                if let Some(bar) = shown.or_else(|| (!has_been_equal).then(|| bar("equal"))) {
+                if let Some(bar) = shown.or_else(|| (!has_been_equal).then(|| bar("equal").with_position(100))) {
                     has_been_equal = true;
                     bar.set_prefix("");
                     bar.finish_with_message("equal");

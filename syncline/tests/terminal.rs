@@ -118,4 +118,10 @@ fn a_terminal_shows_that_all_is_equal_however_quickly_it_came() {
     equal(&[&a, &b]);
     terminal.shows("equal", &b);
     terminal.shows("100 %", &b);
+    // Each time that it is drawn: the terminal is told to erase what was there before.
+    let (seen, is_end) = (terminal.seen(), ['\r', '\u{1b}']);
+    // What comes last may have come in part.
+    let whole = seen.rsplit_once(is_end).map_or("", |(whole, _)| whole);
+    let drawn: Vec<_> = whole.split(is_end).filter(|line| line.contains("equal")).collect();
+    assert!(drawn.iter().all(|line| line.contains("100 %")), "{drawn:?}");
 }

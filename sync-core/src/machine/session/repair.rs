@@ -128,9 +128,11 @@ impl Session {
             return;
         }
         let moved = self.inserted_since > 0 || self.frames_sent > self.frames_at_start;
-        // Nor is it known whether it was in vain before all was compared.
-        let is_good = moved && self.refused_since == 0 || self.left_at.is_some();
-        self.fruitless = if is_good { 0 } else { self.fruitless + 1 };
+        // Nor is it known whether it was in vain before all was compared: then what was moved and refused counts together.
+        if self.left_at.is_some() {
+            return;
+        }
+        self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
         if self.fruitless > 0 {
             // Of a part the roots may stay different for good: then once in a while is enough.
             let exponent = if self.is_partial() { 6 } else { self.fruitless.min(6) };
@@ -153,9 +155,11 @@ impl Session {
 
     pub(super) fn new_reconcile(&mut self, known: &Known) -> Reconcile {
         self.told = None;
-        self.inserted_since = 0;
-        self.refused_since = 0;
-        self.frames_at_start = self.frames_sent;
+        if self.left_at.is_none() {
+            self.inserted_since = 0;
+            self.refused_since = 0;
+            self.frames_at_start = self.frames_sent;
+        }
         Reconcile {
             head: known.head,
             first: false,

@@ -28,8 +28,8 @@ pub const IDLE_TIMEOUT: Duration = IDLE_DEADLINE.saturating_sub(Duration::from_s
 pub const MAX_STREAMS: u32 = 256;
 
 /// Bytes that the other end may send ahead on one stream: 60 MB/s at 20 ms. noq ends a connection when more than 1,024
-/// pieces of a stream that was not read lie apart, and begins to count at 2,048: with 4 MiB in packets of 1,400 bytes, of
-/// which some are lost, connections ended again and again. This is its own default.
+/// pieces of a stream lie apart, and begins to count at 2,048 that were not read: with 4 MiB connections on loopback ended
+/// again and again. This is its own default.
 pub const STREAM_WINDOW: u32 = 1_250_000;
 
 /// Bytes that the other end may send ahead on all streams of a connection: sixteen unread streams.

@@ -1,5 +1,6 @@
 //! Two real nodes under `kill -9`, again and again, while keys and files are written on both: what was acknowledged is
-//! on both sides in the end, they are equal, and nothing is left lying about.
+//! on both sides in the end, they are equal, and nothing is left lying about. There is such a pair for each transport,
+//! and the rounds go from one to the next: a pair that was killed comes to itself while others are.
 //!
 //! `KILL_ROUNDS` says how often (default 8), `KILL_SEED` which moments and writes.
 
@@ -19,7 +20,7 @@ use std::{
     time::Instant,
 };
 
-use common::{DEADLINE, LOCAL, Machine, Up, eventually};
+use common::{DEADLINE, EACH, Machine, Up, eventually};
 use sync_core::testing::random::Random;
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -95,39 +96,88 @@ fn write(
     }
 }
 
-/// Both sides have what was acknowledged, and the same.
-fn check(machines: &[Machine; 2], ledger: &Ledger) {
-    let [a, b] = machines;
-    let is_there = || {
-        let files = a.files();
-        ledger.holds(&files) && files == b.files() && a.root() == b.root()
-    };
-    eventually("both have what was acknowledged, and the same", is_there, || {
-        let mut text = String::new();
-        for machine in machines {
-            let files = machine.files();
-            let wrong = ledger.wrong(&files);
-            let some = &wrong[..wrong.len().min(5)];
-            text += &format!("{} files, {} wrong (name, length to be, length): {some:?}\n", files.len(), wrong.len());
-            text += &(machine.done(["status"]) + &machine.done(["why"]));
+/// Two machines that reach each other by one transport, and what was written on them.
+struct Pair {
+    listen: &'static str,
+    machines: [Machine; 2],
+    ups: [Option<Up>; 2],
+    ledger: Mutex<Ledger>,
+}
+
+impl Pair {
+    fn new(listen: &'static str) -> Self {
+        let machines = [Machine::new(), Machine::new()];
+        machines[0].save("first", "the first file");
+        let first = machines[0].share(&["--listen", listen]);
+        let second = machines[1].join(&first.field("ticket"), &["--listen", listen]);
+        Self { listen, machines, ups: [Some(first), Some(second)], ledger: Mutex::default() }
+    }
+
+    /// Kills the victims while both are written on, and starts them again.
+    fn round(&mut self, victims: &[usize], random: &mut Random) {
+        let stop = AtomicBool::new(false);
+        let (acked, acks) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for (machine, who) in self.machines.iter().zip(['a', 'b']) {
+                let (mut random, acked) = (Random::new(random.bits()), acked.clone());
+                let (stop, ledger) = (&stop, &self.ledger);
+                scope.spawn(move || write(machine, who, &mut random, stop, ledger, &acked));
+            }
+            // The moment is counted in what was acknowledged.
+            for _ in 0..1 + random.below(8) {
+                acks.recv_timeout(DEADLINE).expect("a write is acknowledged");
+            }
+            for victim in victims {
+                self.ups[*victim].take().unwrap().kill();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        for victim in victims {
+            self.ups[*victim] = Some(self.machines[*victim].share(&[]));
         }
-        text
-    });
-    for machine in machines {
-        let content = machine.data().join("store.content");
-        let left = || {
-            let unfinished = ["staging", "partial"].map(|name| content.join(name));
-            let mut left: Vec<PathBuf> = unfinished.iter().flat_map(|path| listed(path)).collect();
-            let temporary = machine.path(".syncline-tmp");
-            left.extend(listed(&temporary));
-            left.extend(temporary.exists().then_some(temporary));
-            left
+    }
+
+    /// Both sides have what was acknowledged, and the same.
+    fn check(&self) {
+        let ([a, b], ledger) = (&self.machines, self.ledger.lock().unwrap());
+        let is_there = || {
+            let files = a.files();
+            ledger.holds(&files) && files == b.files() && a.root() == b.root()
         };
-        eventually(
-            "nothing is left lying about",
-            || left().is_empty(),
-            || format!("{:?}\n{}", left(), machine.done(["status"]) + &machine.done(["why"])),
-        );
+        eventually("both have what was acknowledged, and the same", is_there, || {
+            let mut text = format!("{}\n", self.listen);
+            for machine in &self.machines {
+                let files = machine.files();
+                let wrong = ledger.wrong(&files);
+                let some = &wrong[..wrong.len().min(5)];
+                text +=
+                    &format!("{} files, {} wrong (name, length to be, length): {some:?}\n", files.len(), wrong.len());
+                text += &(machine.done(["status"]) + &machine.done(["why"]));
+            }
+            text
+        });
+        for machine in &self.machines {
+            let content = machine.data().join("store.content");
+            let left = || {
+                let unfinished = ["staging", "partial"].map(|name| content.join(name));
+                let mut left: Vec<PathBuf> = unfinished.iter().flat_map(|path| listed(path)).collect();
+                let temporary = machine.path(".syncline-tmp");
+                left.extend(listed(&temporary));
+                left.extend(temporary.exists().then_some(temporary));
+                left
+            };
+            eventually(
+                "nothing is left lying about",
+                || left().is_empty(),
+                || format!("{}\n{:?}\n{}", self.listen, left(), machine.done(["status"]) + &machine.done(["why"])),
+            );
+        }
+        // It is this transport that does it.
+        let scheme = self.listen.split(':').next().unwrap();
+        for machine in &self.machines {
+            let used = || machine.json(["status"])["replicas"][0]["peers"][0]["transport"].clone();
+            eventually("they are linked by this transport", || used() == scheme, || format!("{scheme}: {}", used()));
+        }
     }
 }
 
@@ -140,49 +190,30 @@ fn b51_nothing_acknowledged_is_lost_under_kill_9_of_either_side_again_and_again(
     let (rounds, seed, started) = (number("KILL_ROUNDS", 8), number("KILL_SEED", 1), Instant::now());
     println!("{rounds} rounds, seed {seed}");
     let mut random = Random::new(seed);
-    let machines = [Machine::new(), Machine::new()];
-    machines[0].save("first", "the first file");
-    let first = machines[0].share(&LOCAL);
-    let second = machines[1].join(&first.field("ticket"), &LOCAL);
-    let mut ups: [Option<Up>; 2] = [Some(first), Some(second)];
-    let ledger = Mutex::new(Ledger::default());
-    let (mut killed, mut failed) = (0, 0);
-    for round in 0..rounds {
-        let stop = AtomicBool::new(false);
-        let (acked, acks) = mpsc::channel();
+    let mut pairs = EACH.map(Pair::new);
+    let mut killed = [0; EACH.len()];
+    for round in 0..rounds as usize {
         let victims = *random.pick(&VICTIMS);
-        std::thread::scope(|scope| {
-            for (machine, who) in machines.iter().zip(['a', 'b']) {
-                let (mut random, acked) = (Random::new(random.bits()), acked.clone());
-                let (stop, ledger) = (&stop, &ledger);
-                scope.spawn(move || write(machine, who, &mut random, stop, ledger, &acked));
-            }
-            // The moment is counted in what was acknowledged.
-            for _ in 0..1 + random.below(8) {
-                acks.recv_timeout(DEADLINE).expect("a write is acknowledged");
-            }
-            for victim in victims {
-                ups[*victim].take().unwrap().kill();
-                killed += 1;
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        for victim in victims {
-            ups[*victim] = Some(machines[*victim].share(&[]));
-        }
-        if round % 5 == 4 || round == rounds - 1 {
-            let ledger = ledger.lock().unwrap();
-            failed = ledger.unsure.len();
-            check(&machines, &ledger);
+        let at = round % EACH.len();
+        pairs[at].round(victims, &mut random);
+        killed[at] += victims.len();
+        if round % 5 == 4 {
+            pairs[at].check();
         }
     }
-    let ledger = ledger.into_inner().unwrap();
+    let (mut acknowledged, mut failed) = (0, 0);
+    for pair in pairs {
+        pair.check();
+        let ledger = pair.ledger.into_inner().unwrap();
+        acknowledged += ledger.expected.len() - ledger.unsure.len();
+        failed += ledger.unsure.len();
+        for up in pair.ups.into_iter().flatten() {
+            up.stop();
+        }
+    }
     println!(
-        "{rounds} rounds, {killed} kills, {} writes acknowledged and {failed} not, none lost, in {:.0} s",
-        ledger.expected.len() - failed,
+        "{rounds} rounds, kills by transport {:?}, {acknowledged} writes acknowledged and {failed} not, none lost, in {:.0} s",
+        EACH.map(|listen| listen.split(':').next().unwrap()).into_iter().zip(killed).collect::<Vec<_>>(),
         started.elapsed().as_secs_f64()
     );
-    for up in ups.into_iter().flatten() {
-        up.stop();
-    }
 }

@@ -50,12 +50,14 @@ pub enum Canary {
     StartOver,
     /// Of who may read a part, what differs is not repaired.
     NeglectParts,
+    /// What a machine draws does not follow from its seed.
+    DrawAnything,
 }
 
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
     /// Those that must be caught.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AcknowledgeBeforeCommit,
         Self::AnnounceBeforeCommit,
         Self::SkipRelayedCheck,
@@ -78,6 +80,7 @@ impl Canary {
         Self::ReadOldest,
         Self::StartOver,
         Self::NeglectParts,
+        Self::DrawAnything,
     ];
 
     /// Three of them; each is among those of some turn.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, hash::Hasher};
 
 use super::{
     draw::Stream,
+    node::place,
     wire::{Item, Side, Wire},
     world::{Done, Event, Work, World},
 };
@@ -211,17 +212,20 @@ impl World<'_> {
         let (entity, counter, epoch) = (node as u64, it.dialed, it.epoch);
         let process = it.process.as_mut().expect("outputs come from a running machine");
         process.dials.insert(dial, self.now_us);
-        let target: Option<usize> = address.url().host_str().and_then(|host| host.strip_prefix("node")?.parse().ok());
-        let target = target.expect("addresses of the simulation name a node");
+        let (target, moves) = place(address).expect("addresses of the simulation name a node and its place");
         let counts = !self.scenario.is_hostile(node);
         if counts && grown(&mut self.dial_rate, (node, target), self.now_us) > MAX_DIALS {
             self.fail("O7", format!("node {node} dials node {target} more than {MAX_DIALS} times in ten seconds"));
         }
         let latency = self.draw.between(Stream::Dials, entity, counter * 4, self.scenario.knobs.latency_us);
+        let is_elsewhere = self.nodes[target].moves != moves;
+        if is_elsewhere {
+            self.mark("dialed_where_nobody_is_any_more");
+        }
         let fails = !self.healed
             && (self.nodes[target].unreachable > 0
                 || self.draw.percent(Stream::Dials, entity, counter * 4 + 1, self.scenario.knobs.dial_failures));
-        if fails || self.is_blocked(node, target) || self.is_blocked(target, node) {
+        if fails || is_elsewhere || self.is_blocked(node, target) || self.is_blocked(target, node) {
             self.counters.faults += 1;
             let wait = match self.draw.percent(Stream::Dials, entity, counter * 4 + 2, 50) {
                 true => latency,
@@ -611,7 +615,7 @@ impl World<'_> {
                     Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
                 let written = store.core().write(&[Write::Apply(apply)]).pop();
                 if !matches!(written, Some(Ok(_))) || !self.nodes[node].disk.has_power() {
-                    self.replicas[replica].perhaps.extend(entries.iter().cloned());
+                    self.replicas[replica].may_be_true(&entries);
                 }
                 if !self.has_power(node) {
                     return;
@@ -624,10 +628,11 @@ impl World<'_> {
                             .filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated))
                             .map(|(entry, _)| entry)
                             .collect();
-                        self.replicas[replica].truth.extend(accepted.iter().cloned());
+                        self.replicas[replica].is_true(accepted.clone());
                         let member = self.scenario.member(replica, node);
-                        if member.is_some_and(|member| !member.is_full()) || self.scenario.is_hostile(node) {
-                            // Whose right ends may not be asked for it any more, who has a part may keep it for long, and who is hostile keeps it to itself.
+                        let keeps_it = self.scenario.is_hostile(node) || self.nodes[node].left;
+                        if member.is_some_and(|member| !member.is_full()) || keeps_it {
+                            // Whose right ends may not be asked for it any more, who has a part may keep it for long, and who is hostile or has left keeps it to itself.
                             let hashes = accepted.iter().map(|(order, _)| order.hash.0);
                             self.replicas[replica].at_risk.extend(hashes);
                         }
@@ -650,7 +655,7 @@ impl World<'_> {
                 let apply = Apply { replica: id, bundles, origin: Origin::Local, now, records: Vec::new() };
                 let written = store.core().write(&[Write::Apply(apply)]).pop();
                 if !matches!(written, Some(Ok(_))) || !self.nodes[node].disk.has_power() {
-                    self.replicas[replica].perhaps.extend(entries.iter().cloned());
+                    self.replicas[replica].may_be_true(&entries);
                 }
                 if !self.has_power(node) {
                     return;
@@ -659,7 +664,7 @@ impl World<'_> {
                 let outcomes = entries.into_iter().zip(&applied.outcomes);
                 let accepted =
                     outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated));
-                self.replicas[replica].truth.extend(accepted.map(|(entry, _)| entry));
+                self.replicas[replica].is_true(accepted.map(|(entry, _)| entry).collect());
                 Done::Written { replica, entries: Vec::new(), state: applied.state }
             }
         };

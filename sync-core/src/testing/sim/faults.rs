@@ -9,8 +9,8 @@ use std::{
 use super::{
     disk::{Device, Logic, SimStore, Trouble},
     draw::Stream,
-    node::Process,
-    scenario::{Fault, Habit},
+    node::{Process, addresses},
+    scenario::{Fault, Habit, Leave},
     wire::Side,
     world::{Event, World},
 };
@@ -98,7 +98,65 @@ impl World<'_> {
                 self.counters.faults += 1;
                 self.nodes[*node].paused_us = self.nodes[*node].paused_us.max(until(for_ms));
             }
+            Fault::ClockStops { node, for_ms } => {
+                let it = &mut self.nodes[*node];
+                // One that stands still already goes on standing still.
+                if it.stopped_us.is_none() {
+                    it.stopped_us = Some(self.now_us);
+                    it.jumped_us = Some(self.now_us);
+                    self.counters.faults += 1;
+                    self.mark("clock_stopped");
+                    self.at(until(for_ms), Event::EndFault(at));
+                }
+            }
+            Fault::Move { node } => {
+                for other in 0..self.nodes.len() {
+                    for number in self.wires_between(*node, other) {
+                        self.wires.get_mut(&number).expect("just listed").swallows = [true; 2];
+                    }
+                }
+                let it = &mut self.nodes[*node];
+                it.moves += 1;
+                it.addresses = addresses(*node, it.moves, self.scenario.nodes[*node].addresses);
+                let addresses = it.addresses.clone();
+                self.counters.faults += 1;
+                self.mark("moved");
+                self.input(*node, Input::Listening { addresses });
+            }
         }
+    }
+
+    /// A node leaves for good: what only it has may be gone with it.
+    pub fn leave(&mut self, node: usize) {
+        let nothing = (self.devices)();
+        self.at_risk(node, &nothing);
+        self.nodes[node].left = true;
+        self.counters.faults += 1;
+        match self.scenario.nodes[node].leaves.as_ref().map(|leaves| leaves.what) {
+            Some(Leave::Dies) => {
+                self.mark("left_for_good");
+                self.crash(node, 0);
+            }
+            Some(Leave::CutOff) => self.mark("cut_off_for_good"),
+            None => {}
+        }
+        self.keep_away(node);
+    }
+
+    /// Nothing passes between the others and a node that is cut off.
+    pub fn keep_away(&mut self, node: usize) {
+        if self.nodes[node].left {
+            for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                *self.blocked.entry((node, other)).or_default() += 1;
+                *self.blocked.entry((other, node)).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether a node never starts again.
+    fn is_dead(&self, node: usize) -> bool {
+        let dies = self.scenario.nodes[node].leaves.as_ref().is_some_and(|leaves| leaves.what == Leave::Dies);
+        self.nodes[node].left && dies
     }
 
     pub fn end_fault(&mut self, at: usize) {
@@ -120,6 +178,11 @@ impl World<'_> {
             Fault::DiskFull { node, .. } => {
                 let trouble = self.nodes[*node].disk.trouble();
                 self.nodes[*node].disk.set_trouble(Trouble { full: false, ..trouble });
+            }
+            Fault::ClockStops { node, .. } => {
+                let it = &mut self.nodes[*node];
+                it.stopped_us = None;
+                it.jumped_us = Some(self.now_us);
             }
             _ => {}
         }
@@ -227,6 +290,9 @@ impl World<'_> {
         process.stopping = true;
         self.input(node, Input::Shutdown);
         self.mark("shutdown");
+        if down_ms >= 24 * 3_600_000 {
+            self.mark("away_for_days");
+        }
         // The saves that were just asked for are the last; they are done before the process ends.
         let Some(process) = &self.nodes[node].process else { return };
         let wait = process.saves_us.saturating_sub(self.now_us) + 1;
@@ -288,6 +354,9 @@ impl World<'_> {
 
     /// The process starts: what the manager does when it is spawned.
     pub fn restart(&mut self, node: usize) {
+        if self.is_dead(node) {
+            return;
+        }
         let it = &mut self.nodes[node];
         it.epoch += 1;
         let epoch = it.epoch;

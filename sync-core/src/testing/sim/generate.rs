@@ -61,7 +61,9 @@ impl Scenario {
             .map(|node| {
                 let mut random = draw.random(Stream::Topology, 1, node as u64);
                 let clock_ms = if skewed { random.below(40_000) as i64 - 20_000 } else { random.below(100) as i64 };
-                NodePlan { clock_ms, addresses: 1 + u8::from(random.below(4) == 0), habits: Vec::new() }
+                let addresses = 1 + u8::from(random.below(4) == 0);
+                let drift_ppm = if skewed { *random.pick(&[0, 0, 200, -200, 20_000, -20_000]) } else { 0 };
+                NodePlan { clock_ms, drift_ppm, addresses, habits: Vec::new(), leaves: None }
             })
             .collect();
         let mut scenario = Self {
@@ -79,12 +81,17 @@ impl Scenario {
         }
         if !swarm.faults.is_empty() {
             hostile(draw, &mut scenario);
+            leaving(draw, &mut scenario);
         }
         scenario.paths = paths(draw, &scenario);
         scenario.operations = operations(draw, &scenario, &swarm);
         scenario.faults = faults(draw, &scenario, &swarm);
         if swarm.faults.contains(&WIPE) {
             used_anew(draw, &mut scenario);
+        }
+        if !swarm.faults.is_empty() {
+            on_the_move(draw, &mut scenario);
+            long_absence(draw, &mut scenario);
         }
         scenario
     }
@@ -206,6 +213,23 @@ fn hostile(draw: Draw, scenario: &mut Scenario) {
     scenario.nodes[node].habits = habits;
 }
 
+/// In one seed in six with faults, one or two nodes that own nothing leave for good.
+fn leaving(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Topology, 4, 0);
+    if scenario.nodes.len() < 3 || random.below(6) > 0 {
+        return;
+    }
+    for _ in 0..1 + random.below(2) {
+        let node = random.below(scenario.nodes.len());
+        if scenario.replicas.iter().any(|plan| plan.owner == node) || scenario.is_hostile(node) {
+            continue;
+        }
+        let what = if random.percent(50) { Leave::Dies } else { Leave::CutOff };
+        let at_ms = 1_000 + random.below(scenario.heal_ms as usize - 1_000) as u64;
+        scenario.nodes[node].leaves = Some(Timed { at_ms, what });
+    }
+}
+
 /// A connected graph of the members of each replica, and some paths more.
 fn paths(draw: Draw, scenario: &Scenario) -> Vec<Path> {
     let mut paths: Vec<Path> = Vec::new();
@@ -230,6 +254,13 @@ fn paths(draw: Draw, scenario: &Scenario) -> Vec<Path> {
         for part in parts {
             let other = *random.pick(&full);
             let (from, to) = if random.percent(50) { (part.node, other) } else { (other, part.node) };
+            add(Path { from, to }, random.percent(40));
+        }
+        // And so is who will leave.
+        let leaves = |node: &usize| scenario.nodes[*node].leaves.is_some();
+        for node in scenario.members(replica).filter(leaves) {
+            let other = *random.pick(&full);
+            let (from, to) = if random.percent(50) { (node, other) } else { (other, node) };
             add(Path { from, to }, random.percent(40));
         }
         let members = full;
@@ -282,6 +313,7 @@ fn change(random: &mut Random, style: usize, tag: u64) -> Change {
                 0 => 0,
                 1 => MAX_INLINE_LEN - 1,
                 2 => MAX_INLINE_LEN,
+                3 => MAX_INLINE_LEN + 1,
                 _ => 1 + random.below(60),
             };
             Change::Put { key: key(random, style), len, tag }
@@ -463,4 +495,52 @@ fn used_anew(draw: Draw, scenario: &mut Scenario) {
     scenario.faults.push(Timed { at_ms, what: alone });
     scenario.faults.push(Timed { at_ms: at_ms + 100, what: Fault::Wipe { node, down_ms: 500 } });
     scenario.faults.sort_by_key(|timed| timed.at_ms);
+}
+
+/// In one seed in four with faults, nodes are suddenly elsewhere, and clocks stand still.
+fn on_the_move(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Faults, 4, 0);
+    if random.below(4) > 0 {
+        return;
+    }
+    for _ in 0..1 + random.below(4) {
+        let node = random.below(scenario.nodes.len());
+        let at_ms = 1_000 + random.below(scenario.heal_ms as usize - 1_000) as u64;
+        let what = match random.percent(60) {
+            true => Fault::Move { node },
+            false => Fault::ClockStops { node, for_ms: 1 + random.below(60_000) as u64 },
+        };
+        scenario.faults.push(Timed { at_ms, what });
+    }
+    scenario.faults.sort_by_key(|timed| timed.at_ms);
+}
+
+/// In one seed in forty with faults, everybody is away for hours or up to thirty days, and comes back within minutes.
+fn long_absence(draw: Draw, scenario: &mut Scenario) {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut random = draw.random(Stream::Faults, 3, 0);
+    if random.below(40) > 0 {
+        return;
+    }
+    let away_ms = HOUR_MS * *random.pick(&[1, 24, 7 * 24, 30 * 24]);
+    let from_ms = 2_000 + random.below(scenario.heal_ms as usize / 2) as u64;
+    let later = |at_ms: &mut u64| *at_ms += if *at_ms > from_ms { away_ms } else { 0 };
+    scenario.operations.iter_mut().for_each(|timed| later(&mut timed.at_ms));
+    for timed in &mut scenario.faults {
+        later(&mut timed.at_ms);
+        if let Fault::Rollback { to_ms, .. } = &mut timed.what {
+            later(to_ms);
+        }
+    }
+    for member in scenario.replicas.iter_mut().flat_map(|plan| &mut plan.members) {
+        later(&mut member.joins_ms);
+        member.expires_ms.iter_mut().for_each(later);
+    }
+    scenario.nodes.iter_mut().filter_map(|node| node.leaves.as_mut()).for_each(|leaves| later(&mut leaves.at_ms));
+    scenario.heal_ms += away_ms;
+    for node in 0..scenario.nodes.len() {
+        let what = Operation::Shutdown { node, down_ms: away_ms + random.below(120_000) as u64 };
+        scenario.operations.push(Timed { at_ms: from_ms, what });
+    }
+    scenario.operations.sort_by_key(|timed| timed.at_ms);
 }

@@ -51,6 +51,16 @@ pub fn run(scenario: &Scenario) -> Outcome {
     run_on(scenario, &|| Rc::new(Disk::default()))
 }
 
+/// Plays a scenario twice: O10, the same scenario gives the same trace.
+pub fn run_twice(scenario: &Scenario) -> Outcome {
+    let (mut outcome, again) = (run(scenario), run(scenario));
+    if outcome != again && outcome.failure.is_none() {
+        let what = format!("played twice, the traces are {:016x} and {:016x}", outcome.trace, again.trace);
+        outcome.failure = Some(Failure { oracle: "O10".into(), what, at_ms: outcome.virtual_us / 1_000 });
+    }
+    outcome
+}
+
 /// Plays a scenario whose nodes have their stores on other devices.
 pub fn run_on(scenario: &Scenario, devices: &dyn Fn() -> Rc<dyn Device>) -> Outcome {
     play(scenario, devices, None)
@@ -76,9 +86,11 @@ pub fn run_with_invariant(scenario: &Scenario, invariant: &Invariant<'_>) -> Out
     play(scenario, &|| Rc::new(Disk::default()), Some(invariant))
 }
 
-/// Plays a scenario with a deliberate bug in the code under test: an oracle must object, in some scenario.
+/// Plays a scenario with a deliberate bug in the code under test: an oracle must object, in some scenario. One that makes
+/// the machine depend on something else than its inputs is seen when the scenario is played again.
 pub fn run_with_canary(scenario: &Scenario, canary: Canary) -> Outcome {
-    crate::canary::with(Some(canary), || run(scenario))
+    let play = if canary == Canary::DrawAnything { run_twice } else { run };
+    crate::canary::with(Some(canary), || play(scenario))
 }
 
 fn play(scenario: &Scenario, devices: &dyn Fn() -> Rc<dyn Device>, invariant: Option<&Invariant<'_>>) -> Outcome {

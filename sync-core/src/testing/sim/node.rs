@@ -79,6 +79,14 @@ pub struct Node {
     /// It crashes when so many outputs were performed, and is down for so long.
     pub crash: Option<(u32, u64)>,
     pub clock_us: i64,
+    /// By how much its clock is too fast, in millionths.
+    pub drift_ppm: i64,
+    /// Since when its clock stands still, if it does.
+    pub stopped_us: Option<u64>,
+    /// How often it has moved: the number of its place, which its addresses name.
+    pub moves: u64,
+    /// It has left for good.
+    pub left: bool,
     /// When its clock jumped last, and when its disk was last another.
     pub jumped_us: Option<u64>,
     pub replaced_us: Option<u64>,
@@ -115,6 +123,23 @@ pub struct Node {
     pub dialed: u64,
 }
 
+/// What names a node's place in its addresses.
+fn host(node: usize, moves: u64) -> String {
+    format!("node{node}.{moves}")
+}
+
+/// The node and the number of its place that an address names.
+pub fn place(address: &PeerAddress) -> Option<(usize, u64)> {
+    let (node, moves) = address.url().host_str()?.strip_prefix("node")?.split_once('.')?;
+    Some((node.parse().ok()?, moves.parse().ok()?))
+}
+
+/// So many addresses at a place.
+pub fn addresses(node: usize, moves: u64, count: u8) -> Vec<PeerAddress> {
+    let address = |number| format!("sim{number}://{}", host(node, moves)).parse().expect("these are addresses");
+    (0..count).map(address).collect()
+}
+
 impl Node {
     /// The time as the node sees it.
     pub fn now(&self, now_us: u64) -> Now {
@@ -124,7 +149,9 @@ impl Node {
 
     /// Its wall clock.
     pub fn wall(&self, now_us: u64) -> Timestamp {
-        let exact = (BEGINNING.0 + now_us).saturating_add_signed(self.clock_us);
+        let now_us = self.stopped_us.unwrap_or(now_us);
+        let drift = now_us as i64 * self.drift_ppm / 1_000_000;
+        let exact = (BEGINNING.0 + now_us).saturating_add_signed(self.clock_us + drift);
         Timestamp(exact - exact % self.grain_us.max(1))
     }
 }

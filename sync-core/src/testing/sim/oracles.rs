@@ -241,7 +241,7 @@ impl World<'_> {
 
     /// A node that does not know that it is synced with a peer that it is connected to.
     pub fn unaware(&self) -> Option<String> {
-        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| !self.scenario.is_hostile(*at)) {
+        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| self.scenario.is_relied_on(*at)) {
             let Some(process) = &node.process else { return Some(format!("node {at} is down")) };
             for replica in process.machine.status() {
                 for peer in &replica.peers {

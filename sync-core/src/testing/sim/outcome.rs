@@ -43,13 +43,17 @@ pub struct Counters {
 }
 
 /// Rare things that must have happened somewhere in a few hundred seeds, or the simulation goes easy.
-pub const SOMETIMES: [&str; 45] = [
+pub const SOMETIMES: [&str; 52] = [
+    "away_for_days",
+    "clock_stopped",
     "crash",
     "crash_between_outputs",
     "crash_with_pending_job",
     "cut",
+    "cut_off_for_good",
     "deep_reconciliation",
     "delayed_by_a_pause",
+    "dialed_where_nobody_is_any_more",
     "entries_refused",
     "equivocated",
     "forged",
@@ -71,7 +75,9 @@ pub const SOMETIMES: [&str; 45] = [
     "hostile_replays",
     "large_frame",
     "late",
+    "left_for_good",
     "lost_with_its_connection",
+    "moved",
     "position_of_a_lost_log",
     "question_answered",
     "reconciliation",
@@ -86,6 +92,7 @@ pub const SOMETIMES: [&str; 45] = [
     "symbols",
     "synced",
     "told_a_part",
+    "too_long_to_be_written",
     "transport_timed_out",
     "wipe",
     "write_failed",

@@ -74,11 +74,26 @@ pub struct Tight {
 pub struct NodePlan {
     /// How far its clock is off, in milliseconds.
     pub clock_ms: i64,
+    /// By how much its clock is too fast, in millionths.
+    #[serde(default)]
+    pub drift_ppm: i64,
     /// How many addresses it has.
     pub addresses: u8,
     /// What it does that it should not; an honest node has none.
     #[serde(default)]
     pub habits: Vec<Habit>,
+    /// When and how it leaves for good, if it does: before the healing, which does not bring it back.
+    #[serde(default)]
+    pub leaves: Option<Timed<Leave>>,
+}
+
+/// How a node leaves for good. The others must become equal without it, and may lack what only it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leave {
+    /// It never starts again.
+    Dies,
+    /// It goes on, and nothing passes between it and the others any more.
+    CutOff,
 }
 
 /// What a hostile node does. It has a machine as others have, and does not always say what that wants to be said.
@@ -407,6 +422,19 @@ pub enum Fault {
         /// For how long.
         for_ms: u64,
     },
+    /// The wall clock stands still, and is right again afterwards.
+    ClockStops {
+        /// The node.
+        node: usize,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// The node is elsewhere: its connections swallow everything, and nobody is at its addresses any more. Who is to know
+    /// the new ones must be told by it, or by an application at the healing.
+    Move {
+        /// The node.
+        node: usize,
+    },
 }
 
 impl Scenario {
@@ -426,17 +454,22 @@ impl Scenario {
         !self.nodes[node].habits.is_empty()
     }
 
+    /// Whether others rely on a node: it is honest, and there at the end.
+    pub fn is_relied_on(&self, node: usize) -> bool {
+        !self.is_hostile(node) && self.nodes[node].leaves.is_none()
+    }
+
     /// The nodes that have all of a replica and keep it, the owner's first.
     pub fn full_members(&self, replica: usize) -> impl Iterator<Item = usize> + '_ {
         self.members(replica)
-            .filter(move |node| self.member(replica, *node).is_none_or(Member::is_full) && !self.is_hostile(*node))
+            .filter(move |node| self.member(replica, *node).is_none_or(Member::is_full) && self.is_relied_on(*node))
     }
 
     /// The nodes that have a part of a replica and keep it.
     pub fn part_members(&self, replica: usize) -> impl Iterator<Item = usize> + '_ {
         let members = self.replicas[replica].members.iter();
         let is_part = |member: &&Member| !member.is_full() && member.expires_ms.is_none();
-        members.filter(is_part).map(|member| member.node).filter(|node| !self.is_hostile(*node))
+        members.filter(is_part).map(|member| member.node).filter(|node| self.is_relied_on(*node))
     }
 
     /// Whether the nodes of each replica are connected by paths; otherwise they cannot become equal. Nobody
@@ -543,7 +576,9 @@ impl Fault {
             | Self::ClockJump { node, .. }
             | Self::DiskError { node, .. }
             | Self::DiskFull { node, .. }
-            | Self::Pause { node, .. } => vec![node],
+            | Self::Pause { node, .. }
+            | Self::ClockStops { node, .. }
+            | Self::Move { node } => vec![node],
         }
     }
 }

@@ -1,4 +1,5 @@
-//! O5: applications that follow a replica by the machine's events hear of everything, once, and never see a key go back.
+//! O3 and O5: applications that follow a replica by the machine's events hear of everything, once, never see a key go back, and see
+//! nothing that nobody wrote.
 
 use super::world::World;
 use crate::{model::ReplicaId, store::Position};
@@ -11,11 +12,15 @@ impl World<'_> {
         let log = process.store.core().log(id, watcher.position, usize::MAX);
         watcher.unread = log.is_err();
         let Ok(log) = log else { return };
-        let mut back = None;
+        let (mut back, mut forged) = (None, None);
+        let written = self.replicas.iter().find(|replica| replica.id == id).map(|replica| &replica.written);
         for row in log {
             watcher.position = watcher.position.max(row.position);
             let order =
                 crate::model::Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
+            if written.is_some_and(|written| !written.contains(&row.hash.0)) {
+                forged = Some(row.entry.op.clone());
+            }
             let author = matches!(row.entry.op, crate::model::Op::Put { .. }).then_some(row.entry.author);
             let slot = (row.entry.op.slot_key().as_bytes().to_vec(), author);
             let before = watcher.seen.insert(slot, order);
@@ -31,6 +36,9 @@ impl World<'_> {
             if let Err(what) = invariant(&super::Seen { node, replica, entries: &entries }) {
                 self.fail("application", format!("replica {replica} at node {node}: {what}"));
             }
+        }
+        if let Some(op) = forged.filter(|_| !self.nodes[node].dishonest) {
+            self.fail("O3", format!("node {node} has taken in {op:?}, which nobody wrote"));
         }
         if let Some(op) = back {
             self.fail("O5", format!("an application at node {node} sees {op:?} after something newer, or again"));

@@ -15,7 +15,7 @@ use super::{
     Invariant,
     disk::Device,
     draw::{Draw, Stream},
-    node::{Acknowledged, BEGINNING, Node},
+    node::{Acknowledged, BEGINNING, Node, addresses},
     outcome::{Counters, Failure, Outcome},
     scenario::*,
     spent::Delivered,
@@ -27,15 +27,17 @@ use crate::{
         AskId, DialFailure, DialId, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target, WorkError,
     },
     model::{
-        AuthorId, Grant, HybridClock, Op, Order, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp,
-        VerifiedBundle, sign_commit,
+        AuthorId, CommitError, Grant, HybridClock, MAX_INLINE_LEN, Op, Order, PeerId, Prefix, ReplicaId, Right,
+        SecretKey, Timestamp, Value, VerifiedBundle, sign_commit,
     },
 };
 
-/// How long nodes may take to become equal once everything is healed. The longest waits that may
-/// add up on a path: a silent link (25 s), a backoff (60 s), a check of idle sessions (60 s); twice,
-/// and a path of up to eight hops.
-const CONVERGENCE_US: u64 = 600_000_000;
+/// The longest waits that may add up at a node once everything is healed: a silent link (25 s), a backoff (60 s), a
+/// check of idle sessions (60 s); twice.
+const WAITS_US: u64 = 290_000_000;
+
+/// And for each node that what is written may have to pass.
+const HOP_US: u64 = 35_000_000;
 
 /// How long it may take from there until every node knows it.
 const KNOWLEDGE_US: u64 = 200_000_000;
@@ -53,6 +55,8 @@ pub struct Replica {
     pub truth: Vec<(Order, Op)>,
     /// Those whose writing failed: a disk that failed, or lost its power, may have them all the same.
     pub perhaps: Vec<(Order, Op)>,
+    /// The hashes of both: nobody may have anything else.
+    pub written: BTreeSet<[u8; 32]>,
     /// Those that a wiped or rolled back disk may have taken with it.
     pub at_risk: BTreeSet<[u8; 32]>,
 }
@@ -105,6 +109,7 @@ pub enum Event {
     Stall { wire: u64 },
     Execute { node: usize, epoch: u64, work: Box<Work> },
     Reply { node: usize, epoch: u64, done: Box<Done> },
+    Leave(usize),
     Heal,
     Check,
 }
@@ -216,6 +221,11 @@ impl<'a> World<'a> {
             }
             self.at(fault.at_ms * 1_000, Event::Fault(at));
         }
+        for (node, plan) in scenario.nodes.iter().enumerate() {
+            if let Some(leaves) = &plan.leaves {
+                self.at(leaves.at_ms * 1_000, Event::Leave(node));
+            }
+        }
         self.at(scenario.heal_ms * 1_000, Event::Heal);
     }
 
@@ -319,6 +329,7 @@ impl<'a> World<'a> {
             Event::Stall { wire } => self.stalled(wire),
             Event::Execute { node, epoch, work } => self.execute(node, epoch, *work),
             Event::Reply { node, epoch, done } => self.replied(node, epoch, *done),
+            Event::Leave(node) => self.leave(node),
             Event::Heal => self.heal(),
             Event::Check => self.check(),
         }
@@ -440,6 +451,15 @@ impl<'a> World<'a> {
     }
 
     fn commit(&mut self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) {
+        let is_long =
+            |op: &Op| matches!(op, Op::Put { value: Value::Inline(bytes), .. } if bytes.len() > MAX_INLINE_LEN);
+        if ops.iter().any(is_long) {
+            let written = self.try_sign(node, replica, key, ops);
+            return match written {
+                Some(Ok(_)) => self.fail("O12", format!("node {node} signs a value that is too long")),
+                _ => self.mark("too_long_to_be_written"),
+            };
+        }
         let Some(bundle) = self.sign(node, replica, key, ops) else { return };
         if canary::is_out(Canary::AcknowledgeBeforeCommit) {
             let entries = bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect();
@@ -457,10 +477,20 @@ impl<'a> World<'a> {
     }
 
     pub fn sign(&self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) -> Option<VerifiedBundle> {
+        Some(self.try_sign(node, replica, key, ops)?.expect("what is not too long can be written"))
+    }
+
+    fn try_sign(
+        &self,
+        node: usize,
+        replica: usize,
+        key: &SecretKey,
+        ops: Vec<Op>,
+    ) -> Option<Result<VerifiedBundle, CommitError>> {
         let id = self.replicas[replica].id;
         let wall = self.nodes[node].wall(self.now_us);
         let clock = self.nodes[node].process.as_ref()?.clocks.get(&id)?;
-        Some(sign_commit(id, key, clock, wall, ops).expect("scenarios write what can be written"))
+        Some(sign_commit(id, key, clock, wall, ops))
     }
 
     /// Makes a replica on a node that has its ticket, and begins to sync it.
@@ -554,8 +584,13 @@ impl<'a> World<'a> {
     fn heal(&mut self) {
         self.healed = true;
         self.blocked.clear();
+        // Who has left does not come back.
+        for node in 0..self.nodes.len() {
+            self.keep_away(node);
+        }
         // The clocks are set: to the one that is furthest ahead, so that nothing is in its future.
-        let ahead = self.furthest_us;
+        let fastest = self.nodes.iter().map(|node| node.drift_ppm).max().unwrap_or(0).max(0);
+        let ahead = self.furthest_us + self.now_us as i64 * fastest / 1_000_000;
         for node in 0..self.nodes.len() {
             let it = &mut self.nodes[node];
             it.unreachable = 0;
@@ -564,6 +599,7 @@ impl<'a> World<'a> {
             it.crash = None;
             if !self.scenario.is_hostile(node) {
                 it.clock_us = ahead + 1_000_000 * 10;
+                (it.drift_ppm, it.stopped_us) = (0, None);
                 it.jumped_us = Some(self.now_us);
             }
             if it.dishonest {
@@ -581,9 +617,13 @@ impl<'a> World<'a> {
             }
             for peer in 0..self.nodes.len() {
                 if node != peer && self.scenario.shared(node, peer).next().is_some() {
-                    let peer = self.nodes[peer].id;
-                    self.input(node, Input::BlockPeer { peer, blocked: false });
-                    self.input(node, Input::AddPeer { peer, addresses: Vec::new() });
+                    let id = self.nodes[peer].id;
+                    // Whoever knew where it was is told where it is now.
+                    let knows = self.nodes[peer].moves > 0
+                        && self.scenario.paths.iter().any(|path| (path.from, path.to) == (node, peer));
+                    let addresses = if knows { self.nodes[peer].addresses.clone() } else { Vec::new() };
+                    self.input(node, Input::BlockPeer { peer: id, blocked: false });
+                    self.input(node, Input::AddPeer { peer: id, addresses });
                 }
             }
         }
@@ -596,7 +636,7 @@ impl<'a> World<'a> {
             if self.is_converged() {
                 self.converged_us = Some(self.now_us);
                 self.counters.converged_ms = (self.now_us / 1_000).saturating_sub(self.scenario.heal_ms);
-            } else if self.now_us > self.scenario.heal_ms * 1_000 + CONVERGENCE_US {
+            } else if self.now_us > self.scenario.heal_ms * 1_000 + self.convergence_us() {
                 let who = self.who_waits();
                 return self.fail("O1", format!("the nodes do not become equal.\n{who}"));
             } else {
@@ -614,6 +654,19 @@ impl<'a> World<'a> {
             }
         }
         self.at(self.now_us + 1_000_000, Event::Check);
+    }
+
+    /// How long nodes may take to become equal once everything is healed: waits, the way from one to the next, and the
+    /// time that the entries take where each is a message of its own that waits for the last one's acknowledgement.
+    fn convergence_us(&self) -> u64 {
+        let knobs = &self.scenario.knobs;
+        let hops = self.scenario.nodes.len() as u64 - 1;
+        let entries: u64 = match knobs.tight {
+            Some(_) => self.replicas.iter().map(|replica| replica.truth.len() as u64).sum(),
+            None => 0,
+        };
+        let turn_us = 2 * knobs.latency_us.1 + knobs.execute_us.1 + knobs.reply_us.1;
+        WAITS_US + hops * HOP_US + entries * turn_us
     }
 
     /// What the machine tells the application.
@@ -644,13 +697,10 @@ impl<'a> World<'a> {
 
 fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64, disk: Rc<dyn Device>) -> Node {
     let key = SecretKey::from_bytes(draw.bytes(Stream::Identity, at as u64, 0));
-    let addresses = (0..plan.addresses)
-        .map(|number| format!("sim{number}://node{at}").parse().expect("these are addresses"))
-        .collect();
     Node {
         id: PeerId(key.public()),
         key,
-        addresses,
+        addresses: addresses(at, 0, plan.addresses),
         disk,
         stores: 0,
         epoch: 0,
@@ -658,6 +708,10 @@ fn node(draw: Draw, at: usize, plan: &NodePlan, grain_us: u64, disk: Rc<dyn Devi
         without_power_ms: 0,
         crash: None,
         clock_us: plan.clock_ms * 1_000,
+        drift_ppm: plan.drift_ppm,
+        stopped_us: None,
+        moves: 0,
+        left: false,
         jumped_us: None,
         replaced_us: None,
         ended_us: 0,
@@ -708,11 +762,35 @@ fn replica(draw: Draw, at: usize, scenario: &Scenario, nodes: &[Node]) -> Replic
             sign_commit(id, &owner, &clock, granted, vec![op]).expect("a grant can be written")
         })
         .collect();
-    let truth = grants
+    let truth: Vec<(Order, Op)> = grants
         .iter()
         .flat_map(|bundle| bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect::<Vec<_>>())
         .collect();
-    Replica { id, owner, grants, truth, perhaps: Vec::new(), at_risk: BTreeSet::new() }
+    let mut replica = Replica {
+        id,
+        owner,
+        grants,
+        truth: Vec::new(),
+        perhaps: Vec::new(),
+        written: BTreeSet::new(),
+        at_risk: BTreeSet::new(),
+    };
+    replica.is_true(truth);
+    replica
+}
+
+impl Replica {
+    /// Entries were accepted where they were written.
+    pub fn is_true(&mut self, entries: Vec<(Order, Op)>) {
+        self.written.extend(entries.iter().map(|(order, _)| order.hash.0));
+        self.truth.extend(entries);
+    }
+
+    /// Entries may have been written.
+    pub fn may_be_true(&mut self, entries: &[(Order, Op)]) {
+        self.written.extend(entries.iter().map(|(order, _)| order.hash.0));
+        self.perhaps.extend(entries.iter().cloned());
+    }
 }
 
 /// What a change writes.

@@ -147,6 +147,9 @@ impl Journal {
         let is_new = !journal.check_header()?;
         let mut layer = Layer::default();
         if is_new {
+            // Shorter than a page until the first record: see `check_header`.
+            let shortening = |error| error::io("shortening", &journal.place, error);
+            journal.file.set_len(0).map_err(shortening)?;
             journal.put(0, &secret.header())?;
             return Ok((journal, layer));
         }
@@ -174,7 +177,8 @@ impl Journal {
     }
 
     /// Whether there is one. One of a newer version is an error, and so is one of another store, unless it is empty:
-    /// nothing can be lost with that.
+    /// nothing can be lost with that. A header alone is written anew: it may be one whose flush failed, which is
+    /// read from the system's memory and will never be on the disk.
     fn check_header(&self) -> Result<bool, StoreError> {
         let mut header = [0; HEADER];
         if self.len()? < HEADER as u64 {
@@ -189,7 +193,7 @@ impl Journal {
             return Err(StoreError::NewerFormat { path: self.place.clone(), found: version, known: VERSION });
         }
         match header == self.secret.header() {
-            true => Ok(true),
+            true => Ok(self.len()? >= PAGE as u64),
             false if self.len()? <= PAGE as u64 => Ok(false),
             false => Err(self.corrupt(
                 "it is not the journal of this store, and not empty: bring back the store that it belongs to, or move it away",

@@ -3,7 +3,7 @@
 mod disk;
 
 use disk::{Disk, Failure};
-use store_redb::RedbEngine;
+use store_redb::{Limits, RedbEngine};
 use sync_core::{
     model::Digest,
     store::{Apply, Core, NodeKind, NodeRecord, Origin, StoreError, Write},
@@ -112,6 +112,31 @@ fn b51_a_flush_that_fails_is_not_acknowledged_nor_retried_on_the_same_file() {
     // The engine opened the file again; what is there is what was acknowledged, or all of the batch.
     core.write(&[batch(&world, 1)]).remove(0).expect("the disk works again");
     assert!(core.state(world.replica).expect("state").root.count > 0);
+}
+
+/// The crash images found it: the header of a new journal, whose flush had failed, was read back from the system's
+/// memory and taken for written. It never came to the disk: after the next power cut the journal was a new one, and what
+/// had been acknowledged since was gone.
+#[test]
+fn b51_a_journal_whose_first_flush_failed_keeps_what_is_acknowledged_after_it() {
+    let world = World::default();
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let open = |rows: &Disk, journal: &Disk| {
+            let (rows, journal) = (rows.clone(), journal.clone());
+            RedbEngine::with_backends(move || Ok((rows.clone(), journal.clone())), Limits::default(), [5; 32])
+                .and_then(|engine| Core::open(engine, [3; 32]))
+        };
+        let (rows, journal) = (Disk::default(), Disk::default());
+        journal.fail_flush_after(0);
+        open(&rows, &journal).expect_err("the flush of the header fails");
+        let core = open(&rows, &journal).expect("the disk works again");
+        core.write(&[Write::CreateReplica { replica: world.replica, records: vec![] }]).remove(0).expect("created");
+        let mut random = Random::new(seed);
+        let [rows, journal] = [rows, journal].map(|disk| disk.after_power_cut(disk.operations(), &mut random));
+        let core = open(&Disk::with(rows), &Disk::with(journal)).expect("the image can be opened");
+        core.state(world.replica).expect("what was acknowledged is there");
+    }
 }
 
 #[test]

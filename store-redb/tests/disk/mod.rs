@@ -42,6 +42,8 @@ struct State {
     power: Option<Power>,
     /// Ends the power of this and of others.
     fuse: Option<Fuse>,
+    /// Where this and others write down whose turn it was, and as what this one does.
+    order: Option<(Order, usize)>,
     /// Pages that a flush that failed left in doubt. A later write brings the whole page.
     in_doubt: BTreeSet<usize>,
 }
@@ -89,6 +91,26 @@ impl Fuse {
             }
             None => true,
         }
+    }
+}
+
+/// The order in which several disks were changed: which of them, operation for operation.
+#[derive(Debug, Clone, Default)]
+pub struct Order(Arc<Mutex<Vec<usize>>>);
+
+impl Order {
+    fn turns(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.0.lock().expect("nothing panics while it holds the order")
+    }
+
+    /// How many operations there were on all of them.
+    pub fn operations(&self) -> usize {
+        self.turns().len()
+    }
+
+    /// The disk of each operation.
+    pub fn disks(&self) -> Vec<usize> {
+        self.turns().clone()
     }
 }
 
@@ -148,6 +170,13 @@ impl State {
         self.failure.map_or(Ok(()), |failure| Err(failure.error()))
     }
 
+    fn record(&mut self, operation: Operation) {
+        self.operations.push(operation);
+        if let Some((order, disk)) = &self.order {
+            order.turns().push(*disk);
+        }
+    }
+
     fn lose_flush(&mut self) {
         let flushed = self.operations.iter().rposition(|op| matches!(op, Operation::Sync | Operation::LostSync));
         for operation in &self.operations[flushed.map_or(0, |at| at + 1)..] {
@@ -156,7 +185,7 @@ impl State {
                 self.in_doubt.extend(start / PAGE..(start + bytes.len()).div_ceil(PAGE));
             }
         }
-        self.operations.push(Operation::LostSync);
+        self.record(Operation::LostSync);
     }
 }
 
@@ -192,6 +221,11 @@ impl Disk {
     pub fn mend(&self) {
         let mut state = self.state();
         (state.failure, state.fails_in, state.flush_fails_in) = (None, None, None);
+    }
+
+    /// Writes its operations down in an order with those of other disks, as the disk of this number.
+    pub fn in_order(&self, order: Order, disk: usize) {
+        self.state().order = Some((order, disk));
     }
 
     /// Puts a fuse in.
@@ -238,7 +272,7 @@ impl Disk {
 
     /// The same for a disk that began with a file.
     pub fn cuts_from(&self, file: Vec<u8>) -> Cuts {
-        Cuts { operations: self.state().operations.clone(), certain: file, done: 0 }
+        Cuts { operations: self.state().operations.clone(), certain: file.clone(), first: file, done: 0 }
     }
 }
 
@@ -260,13 +294,14 @@ enum Left {
 #[derive(Debug)]
 pub struct Cuts {
     operations: Vec<Operation>,
+    first: Vec<u8>,
     /// What is on the disk for certain after `done` operations.
     certain: Vec<u8>,
     done: usize,
 }
 
 impl Cuts {
-    /// How many operations can be cut after.
+    /// The number of operations: so many can be cut after.
     pub fn len(&self) -> usize {
         self.operations.len()
     }
@@ -278,7 +313,9 @@ impl Cuts {
         let is_flush = |op: &Operation| matches!(op, Operation::Sync);
         let until_lost = self.operations[..cut].iter().position(is_lost).unwrap_or(cut);
         let flushed = self.operations[..until_lost].iter().rposition(is_flush).map_or(0, |at| at + 1);
-        assert!(self.done <= flushed, "cuts come in ascending order");
+        if flushed < self.done {
+            (self.certain, self.done) = (self.first.clone(), 0);
+        }
         for operation in &self.operations[self.done..flushed] {
             perform(&mut self.certain, operation, |_| true);
         }
@@ -363,7 +400,7 @@ impl StorageBackend for Disk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state();
         state.change_or_fail()?;
-        state.operations.push(Operation::SetLen(len));
+        state.record(Operation::SetLen(len));
         state.file.resize(len as usize, 0);
         Ok(())
     }
@@ -377,7 +414,7 @@ impl StorageBackend for Disk {
             return Err(Failure::Broken.error());
         }
         state.change_or_fail()?;
-        state.operations.push(Operation::Sync);
+        state.record(Operation::Sync);
         Ok(())
     }
 
@@ -388,12 +425,12 @@ impl StorageBackend for Disk {
         let start = offset as usize;
         let pages = start / PAGE..(start + data.len()).div_ceil(PAGE);
         let again: Vec<usize> = state.in_doubt.range(pages).copied().collect();
-        state.operations.push(Operation::Write(offset, data.to_vec()));
+        state.record(Operation::Write(offset, data.to_vec()));
         for page in again {
             state.in_doubt.remove(&page);
             let end = state.file.len().min((page + 1) * PAGE);
             let whole = state.file[page * PAGE..end].to_vec();
-            state.operations.push(Operation::Write((page * PAGE) as u64, whole));
+            state.record(Operation::Write((page * PAGE) as u64, whole));
         }
         Ok(())
     }

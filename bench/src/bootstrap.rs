@@ -28,6 +28,10 @@ pub async fn serve(n: u64, commit: u64, random: bool) -> Result<()> {
         let place = place.to_str().ok_or("a temporary directory with a plain name")?;
         let mut other = Side::start(["join", &ticket, place])?;
         let mut figures = other.figures().await?;
+        let serving_cpu = contest::cpu_of_round();
+        let joining_cpu = figures.iter().find(|(name, _)| name == "joining_cpu_s").map_or(0.0, |(_, cpu)| *cpu);
+        figures.push(("serving_cpu_s".into(), serving_cpu));
+        figures.push(("cpu_s".into(), serving_cpu + joining_cpu));
         other.end().await?;
         let serving = contest::memory_mb("VmHWM") - before;
         figures.push(("serving_extra_mb".into(), serving));

@@ -1,34 +1,101 @@
 //! Two replicas of n entries that differ by d on either side; each round says its d.
 
-use std::time::Instant;
+use std::{
+    path::Path,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
+use sync_core::{
+    model::{Bundle, ReplicaId, Timestamp, Verifier},
+    store::{Apply, Origin, ReplicaStore},
+};
 use transport_quic::QuicTransport;
 
 use crate::{
     Result,
-    node::{LONG, Pair, entry_bytes, fill, traffic},
+    node::{LONG, Pair, bundles_since, entry_bytes, fill, fill_single, traffic},
 };
+
+/// What differs, and in which state the two are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The d entries are one commit, the last that was written. The link is up and symbols are in memory.
+    Latest,
+    /// The d entries are a commit each.
+    Single,
+    /// Both nodes have just started: symbols are made by a scan of the replica, and the peer is dialled.
+    Cold,
+    /// So much was written after the d entries that they are not found among the last rows of the change log, and
+    /// ranges are compared. Both nodes were restarted, symbols are in memory, and the peer is dialled.
+    Old,
+}
+
+impl std::str::FromStr for Kind {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "single" => Ok(Self::Single),
+            "cold" => Ok(Self::Cold),
+            "old" => Ok(Self::Old),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Entries that both write after those that differ: more than are looked through, which is 4,096 and four more for
+/// each that differs.
+const LATER: u64 = 10_000;
 
 /// Entries that no other round has written.
 fn fresh(round: u64, side: u64) -> u64 {
-    (round * 2 + side) << 32
+    (round * 4 + side) << 32
 }
 
-/// Neither knows what the other had; nothing differs when `d` is 0. The link is up.
-pub async fn unknown(n: u64) -> Result<()> {
-    let pair = Pair::new(n).await?;
+fn now() -> Result<Timestamp> {
+    Ok(Timestamp(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64))
+}
+
+/// Brings entries to a store whose node is not running.
+async fn bring(store: &Path, replica: ReplicaId, bundles: Vec<Bundle>) -> Result<()> {
+    let store = store_redb::open(store)?;
+    let mut verifier = Verifier::default();
+    let bundles = bundles.into_iter().map(|bundle| bundle.verify(replica, &mut verifier));
+    let bundles = bundles.collect::<std::result::Result<Vec<_>, _>>()?;
+    store.apply(Apply { replica, bundles, origin: Origin::Local, now: now()?, records: Vec::new() }).await?;
+    Ok(())
+}
+
+/// Neither knows what the other had; nothing differs when `d` is 0.
+pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
+    let mut pair = Pair::new(n).await?;
     let mut round = 0;
     while let Some(d) = contest::next_round() {
         round += 1;
-        // Positions are forgotten with the subscriptions.
-        pair.a.unsubscribe(pair.left.id(), pair.b.node_id()).await?;
-        pair.b.unsubscribe(pair.right.id(), pair.a.node_id()).await?;
+        pair.forget().await?;
         let (here, there) = (pair.left.state().await?.head, pair.right.state().await?.head);
         if d > 0 {
-            fill(&pair.left, fresh(round, 0), d, d, true).await?;
-            fill(&pair.right, fresh(round, 1), d, d, true).await?;
+            for (replica, side) in [(&pair.left, 0), (&pair.right, 1)] {
+                match kind {
+                    Kind::Single => fill_single(replica, fresh(round, side), d, 16, true).await?,
+                    _ => fill(replica, fresh(round, side), d, d, true).await?,
+                }
+            }
         }
         let entries = entry_bytes(&pair.a, &pair.left, here).await? + entry_bytes(&pair.b, &pair.right, there).await?;
+        if kind == Kind::Old {
+            let head = pair.left.state().await?.head;
+            fill(&pair.left, fresh(round, 2), LATER, LATER, true).await?;
+            let later = bundles_since(&pair.a, &pair.left, head).await?;
+            let id = pair.left.id();
+            (pair, ()) = pair.restarted(async |store| bring(store, id, later).await).await?;
+            for (node, replica) in [(&pair.a, &pair.left), (&pair.b, &pair.right)] {
+                node.store().coded(id, replica.state().await?.head, 1).await?;
+            }
+        } else if kind == Kind::Cold {
+            (pair, ()) = pair.restarted(async |_| Ok(())).await?;
+        }
         contest::begin();
         let started = Instant::now();
         let report = pair.b.sync_with(pair.a.node_id(), pair.right.id(), LONG).await?;

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use sync_core::{
     PeerAddress,
+    machine::Traffic,
     manager::SyncManager,
     model::{
         AuthorId, EVERYBODY, Grant, HybridClock, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp,
@@ -58,6 +59,15 @@ async fn manager(store: Arc<dyn ReplicaStore>, number: u64, rights: &VerifiedBun
     Ok(SyncManager::builder(store).node_key(secret(number)).spawn().await?)
 }
 
+/// What all the sessions of the hub have moved.
+async fn traffic(hub: &SyncManager) -> Result<Traffic> {
+    let mut all = Traffic::default();
+    for replica in hub.status().await?.replicas {
+        replica.peers.iter().for_each(|peer| all.add(&peer.traffic));
+    }
+    Ok(all)
+}
+
 /// The hub.
 pub async fn hub(peers: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -75,12 +85,25 @@ pub async fn hub(peers: u64) -> Result<()> {
     let mut round = 0;
     while contest::next_round().is_some() {
         round += 1;
+        hub.flush(LONG).await?;
+        let before = traffic(&hub).await?;
+        contest::begin();
         let started = Instant::now();
         board.put(format!("round/{round}"), vec![7; 32]).await?;
         others.figures().await?;
         let seconds = started.elapsed().as_secs_f64();
+        let cpu = contest::cpu_of_round();
+        hub.flush(LONG).await?;
+        let moved = traffic(&hub).await?.since(&before);
         let kilobytes = (contest::memory_mb("VmRSS") - alone) * 1000.0 / peers as f64;
-        contest::report(&[("seconds", seconds), ("kb_per_peer", kilobytes), ("joined_s", joined)]);
+        contest::report(&[
+            ("seconds", seconds),
+            ("kb_per_peer", kilobytes),
+            ("joined_s", joined),
+            ("cpu_s", cpu),
+            ("messages", moved.messages as f64),
+            ("bytes", (moved.bytes_sent + moved.bytes_received) as f64),
+        ]);
     }
     others.end().await
 }

@@ -21,10 +21,31 @@ pub async fn idle(n: u64) -> Result<()> {
         let mut other = Side::start(["open", place])?;
         let mut figures = other.figures().await?;
         other.end().await?;
-        figures.push(("disk_bytes_per_entry".into(), bytes / n as f64));
+        if n > 0 {
+            figures.push(("disk_bytes_per_entry".into(), bytes / n as f64));
+        }
         let figures: Vec<_> = figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         contest::report(&figures);
     }
+    Ok(())
+}
+
+/// A process that has the same program and runtime and does nothing at all.
+pub async fn nothing() -> Result<()> {
+    while contest::next_round().is_some() {
+        let mut other = Side::start(["empty"])?;
+        let figures = other.figures().await?;
+        other.end().await?;
+        let figures: Vec<_> = figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        contest::report(&figures);
+    }
+    Ok(())
+}
+
+/// The process of [`nothing`].
+pub async fn empty() -> Result<()> {
+    child::say(&[("resident_mb", contest::memory_mb("VmRSS")), ("peak_mb", contest::memory_mb("VmHWM"))]);
+    child::until_the_end().await;
     Ok(())
 }
 

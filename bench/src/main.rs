@@ -5,6 +5,7 @@ mod blob;
 mod bootstrap;
 mod child;
 mod differ;
+mod disk;
 mod hub;
 mod idle;
 mod limits;
@@ -20,16 +21,19 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 
 const USAGE: &str = "\
 bench bootstrap N COMMIT (ordered|random)   a fresh node gets all N entries, commits of COMMIT
-bench differ N                              as many entries more on either side of N as the line says, no position known
+bench differ N (latest|single|cold|old)     as many entries more on either side of N as the line says, no position known
 bench known N                               the same, and both know what the other had
 bench live N                                N writes, one after the other, each until the other node shows it
 bench burst N WRITERS                       N writes of one entry, until the other node shows them all
 bench write N                               local writes into N entries
 bench blob MIB (quic|iroh|http)             a content over a transport
-bench stream MIB (quic|iroh|websocket)      a raw stream
+bench stream MIB (quic|quic-ours|iroh|websocket)   a raw stream
+bench fan CONNECTIONS                       a small message over each of so many raw connections
 bench hub PEERS                             one write reaches all peers of a hub
 bench idle N                                a node that holds N entries and does nothing
-bench (verify|hash|redb|sync)               what the machine can do";
+bench nothing                               a process that does nothing
+bench (verify|seal|hash|redb|entries|sync|echo)    what the machine can do
+bench disk ...                              what the disk alone takes for a folder: see src/disk.rs";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -37,21 +41,29 @@ async fn main() -> Result<()> {
     match work.as_str() {
         "bootstrap" => bootstrap::serve(argument(2), argument(3), argument::<String>(4) == "random").await,
         "join" => bootstrap::join().await,
-        "differ" => differ::unknown(argument(2)).await,
+        "differ" => differ::unknown(argument(2), argument(3)).await,
         "known" => differ::known(argument(2)).await,
         "live" => live::latency(argument(2)).await,
         "burst" => live::burst(argument(2), argument(3)).await,
         "write" => write::local(argument(2)).await,
         "blob" => blob::blob(argument(2), argument(3)).await,
         "stream" => streams::stream(argument(2), argument(3)).await,
+        "echo" => streams::echo().await,
+        "fan" => streams::fan(argument(2)).await,
+        "fan-in" => streams::fan_in(argument(2), argument(3), argument(4)).await,
+        "disk" => disk::disk(),
         "hub" => hub::hub(argument(2)).await,
         "spokes" => hub::spokes(argument(2), argument(3)).await,
         "idle" => idle::idle(argument(2)).await,
         "fill" => idle::fill(argument(2), argument(3)).await,
         "open" => idle::open(argument(2)).await,
+        "nothing" => idle::nothing().await,
+        "empty" => idle::empty().await,
         "verify" => limits::verify(),
+        "seal" => limits::seal(),
         "hash" => limits::hash(),
         "redb" => limits::redb(),
+        "entries" => limits::entries(),
         "sync" => limits::sync(),
         _ => Err(USAGE.into()),
     }

@@ -6,6 +6,7 @@ use contest::key;
 use sync_core::{
     machine::Traffic,
     manager::{Access, Replica, SyncManager},
+    model::Bundle,
     store::{ChangesRequest, Position, Scope},
 };
 use tempfile::TempDir;
@@ -81,7 +82,7 @@ pub struct Pair {
     pub b: SyncManager,
     pub left: Replica,
     pub right: Replica,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Pair {
@@ -93,10 +94,32 @@ impl Pair {
         let left = a.create_replica().await?;
         fill(&left, 0, n, 10_000, true).await?;
         let right = b.join(left.share(Access::WRITE).await?).await?;
-        let pair = Self { a, b, left, right, _dir: dir };
+        let pair = Self { a, b, left, right, dir };
         pair.b.wait_synced(pair.right.id(), pair.a.node_id(), LONG).await?;
         pair.a.flush(LONG).await?;
         Ok(pair)
+    }
+
+    /// Neither knows a position in the other's log any more.
+    pub async fn forget(&self) -> Result<()> {
+        self.a.unsubscribe(self.left.id(), self.b.node_id()).await?;
+        Ok(self.b.unsubscribe(self.right.id(), self.a.node_id()).await?)
+    }
+
+    /// Ends both nodes, lets `with` have the path of the second one's store, and starts both again. They know each
+    /// other's addresses and have no link.
+    pub async fn restarted<T>(self, with: impl AsyncFnOnce(&Path) -> Result<T>) -> Result<(Self, T)> {
+        let Self { a, b, left, right, dir } = self;
+        let id = left.id();
+        drop((left, right));
+        a.shutdown(LONG).await?;
+        b.shutdown(LONG).await?;
+        drop((a, b));
+        let done = with(&dir.path().join("b")).await?;
+        let (a, b) = (node(&dir.path().join("a")).await?, node(&dir.path().join("b")).await?);
+        b.add_peer(a.node_id(), a.addresses().await?).await?;
+        let (left, right) = (a.open_replica(id).await?, b.open_replica(id).await?);
+        Ok((Self { a, b, left, right, dir }, done))
     }
 
     /// Fails when the two are not equal.
@@ -114,18 +137,25 @@ pub async fn traffic(manager: &SyncManager) -> Result<Traffic> {
     Ok(status.replicas.first().and_then(|replica| replica.peers.first()).ok_or("no peer")?.traffic)
 }
 
-/// The bytes of the entries after `since`, each commit as it is encoded by itself.
-pub async fn entry_bytes(manager: &SyncManager, replica: &Replica, since: Position) -> Result<f64> {
-    let mut bytes = 0;
+/// The entries after `since`.
+pub async fn bundles_since(manager: &SyncManager, replica: &Replica, since: Position) -> Result<Vec<Bundle>> {
+    let mut bundles = Vec::new();
     let (mut since, head) = (since, replica.state().await?.head);
     while since < head {
         let request =
             ChangesRequest { replica: replica.id(), since, not_from: None, scope: Scope::all(), max_bytes: 1 << 20 };
         let page = manager.store().changes(request).await?;
-        for bundle in &page.bundles {
-            bytes += postcard::to_stdvec(bundle)?.len();
-        }
+        bundles.extend(page.bundles);
         since = page.through;
+    }
+    Ok(bundles)
+}
+
+/// Their bytes, each commit as it is encoded by itself.
+pub async fn entry_bytes(manager: &SyncManager, replica: &Replica, since: Position) -> Result<f64> {
+    let mut bytes = 0;
+    for bundle in &bundles_since(manager, replica, since).await? {
+        bytes += postcard::to_stdvec(bundle)?.len();
     }
     Ok(bytes as f64)
 }

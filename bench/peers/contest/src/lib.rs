@@ -32,17 +32,17 @@ pub fn begin() {
     *CPU_BEFORE.lock().expect("no panic while held") = cpu_seconds();
 }
 
-/// Answers a round.
+/// The processor time of this process since the round, or its last part, began.
+pub fn cpu_of_round() -> f64 {
+    cpu_seconds() - *CPU_BEFORE.lock().expect("no panic while held")
+}
+
+/// Answers a round: with its processor time and its peak memory, unless the figures say them.
 pub fn report(figures: &[(&str, f64)]) {
-    let cpu = cpu_seconds() - *CPU_BEFORE.lock().expect("no panic while held");
-    let mut line = format!("{{\"cpu_s\":{cpu}");
-    if !figures.iter().any(|(name, _)| *name == "peak_mb") {
-        line += &format!(",\"peak_mb\":{}", memory_mb("VmHWM"));
-    }
-    for (name, value) in figures {
-        line += &format!(",\"{name}\":{value}");
-    }
-    say(&(line + "}"));
+    let own = [("cpu_s", cpu_of_round()), ("peak_mb", memory_mb("VmHWM"))];
+    let own = own.iter().filter(|(name, _)| !figures.iter().any(|(other, _)| name == other));
+    let all: Vec<_> = own.chain(figures).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    say(&format!("{{{}}}", all.join(",")));
 }
 
 /// `VmRSS`, what is resident now, or `VmHWM`, its peak, in MB.

@@ -13,10 +13,14 @@ use store_redb::RedbEngine;
 use sync_core::{
     machine::wire::{decode_bundles, encode_bundles},
     model::{
-        Bundle, HybridClock, Key, Op, ReplicaId, SecretKey, SlotKey, SlotRange, Timestamp, Value, VerifiedBundle,
+        Bundle, Hash, HybridClock, Key, Op, ReplicaId, SecretKey, SlotKey, SlotRange, Timestamp, Value, VerifiedBundle,
         Verifier, sign_commit,
     },
-    store::{Apply, ChangesRequest, Core, Origin, Position, Scope, Write},
+    store::{
+        Apply, ChangesRequest, Core, Origin, Position, Scope, ShortId, Write,
+        coded::{CodedSet, Difference, difference},
+    },
+    testing::index_alone,
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
@@ -128,6 +132,60 @@ fn apply(bencher: Bencher, entries: usize, scattered: bool) {
     };
     let bencher = bencher.counter(ItemsCount::new(entries)).with_inputs(fresh);
     bencher.bench_local_values(|bundles| apply_to(&store.core, bundles));
+}
+
+/// The rows of the index alone, durably, over the 100,000 entries; those of the entries are there before.
+#[divan::bench(args = [1, 16, 256, 10_000], sample_size = 1, max_time = 3)]
+fn index_insert(bencher: Bencher, entries: usize) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = RedbEngine::open(dir.path().join("rows")).expect("redb opens");
+    let slots = |from: usize, count: usize| -> Vec<(SlotKey, Hash)> {
+        let hash = |number: usize| Hash(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        (from..from + count).map(|number| (SlotKey::of_key(&key(number, true)), hash(number))).collect()
+    };
+    for from in (0..ENTRIES).step_by(10_000) {
+        let slots = slots(from, 10_000);
+        index_alone::put_entries(&engine, &slots).expect("they are put");
+        index_alone::insert(&engine, &slots).expect("they are summed");
+    }
+    let next = AtomicUsize::new(ENTRIES);
+    let fresh = || {
+        let slots = slots(next.fetch_add(entries, Ordering::Relaxed), entries);
+        index_alone::put_entries(&engine, &slots).expect("they are put");
+        slots
+    };
+    let bencher = bencher.counter(ItemsCount::new(entries)).with_inputs(fresh);
+    bencher.bench_local_values(|slots| index_alone::insert(&engine, &slots).expect("they are summed"));
+}
+
+fn ids(numbers: std::ops::Range<u64>) -> Vec<ShortId> {
+    numbers.map(|number| ShortId::from(&Hash(*blake3::hash(&number.to_le_bytes()).as_bytes()))).collect()
+}
+
+/// An entry goes into all symbols that it belongs to: of the 1,024 that are kept of every replica, or of all.
+#[divan::bench(args = [1_024, 49_152])]
+fn symbols_insert(bencher: Bencher, symbols: usize) {
+    let (mut set, ids) = (CodedSet::with_symbols(symbols), ids(0..10_000));
+    let mut next = ids.iter().cycle();
+    bencher.bench_local(|| set.insert(black_box(next.next().expect("it goes round"))));
+}
+
+/// The symbols of two sets of 1,000 entries and of so many more on either side are taken from one another, and what
+/// differs from their difference.
+#[divan::bench(args = [1, 10, 100, 1_000, 10_000])]
+fn symbols_decode(bencher: Bencher, differences: u64) {
+    // Two for each that differs: more than it takes.
+    let symbols = (4 * differences as usize).clamp(64, 49_152);
+    let set = |from: u64| {
+        let mut set = CodedSet::with_symbols(symbols);
+        ids(0..1_000).iter().chain(&ids(from..from + differences)).for_each(|id| set.insert(id));
+        set
+    };
+    let (mine, theirs) = (set(1_000_000), set(2_000_000));
+    let theirs = &theirs.symbols()[..symbols];
+    let known = |found: &Difference| matches!(found, Difference::Known { .. });
+    assert!(known(&difference(&mine, theirs)), "so many symbols tell it");
+    bencher.counter(ItemsCount::new(2 * differences)).bench_local(|| difference(&mine, black_box(theirs)));
 }
 
 fn range(at: usize) -> SlotRange {

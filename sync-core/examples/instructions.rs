@@ -7,7 +7,10 @@ use store_mem::MemEngine;
 use sync_core::{
     machine::wire::{decode_bundles, encode_bundles},
     model::{HybridClock, Key, Op, ReplicaId, SecretKey, Timestamp, Value, VerifiedBundle, Verifier, sign_commit},
-    store::{Apply, Core, Missing, Origin, Scope, Write},
+    store::{
+        Apply, Core, Missing, Origin, Scope, ShortId, Write,
+        coded::{Difference, difference},
+    },
 };
 
 /// How many claims one message may have.
@@ -28,6 +31,21 @@ fn commit(numbers: std::ops::Range<usize>) -> VerifiedBundle {
         Op::Put { key: Key::try_from(key.as_str()).expect("a key"), value: Value::Inline(vec![7; 32].into()) }
     };
     sign_commit(replica(), &OWNER, &HybridClock::default(), NOW, numbers.map(op).collect()).expect("a commit")
+}
+
+/// Symbols until one knows what differs, and the entries of both found in their logs. Answers how many that were.
+fn reconcile_by_symbols(sides: [&Core<MemEngine>; 2]) -> u64 {
+    let head = |side: &Core<MemEngine>| side.state(replica()).expect("a state").head;
+    let sets = sides.map(|side| side.coded(replica(), head(side), 512).expect("read").expect("symbols"));
+    let found = difference(&sets[0], &sets[1].symbols()[..512]);
+    let Difference::Known { mine, theirs } = found else { panic!("so many symbols tell it") };
+    let scope = Scope::all();
+    let count = |(side, ids): (&Core<MemEngine>, &Vec<ShortId>)| {
+        let found = side.find(replica(), ids).expect("found");
+        assert!(found.is_complete, "they are the latest");
+        side.missing(replica(), &scope, &found.missing, usize::MAX).expect("missing").entries
+    };
+    sides.into_iter().zip([&mine, &theirs]).map(count).sum()
 }
 
 /// What is counted.
@@ -100,8 +118,13 @@ fn main() {
             let found = measured(|| reconcile([&sides[0], &sides[1]]));
             assert_eq!(found, 128, "all that differs is found");
         }
+        "reconcile-symbols" => {
+            let sides = [20_000, 30_000].map(|from| core(vec![commit(0..10_000), commit(from..from + 64)]));
+            let found = measured(|| reconcile_by_symbols([&sides[0], &sides[1]]));
+            assert_eq!(found, 128, "all that differs is found");
+        }
         _ => {
-            eprintln!("instructions (encode|decode|verify-single|verify-sealed|apply|reconcile)");
+            eprintln!("instructions (encode|decode|verify-single|verify-sealed|apply|reconcile|reconcile-symbols)");
             std::process::exit(2);
         }
     }

@@ -15,6 +15,8 @@ mod engine_store;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod fuzz;
 mod index;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod index_alone;
 #[cfg(test)]
 mod index_tests;
 mod names;

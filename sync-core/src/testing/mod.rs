@@ -15,3 +15,8 @@ pub mod transport_suite;
 
 pub use block_on::block_on;
 pub use skipped::skipped;
+
+/// The index without a store around it, for whoever measures it.
+pub mod index_alone {
+    pub use crate::store::index_alone::{insert, put_entries};
+}

@@ -10,6 +10,8 @@ SHAPES = {"(256, 1)": "256 commits of 1", "(16, 16)": "16 commits of 16", "(1, 2
 KNOWN = {
     "encode": "encode {}", "decode": "decode {}", "verify": "verify {}", "sign": "sign a commit of {}",
     "apply_in_order": "apply a commit of {} behind all keys", "apply_scattered": "apply a commit of {} at random keys",
+    "index_insert": "index rows alone of {} entries", "symbols_insert": "an entry into {} coded symbols",
+    "symbols_decode": "coded symbols of {} + {} differences decoded",
     "summary": "summary of a random range", "split": "split everything in {}", "changes": "read the last {} changes",
 }
 
@@ -77,7 +79,8 @@ class Instructions:
 
 
 def label(path, argument):
-    return KNOWN[path].format(SHAPES.get(argument) or (f"{int(argument):,}" if argument else ""))
+    shown = SHAPES.get(argument) or (f"{int(argument):,}" if argument else "")
+    return KNOWN[path].format(shown, shown)
 
 
 def paths():
@@ -85,6 +88,9 @@ def paths():
     shaped = [(path, shape) for path in ("encode", "decode", "verify") for shape in SHAPES]
     return [*shaped, *(("sign", count) for count in ("1", "16", "256")),
             *((path, count) for path in ("apply_in_order", "apply_scattered") for count in ("1", "16", "256", "10000")),
+            *(("index_insert", count) for count in ("1", "16", "256", "10000")),
+            *(("symbols_insert", count) for count in ("1024", "49152")),
+            *(("symbols_decode", count) for count in ("1", "10", "100", "1000", "10000")),
             ("summary", None), *(("split", parts) for parts in ("16", "32")),
             *(("changes", count) for count in ("1", "64", "1000"))]
 
@@ -93,4 +99,5 @@ COUNTED = {
     "encode": "encode 64 entries", "decode": "decode 64 entries", "verify-single": "verify 64 commits of 1",
     "verify-sealed": "verify 1 commit of 256", "apply": "apply 64 commits of 1, in memory",
     "reconcile": "reconcile 128 differences by ranges, in memory",
+    "reconcile-symbols": "reconcile 128 differences by coded symbols, in memory",
 }

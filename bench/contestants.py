@@ -42,10 +42,33 @@ class Program:
 
 
 class Series:
-    """What one contestant does in a group: a label, who does it, and the parameter of its rounds."""
+    """What one contestant does in a group: a label, who does it, the parameter of its rounds, and how many things
+    a round is, by which the bytes on the wire are divided."""
 
-    def __init__(self, label, contestant, parameter=None, rounds=None):
+    def __init__(self, label, contestant, parameter=None, rounds=None, each=1):
         self.label, self.contestant, self.parameter, self.rounds = label, contestant, parameter, rounds
+        self.each = each
+
+
+class Absent:
+    """One that cannot take part, and why: the report says it."""
+
+    def __init__(self, why):
+        self.why = why
+
+    def round(self, _):
+        raise RuntimeError(self.why)
+
+    def stop(self):
+        pass
+
+
+def loopback_bytes():
+    """What the loopback device has carried: everything, with the headers and acknowledgements of the transports."""
+    for line in open("/proc/net/dev"):
+        if line.strip().startswith("lo:"):
+            return int(line.split(":")[1].split()[0])
+    return 0
 
 
 def run(series, rounds):
@@ -59,7 +82,9 @@ def run(series, rounds):
                 if one.label in failed or number > (one.rounds or rounds):
                     continue
                 try:
+                    moved = loopback_bytes()
                     answer = one.contestant.round(one.parameter)
+                    answer.setdefault("wire_bytes", (loopback_bytes() - moved) / one.each)
                 except Exception as error:
                     failed[one.label] = str(error)
                     print(f"    {one.label}: {error}", flush=True)

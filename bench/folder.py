@@ -12,6 +12,8 @@ The folder is made of the sources of the crates that cargo has fetched. SYNCLINE
 import atexit, hashlib, json, os, random, shutil, signal, subprocess, sys, tempfile, time, urllib.request
 import xml.etree.ElementTree
 
+from contestants import BUILT, loopback_bytes
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNCLINE = os.environ.get("SYNCLINE") or os.path.join(HERE, "target", "release", "syncline")
 OWN = (".syncline", ".stfolder", ".stignore")
@@ -120,13 +122,6 @@ def until_equal(a, b, started, timeout=600):
     """Looks seldom, because looking costs as much as copying; the time is that of the last file in place."""
     until(lambda: count_files(a) == count_files(b) and equal(a, b), timeout, "diff -r finds nothing", 0.3)
     return max(last_change(a), last_change(b)) - started
-
-
-def loopback_bytes():
-    for line in open("/proc/net/dev"):
-        if line.strip().startswith("lo:"):
-            return int(line.split(":")[1].split()[0])
-    return 0
 
 
 def discard(*places):
@@ -580,6 +575,61 @@ class Large:
 
     def stop(self):
         self.tool.stop()
+
+
+class Disk:
+    """What the disk alone takes for what a row does: see src/disk.rs. No network, one thread."""
+    label = "the disk alone"
+
+    def __init__(self, source):
+        self.source, self.number = source, 0
+
+    def call(self, work, *arguments):
+        done = subprocess.run([os.path.join(BUILT, "bench"), "disk", work, *map(str, arguments)], check=True,
+                              capture_output=True, text=True)
+        return float(done.stdout.split()[1])
+
+    def fresh(self):
+        self.number += 1
+        return path(f"copy-{type(self).__name__}-{os.path.basename(self.source)}-{self.number}")
+
+    def stop(self):
+        pass
+
+
+class DiskFirst(Disk):
+    """The folder copied, and everything brought to the disk in one go."""
+
+    def round(self, _):
+        os.sync()
+        names = [os.path.join(base, name) for base, names in walk(self.source) for name in names]
+        return {"seconds": self.call("copy", self.source, self.fresh()), "files": len(names),
+                "folder_bytes": sum(os.path.getsize(name) for name in names)}
+
+
+class DiskAfter(Disk):
+    """Every file of both folders looked at; one small file written, synced, named, its directory synced; every file of
+    one folder looked at, and 200 copied and brought to the disk in one go."""
+
+    def round(self, _):
+        os.sync()
+        small = self.fresh()
+        os.makedirs(small)
+        return {"restart_s": 2 * self.call("walk", self.source), "live_s": self.call("small", small),
+                "apart_s": self.call("some", self.source, self.fresh(), 200)}
+
+
+class DiskLarge(Disk):
+    """The file copied and synced; all of it read and hashed, and 64 KiB of a copy written and synced."""
+
+    def round(self, _):
+        os.sync()
+        to = self.fresh()
+        seconds = self.call("copy", self.source, to)
+        name = "large.bin"
+        changed = self.call("again", os.path.join(self.source, name), os.path.join(to, name))
+        discard(to)
+        return {"seconds": seconds, "changed_s": changed}
 
 
 def tools(make_source, with_syncthing=True, alone=()):

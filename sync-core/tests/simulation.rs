@@ -84,6 +84,7 @@ fn seven_machines_and_more_converge_under_delay_overtaking_cuts_and_crashes() {
     assert!(with_all > 0 && all.acknowledged > 0, "{with_all} networks with cuts and crashes: {all:?}");
 }
 
+/// O10.
 #[test]
 fn b84_the_same_seed_gives_the_same_trace() {
     for seed in (0..seeds()).step_by(50) {

@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -84,6 +87,7 @@ impl Mode {
 pub struct TcpProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    accepted: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -98,8 +102,14 @@ impl TcpProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, modes) = watch::channel(Mode::Forward);
-        let task = tokio::spawn(forward_tcp(listener, target, faults, modes)).abort_handle();
-        Ok(Self { address, mode, task })
+        let accepted = Arc::default();
+        let task = tokio::spawn(forward_tcp(listener, target, faults, modes, Arc::clone(&accepted))).abort_handle();
+        Ok(Self { address, mode, accepted, task })
+    }
+
+    /// How many connections came so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Where to connect instead of the target.
@@ -134,10 +144,17 @@ impl Drop for TcpProxy {
     }
 }
 
-async fn forward_tcp(listener: TcpListener, target: SocketAddr, faults: Faults, modes: watch::Receiver<Mode>) {
+async fn forward_tcp(
+    listener: TcpListener,
+    target: SocketAddr,
+    faults: Faults,
+    modes: watch::Receiver<Mode>,
+    accepted: Arc<AtomicUsize>,
+) {
     let mut pairs = JoinSet::new();
     let mut number = 0;
     while let Ok((client, _)) = listener.accept().await {
+        accepted.fetch_add(1, Ordering::Relaxed);
         let modes = modes.clone();
         number += 2;
         pairs.spawn(async move {

@@ -74,15 +74,17 @@ enum Names {
 }
 
 /// The macros that make tests.
-const MAKE_TESTS: [(&str, Names); 9] = [
+const MAKE_TESTS: [(&str, Names); 11] = [
     ("programs", Names::Alone),
     ("everywhere", Names::Alone),
     ("on_every_wire", Names::Alone),
     ("on_every_store", Names::Alone),
     ("targets", Names::BeforeColon),
     ("caught", Names::BehindAs),
-    ("store_suite", Names::InTheMacroBehindColon),
+    ("for_each_store_case", Names::InTheMacroBehindColon),
     ("for_each_transport_case", Names::Alone),
+    ("store_suite", Names::Elsewhere),
+    ("store_suite_tests", Names::Elsewhere),
     ("transport_suite_tests", Names::Elsewhere),
 ];
 

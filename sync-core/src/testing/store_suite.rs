@@ -24,14 +24,13 @@ pub trait StoreHarness: Sync {
     fn another(&self) -> Arc<dyn ReplicaStore>;
 }
 
-/// Makes a test of each case of the suite. Random histories have 100,000 operations, or as many as are asked for.
+/// Calls the macro `$then` with the module and the name of each case, but the one of random histories.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! store_suite {
-    ($harness:ty) => {
-        $crate::store_suite!($harness, 100_000);
-    };
-    ($harness:ty, $operations:literal) => {
-        $crate::store_suite!($harness,
+macro_rules! for_each_store_case {
+    ($then:path $(, $argument:tt)*) => {
+        $then! {
+            [$($argument),*]
             apply: b50_apply_is_durable,
             apply: b54_apply_is_atomic,
             apply: apply_answers_each_entry,
@@ -75,7 +74,27 @@ macro_rules! store_suite {
             apply: records_of_a_refused_local_batch_are_not_kept,
             apply: b45_records_are_kept_by_kind_and_name,
             apply: a_closed_store_refuses,
-        );
+        }
+    };
+}
+
+macro_rules! names {
+    ([] $($module:ident: $case:ident,)*) => {
+        /// The names of all cases.
+        pub const CASES: &[&str] = &[$(stringify!($case),)* "b50_random_histories_equal_the_reference_model"];
+    };
+}
+
+for_each_store_case!(names);
+
+/// Makes a test of each case of the suite. Random histories have 100,000 operations, or as many as are asked for.
+#[macro_export]
+macro_rules! store_suite {
+    ($harness:ty) => {
+        $crate::store_suite!($harness, 100_000);
+    };
+    ($harness:ty, $operations:literal) => {
+        $crate::for_each_store_case!($crate::store_suite_tests, $harness);
 
         #[test]
         fn b50_random_histories_equal_the_reference_model() {
@@ -83,13 +102,19 @@ macro_rules! store_suite {
             $crate::testing::block_on($crate::testing::store_suite::history::random_history(&harness, 7, $operations));
         }
     };
-    ($harness:ty, $($module:ident: $case:ident,)*) => {
-        $(
-            #[test]
-            fn $case() {
-                let harness = <$harness>::default();
-                $crate::testing::block_on($crate::testing::store_suite::$module::$case(&harness));
-            }
-        )*
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! store_suite_tests {
+    ([$harness:ty] $($module:ident: $case:ident,)*) => {
+        $($crate::store_suite_tests!(@one $harness, $module, $case);)*
+    };
+    (@one $harness:ty, $module:ident, $case:ident) => {
+        #[test]
+        fn $case() {
+            let harness = <$harness>::default();
+            $crate::testing::block_on($crate::testing::store_suite::$module::$case(&harness));
+        }
     };
 }

@@ -23,6 +23,8 @@ use crate::{
 /// The one thing that is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
+    /// None.
+    Nothing,
     FlipsBytes,
     HasNoBinding,
     NeverResolvesClosed,
@@ -37,6 +39,11 @@ enum Fault {
     OneStreamAtATime,
     LosesCancelledStreams,
     ForgetsCancelledDials,
+    LosesWhatItAccepts,
+    ReportsPortZero,
+    HoldsBackTheFirstByte,
+    LivesOnWhenDropped,
+    KeepsDroppedConnections,
 }
 
 async fn caught(fault: Fault, case: &str) {
@@ -48,6 +55,8 @@ async fn caught(fault: Fault, case: &str) {
 
 macro_rules! caught {
     ($($fault:ident in $case:ident as $name:ident)*) => {
+        const CAUGHT: &[&str] = &[$(stringify!($case)),*];
+
         $(
             #[tokio::test(start_paused = true)]
             async fn $name() {
@@ -73,6 +82,24 @@ caught! {
     LosesCancelledStreams in a_cancelled_accept_loses_no_stream as b15_a_stream_lost_by_a_cancelled_accept_is_caught
     ForgetsCancelledDials in a_cancelled_dial_leaves_no_connection as b15_a_connection_left_by_a_cancelled_dial_is_caught
     OneStreamAtATime in many_streams_at_once as b15_streams_that_wait_for_each_other_are_caught
+    LosesWhatItAccepts in dial_reaches_a_listener as b15_a_connection_that_nobody_accepts_is_caught
+    ReportsPortZero in port_zero_reports_the_real_port as b15_an_address_with_port_zero_is_caught
+    HoldsBackTheFirstByte in accept_sees_a_stream_at_its_first_byte as b15_a_first_byte_held_back_is_caught
+    LivesOnWhenDropped in dropping_closes as b15_a_dropped_transport_that_lives_on_is_caught
+    KeepsDroppedConnections in dropping_a_connection_closes_it as b15_a_dropped_connection_that_stays_is_caught
+}
+
+#[test]
+fn every_case_of_the_suite_fails_on_some_wrong_transport() {
+    let missing: Vec<_> = super::CASES.iter().filter(|case| !CAUGHT.contains(case)).collect();
+    assert!(missing.is_empty(), "no wrong transport fails {missing:?}");
+}
+
+/// What the wrong transports are caught for is their fault, not what wraps them.
+mod without_a_fault {
+    use super::*;
+
+    crate::transport_suite!(WrongFactory(MemoryFactory::default(), Fault::Nothing), virtual_time);
 }
 
 struct WrongFactory(MemoryFactory, Fault);
@@ -80,7 +107,12 @@ struct WrongFactory(MemoryFactory, Fault);
 #[async_trait]
 impl TransportFactory for WrongFactory {
     async fn transport(&self) -> Arc<dyn SyncTransport> {
-        Arc::new(Wrong { inner: self.0.transport().await, fault: self.1 })
+        let inner = self.0.transport().await;
+        if self.1 == Fault::LivesOnWhenDropped {
+            // A second owner that never goes.
+            std::mem::forget(Arc::clone(&inner));
+        }
+        Arc::new(Wrong { inner, fault: self.1 })
     }
 
     async fn dead_addresses(&self) -> Vec<(PeerAddress, Box<dyn std::any::Any + Send>)> {
@@ -121,6 +153,9 @@ impl SyncTransport for Wrong {
                 Err(TransportError::new(TransportErrorKind::Unreachable, error.context))
             }
             Err(_) if self.fault == Fault::DialsForEver => std::future::pending().await,
+            Ok(connection) if self.fault == Fault::KeepsDroppedConnections => {
+                Ok(Box::new(WrongConnection::new(Box::new(Leaked(Box::leak(connection))), self.fault)))
+            }
             outcome => Ok(Box::new(WrongConnection::new(outcome?, self.fault))),
         }
     }
@@ -139,11 +174,19 @@ impl SyncTransport for Wrong {
         let addresses = self.inner.listen(sender).await?;
         let fault = self.fault;
         tokio::spawn(async move {
+            let mut lost = Vec::new();
             while let Some(connection) = accepted.recv().await {
+                if fault == Fault::LosesWhatItAccepts {
+                    lost.push(connection);
+                    continue;
+                }
                 incoming.offer(Box::new(WrongConnection::new(connection, fault)));
             }
         });
-        Ok(addresses)
+        Ok(match self.fault {
+            Fault::ReportsPortZero => vec![format!("{}://localhost:0", self.schemes()[0]).parse().expect("a URL")],
+            _ => addresses,
+        })
     }
 
     async fn stop_listening(&self) -> Result<(), TransportError> {
@@ -217,7 +260,7 @@ impl Connection for WrongConnection {
             _ => None,
         };
         let stream = self.inner.open().await?;
-        let write = WrongWrite { inner: stream.write, fault: self.fault, _only: only };
+        let write = WrongWrite { inner: stream.write, fault: self.fault, has_begun: false, _only: only };
         Ok(ByteStream { read: stream.read, write: Box::new(write) })
     }
 
@@ -251,6 +294,7 @@ impl Connection for WrongConnection {
 struct WrongWrite {
     inner: Box<dyn StreamWrite>,
     fault: Fault,
+    has_begun: bool,
     _only: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
@@ -271,6 +315,11 @@ impl AsyncWrite for WrongWrite {
                 Poll::Pending => Poll::Ready(Ok(bytes.len())),
                 taken => taken,
             },
+            // It is sent with the second, if there ever is one.
+            Fault::HoldsBackTheFirstByte if !self.has_begun => {
+                self.has_begun = true;
+                Poll::Ready(Ok(bytes.len().min(1)))
+            }
             _ => Pin::new(&mut self.inner).poll_write(cx, bytes),
         }
     }

@@ -182,6 +182,8 @@ pub struct Pair {
     pub at: u64,
     /// What becomes of a dial: a connection, or an error.
     pub reachable: Result<(), DialFailure>,
+    /// What B says in its sessions is lost. Its link lives: pings are answered.
+    pub b_says_nothing: bool,
     /// Whose turn it is when both have something to do: A's, or whose a seed says.
     pub turns: Option<u64>,
     connections: u64,
@@ -191,7 +193,16 @@ pub struct Pair {
 impl Pair {
     pub fn new() -> Self {
         let (a, b) = (Node::new(1), Node::new(2));
-        Self { a, b, at: 10, reachable: Ok(()), turns: None, connections: 0, open: BTreeSet::new() }
+        Self {
+            a,
+            b,
+            at: 10,
+            reachable: Ok(()),
+            b_says_nothing: false,
+            turns: None,
+            connections: 0,
+            open: BTreeSet::new(),
+        }
     }
 
     /// A is 1, B is 2.
@@ -254,6 +265,8 @@ impl Pair {
             Output::OpenStream { connection, stream, kind } if self.open.contains(&connection) => {
                 there.tell(at, Input::StreamAccepted { connection, stream: other(stream), kind });
             }
+            // Types from 16 on are messages of sessions.
+            Output::Send { frame, .. } if self.b_says_nothing && !from_a && frame[0] >= 16 => {}
             Output::Send { connection, stream, frame } if self.open.contains(&connection) => {
                 there.tell(at, Input::Frame { connection, stream: other(stream), frame });
             }

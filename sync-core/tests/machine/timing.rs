@@ -5,7 +5,7 @@ use std::time::Duration;
 use sync_core::{
     machine::{
         DialFailure, Input, PeerState,
-        limits::{BACKOFF_MAX, CHECK_INTERVAL},
+        limits::{BACKOFF_MAX, CHECK_INTERVAL, STALL_DEADLINE},
     },
     model::ReplicaId,
 };
@@ -169,5 +169,32 @@ fn b29_what_is_equal_after_a_frame_says_nothing_about_those_that_wait_behind_it(
         pair.work();
         assert_eq!(pair.a.count(id), pair.b.count(id));
         assert!(pair.status().synced && pair.status_at_b().synced, "{frames} frames");
+    }
+}
+
+/// The story: a peer that answered pings and said nothing more about what it was sent was waited for without end.
+#[test]
+fn a_session_whose_peer_falls_silent_in_the_middle_begins_anew_after_the_deadline() {
+    let deadline = STALL_DEADLINE.as_millis() as u64;
+    for interval in [CHECK_INTERVAL, CHECK_INTERVAL / 7] {
+        let (mut pair, id) = synced();
+        pair.tell(Input::CheckInterval { interval });
+        pair.wait_until(pair.at + 1_000);
+        pair.b_says_nothing = true;
+        pair.a.put(1, id, "more", 3);
+        pair.work();
+        let silent_since = pair.at;
+        let given_up = |pair: &Pair| {
+            pair.a.said.iter().filter(|said| said.contains("has said nothing more in the middle")).count()
+        };
+        pair.wait_until(silent_since + deadline - 1);
+        assert_eq!((given_up(&pair), pair.status().state), (0, PeerState::Live), "its link lives");
+        assert_eq!(pair.status().pending, 3, "and nothing is confirmed");
+        pair.b_says_nothing = false;
+        // From there a first backoff, and the way.
+        pair.wait_until(silent_since + deadline + 2_000);
+        assert_eq!(given_up(&pair), 1, "asking every {interval:?}");
+        assert!(pair.status().synced && pair.status_at_b().synced);
+        assert_eq!((pair.status().pending, pair.a.count(id)), (0, pair.b.count(id)));
     }
 }

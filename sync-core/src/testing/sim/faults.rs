@@ -389,6 +389,7 @@ impl World<'_> {
                 saves_us: 0,
                 wake_us: None,
                 stopping: false,
+                mute: Default::default(),
                 unsubscribed: Default::default(),
                 watchers: Default::default(),
             }

@@ -91,6 +91,7 @@ impl Scenario {
         }
         if !swarm.faults.is_empty() {
             on_the_move(draw, &mut scenario);
+            cut_before_rights_end(draw, &mut scenario);
             long_absence(draw, &mut scenario);
         }
         scenario
@@ -512,6 +513,22 @@ fn on_the_move(draw: Draw, scenario: &mut Scenario) {
         };
         scenario.faults.push(Timed { at_ms, what });
     }
+    scenario.faults.sort_by_key(|timed| timed.at_ms);
+}
+
+/// Half of the grants that end do so about when a connection of who has them was cut: while it is opened again.
+fn cut_before_rights_end(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Faults, 5, 0);
+    let turn_ms = (scenario.knobs.latency_us.1 + scenario.knobs.execute_us.1) as usize / 1_000;
+    let mut cuts = Vec::new();
+    for member in scenario.replicas.iter().flat_map(|plan| &plan.members) {
+        let Some(expires_ms) = member.expires_ms.filter(|_| random.percent(50)) else { continue };
+        for path in scenario.paths.iter().filter(|path| path.from == member.node || path.to == member.node) {
+            let at_ms = expires_ms.saturating_sub(random.below(1 + 8 * turn_ms) as u64);
+            cuts.push(Timed { at_ms, what: Fault::Cut { a: path.from, b: path.to } });
+        }
+    }
+    scenario.faults.extend(cuts);
     scenario.faults.sort_by_key(|timed| timed.at_ms);
 }
 

@@ -59,6 +59,11 @@ impl World<'_> {
     /// A hostile node's machine wants to send a frame.
     pub fn send_as_it_likes(&mut self, node: usize, connection: ConnectionId, stream: StreamId, frame: Bytes) {
         let it = &mut self.nodes[node];
+        // Once it has fallen silent in the middle of a session it says nothing more there, and answers pings.
+        if it.process.as_ref().is_some_and(|process| process.mute.contains(&(connection, stream))) {
+            self.counters.faults += 1;
+            return;
+        }
         it.acts += 1;
         let mut random = self.draw.random(Stream::Hostile, node as u64, it.acts);
         it.said.push_back(frame.clone());
@@ -116,7 +121,12 @@ impl World<'_> {
                 });
             }
             (Habit::Flood, _) => acts = self.flood(node, connection, &mut random),
-            (Habit::FallSilent, _) if frame[0] > 16 => frames.clear(),
+            (Habit::FallSilent, _) if frame[0] > 16 => {
+                let is_live = frame[0] > 18;
+                let process = self.nodes[node].process.as_mut().filter(|_| is_live && random.percent(50));
+                process.into_iter().for_each(|process| _ = process.mute.insert((connection, stream)));
+                frames.clear();
+            }
             // Its clock makes what it writes so.
             (Habit::LiveAhead, Message::Entries(..)) => {}
             (Habit::Cut, _) | (Habit::ChangeName, Message::Ping(_) | Message::Open(_) | Message::Opened(_)) => {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::disk::{Device, SimStore};
 use crate::{
     address::PeerAddress,
-    machine::{AskId, ConnectionId, DialId, Now, Synchronizer},
+    machine::{AskId, ConnectionId, DialId, Now, StreamId, Synchronizer},
     model::{AuthorId, HybridClock, Op, Order, PeerId, ReplicaId, SecretKey, Timestamp},
     store::{Position, ShortId, StoreId},
 };
@@ -43,6 +43,8 @@ pub struct Process {
     /// When to wake the machine, as far as is planned.
     pub wake_us: Option<u64>,
     pub stopping: bool,
+    /// Streams on which a hostile node has fallen silent.
+    pub mute: BTreeSet<(ConnectionId, StreamId)>,
     /// Subscriptions that the application has ended in this life.
     pub unsubscribed: BTreeSet<Vec<u8>>,
     /// What an application that follows the events has read.

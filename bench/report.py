@@ -237,7 +237,9 @@ def row_cells(row, results, group):
     value = tried(row.limit.value, get) if row.limit else None
     if value is not None:
         far = f"**{100 * mine / value:.0f} %** of it" if better(row.figure) else f"**{mine / value:.3g} x** it"
-        limit = f"{write_value(value, kind)}: {row.limit.text}; {far}"
+        if (mine > value) if better(row.figure) else (mine < value):
+            far += ", so the floor is an estimate that is beaten"
+        limit = f"{write_value(value, kind)}{' ' if better(row.figure) else ': '}{row.limit.text}; {far}"
     return [work, row.goal or "none in the issue", reached_cell(row, results), ours, "<br>".join(peers) or "none does it", cost_cell(row, group, result), limit]
 
 

@@ -44,9 +44,11 @@ impl std::str::FromStr for Kind {
     }
 }
 
-/// Entries that both write after those that differ: more than are looked through, which is 4,096 and four more for
-/// each that differs.
-const LATER: u64 = 10_000;
+/// How many entries come after the `d` that differ: more than are looked through, which is 4,096 and four more for each
+/// that is looked for.
+fn later(d: u64) -> u64 {
+    4_200 + 4 * d
+}
 
 /// Entries that no other round has written.
 fn fresh(round: u64, side: u64) -> u64 {
@@ -86,10 +88,10 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
         let entries = entry_bytes(&pair.a, &pair.left, here).await? + entry_bytes(&pair.b, &pair.right, there).await?;
         if kind == Kind::Old {
             let head = pair.left.state().await?.head;
-            fill(&pair.left, fresh(round, 2), LATER, LATER, true).await?;
-            let later = bundles_since(&pair.a, &pair.left, head).await?;
+            fill(&pair.left, fresh(round, 2), later(d), later(d), true).await?;
+            let bundles = bundles_since(&pair.a, &pair.left, head).await?;
             let id = pair.left.id();
-            (pair, ()) = pair.restarted(async |store| bring(store, id, later).await).await?;
+            (pair, ()) = pair.restarted(async |store| bring(store, id, bundles).await).await?;
             for (node, replica) in [(&pair.a, &pair.left), (&pair.b, &pair.right)] {
                 node.store().coded(id, replica.state().await?.head, 1).await?;
             }

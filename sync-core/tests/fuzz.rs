@@ -2,72 +2,30 @@
 //!
 //! `FUZZ_MUTATIONS` and `FUZZ_SEED` choose how many and which.
 
-#![allow(unsafe_code, reason = "an allocator that counts can be written in no other way")]
-
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
 };
 
-use sync_core::testing::fuzz::{TARGETS, corpus, decode, replay};
-
-/// The system's allocator, with what this thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(by: isize) {
-    // A thread that ends allocates after its counters are gone.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + by);
-        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
-    });
-}
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // While it is moved both are held.
-        count(size as isize);
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
+use sync_core::testing::{
+    fuzz::{TARGETS, corpus, decode, replay},
+    memory::{Counting, most_held},
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The most that was held at a time beyond what was held before.
-fn most_held(work: impl FnOnce()) -> isize {
-    let before = HELD.get();
-    MOST.set(before);
-    work();
-    MOST.get() - before
-}
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn run(name: &str, mutations: u64) {
+/// What a target may hold at a time, itself and all that it tries: so many times its input, and so many KiB.
+struct Bound {
+    times: usize,
+    kib: usize,
+}
+
+fn run(name: &str, mutations: u64, bound: Bound) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
     let inputs: Vec<Vec<u8>> = corpus(&directory).into_iter().map(|(_, input)| input).collect();
@@ -75,47 +33,58 @@ fn run(name: &str, mutations: u64) {
     let seed = number("FUZZ_SEED", 1);
     let mutations = number("FUZZ_MUTATIONS", mutations);
     println!("{name}: {} inputs, {mutations} mutations, seed {seed}", inputs.len());
+    // What is made once stays.
+    target(&[]);
+    let mut most = 0;
     replay(&inputs, seed, mutations, |input| {
-        if catch_unwind(AssertUnwindSafe(|| target(input))).is_err() {
+        let held = catch_unwind(AssertUnwindSafe(|| most_held(|| target(input)))).unwrap_or_else(|_| {
             let found = std::env::temp_dir().join(format!("{name}-found"));
             let _ = std::fs::write(&found, input);
             panic!("{name} panics on {} bytes, written to {}", input.len(), found.display());
-        }
+        });
+        let beside = held.saturating_sub(bound.times * input.len());
+        most = most.max(beside);
+        assert!(beside <= bound.kib * 1024, "{} bytes hold {held}: {}", input.len(), input.escape_ascii());
         if matches!(name, "messages" | "tickets") {
             let held = most_held(|| decode(input));
-            assert!(held <= allowed(input.len()), "{} bytes hold {held}: {input:?}", input.len());
+            assert!(held <= 4 * input.len() + 64 * 1024, "{} bytes hold {held}: {}", input.len(), input.escape_ascii());
         }
     });
-}
-
-/// What decoding may hold: some times the input, and a little.
-fn allowed(len: usize) -> isize {
-    (4 * len + 64 * 1024) as isize
+    println!("{name}: {} times its input, and at most {most} bytes beside", bound.times);
 }
 
 macro_rules! targets {
-    ($($name:ident: $mutations:literal,)*) => { $(
+    ($($name:ident: $mutations:literal, $times:literal x $kib:literal;)*) => { $(
         #[test]
         fn $name() {
-            run(stringify!($name), $mutations);
+            run(stringify!($name), $mutations, Bound { times: $times, kib: $kib });
         }
     )* };
 }
 
+// Every target stays within 4 times its input and 64 KiB, but for those that play with what does not come from the
+// input: stores, models and machines of their own. Those say what they have beside.
 targets! {
-    messages: 20_000,
-    bundles: 1_500,
-    grants: 3_000,
-    tickets: 10_000,
-    ranges: 1_000,
-    keys: 5_000,
-    index: 150,
-    operations: 300,
-    reconciliation: 200,
-    symbols: 3_000,
-    machine: 300,
-    frames: 3_000,
-    content: 500,
+    messages: 20_000, 4 x 64;
+    bundles: 1_500, 4 x 64;
+    grants: 3_000, 4 x 64;
+    tickets: 10_000, 4 x 64;
+    ranges: 1_000, 4 x 64;
+    keys: 5_000, 4 x 64;
+    // Two stores in memory, with the rows and the index of up to 4,500 entries for which two bytes of input stand.
+    index: 150, 4 x 1_024;
+    // A store, the reference model beside it, and every commit once more.
+    operations: 300, 4 x 256;
+    // Two stores, of up to 1,600 entries each: a byte of input stands for eighty.
+    reconciliation: 200, 4 x 1_536;
+    // Two sets, each with 1,024 symbols of 24 bytes, what one sends, and what is left while that comes apart.
+    symbols: 3_000, 4 x 256;
+    // A store of 41 commits, the machine, and what a driver remembers.
+    machine: 300, 4 x 256;
+    // A frame claims at most 64 KiB before its bytes are there.
+    frames: 3_000, 4 x 64;
+    // Up to 64 KiB of content, made here, in two stores in memory, and its groups on their way.
+    content: 500, 4 x 512;
 }
 
 #[test]
@@ -152,13 +121,14 @@ fn b77_what_a_megabyte_of_the_smallest_elements_holds() {
         ("claims", list(&[21, 1, 0], &[0, 0, 1, 0]), 1),
         ("refusals", list(&[22, 1], &[0; 17]), 1),
         ("credentials", list(&[&[16][..], &[1; 32], &[2; 16], &[3], &[4; 32], &[5], &[0, 0, 0]].concat(), &bundle), 1),
-        ("entries", list(&[&[1][..], &seal, &[0]].concat(), &[0, 1, 1, b'k']), 64),
+        // What is recorded in ARCHITECTURE.md: an entry of four bytes is some 90 in memory, and the list grows by half.
+        ("entries", list(&[&[1][..], &seal, &[0]].concat(), &[0, 1, 1, b'k']), 33),
         ("proofs", list(&[&[1][..], &seal].concat(), &[6; 32]), 4),
         ("bundles", list(&[], &bundle), 4),
     ];
     for (what, frame, times) in cases {
-        let held = most_held(|| decode(&frame)) - frame.len() as isize;
+        let held = most_held(|| decode(&frame)) - frame.len();
         println!("{what}: {} bytes hold {held}, {:.1} times as many", frame.len(), held as f64 / frame.len() as f64);
-        assert!(held <= (times * frame.len() + 64 * 1024) as isize, "{what} hold {held}");
+        assert!(held <= times * frame.len() + 64 * 1024, "{what} hold {held}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod block_on;
 pub mod fuzz;
+pub mod memory;
 pub mod pair;
 #[cfg(feature = "manager")]
 pub mod proxy;

@@ -6,7 +6,13 @@ mod target;
 
 use std::path::Path;
 
-use sync_core::testing::fuzz::{corpus, replay};
+use sync_core::testing::{
+    fuzz::{corpus, replay},
+    memory::{Counting, most_held},
+};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn every_path_stays_inside_the_folder() {
@@ -15,5 +21,8 @@ fn every_path_stays_inside_the_folder() {
     assert!(!inputs.is_empty());
     let seed = 1;
     println!("{} inputs, seed {seed}", inputs.len());
-    replay(&inputs, seed, 20_000, target::paths);
+    replay(&inputs, seed, 20_000, |input| {
+        let held = most_held(|| target::paths(input));
+        assert!(held <= 4 * input.len() + 64 * 1024, "{} bytes hold {held}: {}", input.len(), input.escape_ascii());
+    });
 }

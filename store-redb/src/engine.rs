@@ -21,14 +21,15 @@ use std::{
     time::Duration,
 };
 
-use redb::{Builder, Database, StorageBackend, WriteTransaction, backends::FileBackend};
+use redb::{Builder, Database, StorageBackend, backends::FileBackend};
 use sync_core::store::{Engine, EngineRead, EngineWrite, Scan, StoreError, Visit, Work};
 
 use crate::{
     error,
+    guard::Guarded,
     journal::{Journal, Record},
     overlay::{Layer, Overlay},
-    table::{self, JournalState, Rows, RowsInWriting},
+    table::{self, JournalState, Rows, RowsInWriting, Writing},
 };
 
 /// How much memory redb may use for its cache unless told otherwise; its own default is 1 GiB. What is not in it is in
@@ -91,7 +92,7 @@ impl fmt::Debug for Store {
 
 /// What opening gives.
 struct Files {
-    database: Database,
+    database: Guarded<Database>,
     /// None where every transaction goes to redb at once.
     journal: Option<Journal>,
     /// What the journal had and redb had not.
@@ -139,7 +140,8 @@ impl Current {
 }
 
 struct Opened {
-    database: Database,
+    place: String,
+    database: Guarded<Database>,
     journal: Option<Mutex<Journal>>,
 }
 
@@ -181,8 +183,8 @@ impl RedbEngine {
         let place = "the given backend";
         Self::new(place.into(), Limits::default(), move || {
             let backend = open().map_err(|error| error::io("opening", place, error))?;
-            let opened = builder(DEFAULT_CACHE_BYTES).create_with_backend(backend);
-            let (database, _) = table::with_tables(opened, place, || [0; 32])?;
+            let open = || builder(DEFAULT_CACHE_BYTES).create_with_backend(backend);
+            let (database, _) = table::with_tables(open, place, || [0; 32])?;
             Ok(Files { database, journal: None, unfolded: Layer::default() })
         })
     }
@@ -197,8 +199,8 @@ impl RedbEngine {
         let place = "the given backend";
         Self::new(place.into(), limits, move || {
             let (rows, journal) = open().map_err(|error| error::io("opening", place, error))?;
-            let opened = builder(DEFAULT_CACHE_BYTES).create_with_backend(rows);
-            let (database, state) = table::with_tables(opened, place, || secret)?;
+            let open = || builder(DEFAULT_CACHE_BYTES).create_with_backend(rows);
+            let (database, state) = table::with_tables(open, place, || secret)?;
             Files::new(database, state, Box::new(journal), &limits, place)
         })
     }
@@ -254,7 +256,7 @@ impl Drop for RedbEngine {
 
 impl Files {
     fn new(
-        database: Database,
+        database: Guarded<Database>,
         JournalState { secret, folded }: JournalState,
         journal: Box<dyn StorageBackend>,
         limits: &Limits,
@@ -276,10 +278,15 @@ impl Store {
         let mut state = lock(&self.state);
         if state.current.is_none() {
             tracing::debug!(store = %self.place, "opening the store");
-            let Files { database, journal, unfolded } = (self.open)()?;
+            let opened = (self.open)().map_err(|error| match (error, &state.failure) {
+                // By nobody but what this process had open before: a reader, or redb where it panicked.
+                (StoreError::InUse(_), Some(failure)) => failure.clone(),
+                (error, _) => error,
+            });
+            let Files { database, journal, unfolded } = opened?;
             let table = table::read(&database, &self.place)?;
             let frozen_through = journal.as_ref().map_or(0, Journal::number);
-            let files = Arc::new(Opened { database, journal: journal.map(Mutex::new) });
+            let files = Arc::new(Opened { place: self.place.clone(), database, journal: journal.map(Mutex::new) });
             let base = Arc::new(Base { table, files: files.clone() });
             let is_recovered = !unfolded.is_empty();
             state.fold_failed &= is_recovered;
@@ -405,7 +412,7 @@ impl Store {
         match transaction.into_inner() {
             Some(writing) if changed => self.commit(files, writing),
             // What changes nothing needs no flush.
-            Some(writing) => writing.abort().map_err(|error| error::storage(&self.place, error)),
+            Some(writing) => writing.abort(&self.place),
             None if record.len() > 0 => self.append(files, record, active),
             None => Ok(()),
         }
@@ -430,7 +437,7 @@ impl Store {
     }
 
     /// Commits a transaction that went to redb, with all that was in memory.
-    fn commit(&self, files: &Arc<Opened>, writing: WriteTransaction) -> Result<(), StoreError> {
+    fn commit(&self, files: &Arc<Opened>, writing: Writing) -> Result<(), StoreError> {
         if let Some(journal) = &files.journal {
             table::set_folded(&writing, lock(journal).number(), &self.place)?;
         }
@@ -490,7 +497,7 @@ fn open_path(path: &Path, place: &str, cache_bytes: usize, limits: &Limits) -> R
         make(path, directory, place)?;
     }
     let file = options().open(path).map_err(|error| error::io("opening", place, error))?;
-    let (database, state) = table::with_tables(builder(cache_bytes).create_file(file), place, fresh_secret)?;
+    let (database, state) = table::with_tables(|| builder(cache_bytes).create_file(file), place, fresh_secret)?;
     // redb has locked its file: the journal is ours too.
     let mut journal_path = path.as_os_str().to_os_string();
     journal_path.push(".journal");
@@ -527,7 +534,7 @@ fn make(path: &Path, directory: &Path, place: &str) -> Result<(), StoreError> {
     unfinished.push(format!(".new-{}", std::process::id()));
     let unfinished = Path::new(&unfinished);
     let file = options().truncate(true).open(unfinished).map_err(|error| error::io("making", place, error))?;
-    drop(table::with_tables(builder(DEFAULT_CACHE_BYTES).create_file(file), place, fresh_secret)?);
+    drop(table::with_tables(|| builder(DEFAULT_CACHE_BYTES).create_file(file), place, fresh_secret)?);
     // A link does not replace what somebody else made meanwhile. Not every file system has links.
     match fs::hard_link(unfinished, path) {
         Ok(()) => fs::remove_file(unfinished),
@@ -594,11 +601,13 @@ impl RedbSnapshot {
 
 impl EngineRead for RedbSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.overlay.get(&self.base.table, key, "the store").map_err(|error| self.judge(error))
+        self.overlay.get(&self.base.table, key, &self.base.files.place).map_err(|error| self.judge(error))
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, order: Scan, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.overlay.scan(&self.base.table, (start, end), order, visit, "the store").map_err(|error| self.judge(error))
+        self.overlay
+            .scan(&self.base.table, (start, end), order, visit, &self.base.files.place)
+            .map_err(|error| self.judge(error))
     }
 }
 
@@ -611,7 +620,7 @@ struct Writer<'tx> {
     record: Record,
     /// How many bytes of rows its record may have.
     most: usize,
-    transaction: &'tx OnceCell<WriteTransaction>,
+    transaction: &'tx OnceCell<Writing>,
     rows: Option<RowsInWriting<'tx>>,
     changed: bool,
 }

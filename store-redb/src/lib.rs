@@ -6,10 +6,12 @@
 //! | `journal` | small transactions, appended and flushed once |
 //! | `overlay` | rows in memory above those in redb |
 //! | `table` | the tables in the redb file |
+//! | `guard` | redb's panics, as errors |
 //! | [`error`] | what redb says, as what a caller can act on |
 
 pub mod engine;
 pub mod error;
+mod guard;
 mod journal;
 mod overlay;
 mod table;

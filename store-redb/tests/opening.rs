@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use store_redb::{RedbEngine, open};
 use sync_core::{
-    store::{Core, Engine, StoreError, StoreRegistry, Write},
+    store::{Core, Engine, EngineRead, Scan, StoreError, StoreRegistry, Write},
     testing::store_suite::world::{World, put},
 };
 
@@ -67,6 +67,53 @@ fn a_directory_that_cannot_be_used_says_what_and_where() {
         assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     }
+}
+
+/// The story: redb proves its pages after a crash and trusts them otherwise. Over a file that was closed in good order and
+/// damaged later it panicked, and that went through to whoever opened the store, or was told as "work on it panicked".
+#[test]
+fn b51_what_redb_panics_over_is_an_error_that_names_the_file_and_says_the_way_out() {
+    let directory = directory();
+    let path = directory.path().join("store.redb");
+    let engine = RedbEngine::open(&path).expect("opened");
+    for number in 0..2_000u32 {
+        engine.write(&mut |rows| rows.put(&number.to_be_bytes(), &[7; 100])).expect("written");
+    }
+    drop(engine);
+    let good = fs::read(&path).expect("read");
+    let (mut opening, mut using) = (0, 0);
+    for page in 0..good.len() / 4_096 {
+        // The head of the page: its kind, and how much is in it.
+        let mut damaged = good.clone();
+        damaged[page * 4_096..page * 4_096 + 4].copy_from_slice(&[1, 0, 0xff, 0xff]);
+        // Each in a file of its own: where redb panics it may keep its lock.
+        let path = directory.path().join(format!("{page}.redb"));
+        fs::write(&path, &damaged).expect("written");
+        let read = RedbEngine::open(&path).map(|engine| {
+            let all = engine
+                .snapshot()
+                .and_then(|rows| rows.scan(&[], None, Scan::Forward, &mut |_, _| std::ops::ControlFlow::Continue(())));
+            (all, engine.write(&mut |rows| rows.put(b"another", b"row")))
+        });
+        let errors = match read {
+            Ok((all, written)) => vec![all.err(), written.err()],
+            Err(error) => vec![Some(error)],
+        };
+        for error in errors.into_iter().flatten() {
+            let said = error.to_string();
+            assert!(said.contains(&path.display().to_string()), "{said}");
+            match error {
+                StoreError::Corrupt(_) => opening += usize::from(said.contains("redb panicked")),
+                StoreError::Failed(_) => {
+                    using += 1;
+                    assert!(said.contains("redb panicked") && said.contains("restore it from a copy"), "{said}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    println!("redb panicked in opening {opening} times, in use {using} times");
+    assert!(opening + using > 0, "the damage does not reach what redb trusts");
 }
 
 #[test]

@@ -430,17 +430,17 @@ pub(super) fn remove_replica(
     rows.delete(&rows::replica_key(&id.0))?;
     let mut bytes = 0;
     for prefix in rows::prefixes_of(replica) {
-        let end = rows::after(&prefix);
+        let (mut start, end) = (prefix.to_vec(), rows::after(&prefix));
         loop {
             let mut chunk: Vec<(Vec<u8>, Blob)> = Vec::new();
-            rows::scan(rows, (&prefix, end.as_deref()), Scan::Forward, |key, value| {
+            rows::scan(rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
                 bytes += (key.len() + value.len()) as u64;
                 chunk.push((key.to_vec(), rows::blob_in(key, value)?));
                 Ok(chunk.len() < REMOVAL_CHUNK)
             })?;
-            if chunk.is_empty() {
-                break;
-            }
+            let Some((last, _)) = chunk.last() else { break };
+            // Not from the front again: in a damaged store what is deleted need not be gone.
+            start = [&last[..], &[0]].concat();
             for (key, blob) in chunk {
                 rows.delete(&key)?;
                 if let Some((hash, len)) = blob {

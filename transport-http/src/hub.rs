@@ -98,6 +98,12 @@ impl Hub {
         connection
     }
 
+    /// How many more connections it takes.
+    #[cfg(feature = "testing")]
+    pub fn free_places(&self) -> Option<usize> {
+        self.node.get().map(|node| node.places.available_permits())
+    }
+
     fn place(&self, caller: Option<Arc<Caller>>) -> Option<Place> {
         let permit = self.node.get()?.places.clone().try_acquire_owned().ok()?;
         Some(Place { _permit: permit, _caller: caller })

@@ -80,6 +80,7 @@
 //! | `rest/` | the REST surface, and the trait that answers it |
 //! | `limits.rs` | every limit with its reason |
 //! | `state.rs` | what is kept between starts: the port |
+//! | `testing/` | fuzz targets, and a node to be asked (feature `testing`) |
 //! | `error.rs` | from the errors of reqwest and rustls to the contract's |
 //!
 //! Deliberately absent: HTTP/2 and 3 (a WebSocket is one TCP connection anyway), compression (it is ciphertext), cookies,
@@ -95,6 +96,8 @@ pub mod limits;
 mod listen;
 pub mod rest;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod websocket;
 

@@ -138,6 +138,16 @@ where
     }
 }
 
+/// One HTTP connection over any pipe, from this machine.
+#[cfg(feature = "testing")]
+pub(crate) async fn answer_pipe<S>(router: &Router, pipe: S)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let caller = Callers::default().admit(IpAddr::from([127, 0, 0, 1])).expect("it is the only one");
+    answer(router, pipe, &Arc::default(), &Arc::new(caller)).await;
+}
+
 /// How many connections each address has.
 #[derive(Debug, Default, Clone)]
 struct Callers(Arc<Mutex<HashMap<IpAddr, usize>>>);

@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    Certificate,
-    api::{NOTES, Node},
-    build, echo, free_port, listen, socket,
-};
+use common::{Certificate, build, echo, free_port, listen, socket};
 use sync_core::{
     PeerAddress,
     manager::{Access, SyncManager},
@@ -23,7 +19,10 @@ use sync_core::{
     transport::SyncTransport,
 };
 use tempfile::TempDir;
-use transport_http::HttpTransport;
+use transport_http::{
+    HttpTransport,
+    testing::node::{NOTES, Node},
+};
 
 /// An nginx of our own, killed when dropped.
 struct Nginx {

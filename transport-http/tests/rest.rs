@@ -6,10 +6,7 @@ mod common;
 
 use std::{ops::Range, sync::Arc};
 
-use common::{
-    api::{ABSENT, NOTES, Node, PUBLIC, SECRET},
-    build, client, listen,
-};
+use common::{build, client, listen};
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sync_core::{
@@ -17,7 +14,10 @@ use sync_core::{
     transport::{Connection, SyncTransport},
 };
 use tokio::sync::mpsc;
-use transport_http::{HttpTransport, limits};
+use transport_http::{
+    HttpTransport, limits,
+    testing::node::{ABSENT, NOTES, Node, PUBLIC, SECRET},
+};
 
 /// A listening node and someone who asks it.
 struct Asker {

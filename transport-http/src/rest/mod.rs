@@ -29,6 +29,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sync_core::model::{AuthorId, Hash, ReplicaId};
 
+#[cfg(feature = "testing")]
+pub(crate) use query::{encode as path_of, keys as keys_asked};
 pub(crate) use routes::{Refusal, routes};
 
 /// What the REST surface reads from. The program implements it over its manager.

@@ -10,7 +10,7 @@ use crate::limits::{DEFAULT_KEYS, MAX_KEYS};
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// The key as it stands in a path.
-pub(super) fn encode(key: &[u8]) -> String {
+pub(crate) fn encode(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) => utf8_percent_encode(text, ENCODED).to_string(),
         Err(_) => percent_encoding::percent_encode(key, ENCODED).to_string(),
@@ -30,7 +30,7 @@ pub(super) fn locate<'a>(path: &'a str, kind: &str) -> Option<(ReplicaId, &'a st
 }
 
 /// Which keys the query of a URL asks for.
-pub(super) fn keys(query: &str) -> Result<KeyQuery, String> {
+pub(crate) fn keys(query: &str) -> Result<KeyQuery, String> {
     let mut asked = KeyQuery { prefix: Vec::new(), after: None, limit: DEFAULT_KEYS };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -1,8 +1,6 @@
 //! What several tests need.
 #![allow(dead_code, clippy::unwrap_used)]
 
-pub mod api;
-
 use std::{
     any::Any,
     net::{SocketAddr, TcpListener},

@@ -4,20 +4,28 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sync_core::model::{Hash, ReplicaId};
-use transport_http::rest::{ApiError, KeyInfo, KeyQuery, NodeApi, ReplicaInfo, Scope, TokenAccess, ValueInfo};
 
+use crate::rest::{ApiError, KeyInfo, KeyQuery, NodeApi, ReplicaInfo, Scope, TokenAccess, ValueInfo};
+
+/// What token `notes` reads.
 pub const NOTES: [u8; 32] = [1; 32];
+/// What only token `all` reads.
 pub const SECRET: [u8; 32] = [2; 32];
+/// What anyone reads.
 pub const PUBLIC: [u8; 32] = [3; 32];
+/// What is not there.
 pub const ABSENT: [u8; 32] = [9; 32];
 
 /// A node with three replicas of the same five keys. Token `all` reads all, `notes` reads the first.
 #[derive(Debug)]
 pub struct Node {
+    /// The keys in order, with their values.
     pub keys: Vec<(Vec<u8>, Bytes)>,
 }
 
 impl Node {
+    /// Makes it.
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let large: Bytes = (0..300_000u32).map(|i| (i % 251) as u8).collect();
         let keys = [

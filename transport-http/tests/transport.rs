@@ -7,8 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Certificate, build, client, context, echo, free_port, listen, socket, soon};
-use sync_core::transport::{
-    CloseReason, Incoming, SyncTransport, TransportBuilder, TransportErrorKind, TransportState,
+use sync_core::{
+    testing::tap::Tap,
+    transport::{CloseReason, Incoming, SyncTransport, TransportBuilder, TransportErrorKind, TransportState},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -326,4 +327,22 @@ async fn b37_a_value_of_64_mib_passes() {
     let read = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap();
     writer.await.unwrap();
     assert_eq!(read, 64 << 20);
+}
+
+/// The story: what a node once said is known to whoever sat on the path. Said again it is an opening like any other, and
+/// ends there: the listener's part of the Noise handshake is fresh, and what followed was encrypted for another.
+#[tokio::test]
+async fn b61_an_opening_that_was_recorded_is_no_connection_when_it_is_said_again() {
+    let (server, client) = (build(HttpTransport::builder()), build(HttpTransport::builder()));
+    let (addresses, mut accepted) = listen(&server).await;
+    let tap = Tap::tcp(socket(&addresses[0])).await.unwrap();
+    echo(&client, &format!("http://{}", tap.address()).parse().unwrap(), &mut accepted).await;
+    let opening = tap.said().concat();
+    drop(tap);
+    let answer = ask(socket(&addresses[0]), &opening).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "it is answered as an opening: {answer}");
+    // The next that is accepted is who dials, and nobody came beside it.
+    echo(&client, &addresses[0], &mut accepted).await;
+    server.close().await;
+    assert!(accepted.recv().await.is_none());
 }

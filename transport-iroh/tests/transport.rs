@@ -10,6 +10,7 @@ use common::{SOON, build, echo, ip_port, listening, loopback, port_becomes_free,
 use sync_core::{
     PeerAddress,
     model::SecretKey,
+    testing::tap::Tap,
     transport::{
         CloseReason, DIAL_DEADLINE, Incoming, TransportBuilder, TransportContext, TransportErrorKind, TransportState,
     },
@@ -299,4 +300,55 @@ async fn closing_a_connection_reaches_the_other_end() {
     assert_eq!(ended.kind, TransportErrorKind::ConnectionLost);
     client.close().await;
     server.close().await;
+}
+
+/// The story: what a node once said is known to whoever sat on the path. Said again it is an opening like any other, and
+/// ends there: it was encrypted for a handshake that is over, and there is no 0-RTT that would take its first words.
+#[tokio::test]
+async fn b61_an_opening_that_was_recorded_is_no_connection_when_it_is_said_again() {
+    let key = SecretKey::generate();
+    let start = async |state| {
+        let context = TransportContext { node_key: key.clone(), state };
+        Box::new(loopback()).build(context).await.unwrap()
+    };
+    let server = start(None).await;
+    let (incoming, mut accepted) = Incoming::channel();
+    let address = server.listen(incoming).await.unwrap().remove(0);
+    let target = std::net::SocketAddr::from(([127, 0, 0, 1], ip_port(&address)));
+    let tap = Tap::udp(target).await.unwrap();
+    let client = build(loopback(), None).await;
+    let through = format!("iroh:{}?ip={}", address.url().path(), tap.address()).parse().unwrap();
+    let here = client.dial(&through).await.unwrap();
+    let there = accepted.recv().await.unwrap();
+    echo(&*here, &*there).await;
+    let opening = tap.said();
+    let state = server.state();
+    here.close(CloseReason::Done);
+    there.closed().await;
+    server.close().await;
+    drop((here, there, tap, accepted, server));
+    port_becomes_free(target.port()).await;
+
+    // The same node again, with its key and its port.
+    let server = start(state).await;
+    let (incoming, mut accepted) = Incoming::channel();
+    let again = server.listen(incoming).await.unwrap().remove(0);
+    assert_eq!(ip_port(&again), target.port());
+    let replayer = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut answer = [0; 2048];
+    for packet in &opening {
+        replayer.send_to(packet, target).await.unwrap();
+    }
+    timeout(SOON, replayer.recv_from(&mut answer)).await.expect("it is answered as an opening").unwrap();
+    for packet in &opening {
+        replayer.send_to(packet, target).await.unwrap();
+    }
+    // The next that is accepted is who dials, and nobody came beside it.
+    let client = build(loopback(), None).await;
+    let here = client.dial(&again).await.unwrap();
+    let there = accepted.recv().await.unwrap();
+    assert_eq!(here.channel_binding(), there.channel_binding());
+    echo(&*here, &*there).await;
+    server.close().await;
+    assert!(accepted.recv().await.is_none());
 }

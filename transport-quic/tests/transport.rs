@@ -7,6 +7,7 @@ use std::{net::UdpSocket, sync::Arc, time::Duration};
 use sync_core::{
     PeerAddress,
     model::SecretKey,
+    testing::tap::Tap,
     transport::{
         CloseReason, Connection, DIAL_DEADLINE, Incoming, SyncTransport, TransportBuilder, TransportContext,
         TransportErrorKind, TransportState,
@@ -428,4 +429,51 @@ async fn an_advertised_address_replaces_those_of_the_interfaces() {
     let told: PeerAddress = "quic://hub.example:4433".parse().unwrap();
     let (_server, address, _accepted) = listening(loopback().advertise(told.clone())).await;
     assert_eq!(address, told);
+}
+
+/// The story: what a node once said is known to whoever sat on the path. Said again it is an opening like any other, and
+/// ends there: it was encrypted for a handshake that is over, and there is no 0-RTT that would take its first words.
+#[tokio::test]
+async fn b61_an_opening_that_was_recorded_is_no_connection_when_it_is_said_again() {
+    let key = SecretKey::generate();
+    let build = async |state| {
+        let context = TransportContext { node_key: key.clone(), state };
+        Box::new(loopback()).build(context).await.unwrap()
+    };
+    let server = build(None).await;
+    let (incoming, mut accepted) = Incoming::channel();
+    let address = server.listen(incoming).await.unwrap().remove(0);
+    let target = std::net::SocketAddr::from(([127, 0, 0, 1], port(&address)));
+    let tap = Tap::udp(target).await.unwrap();
+    let client = build(None).await;
+    let here = client.dial(&format!("quic://{}", tap.address()).parse().unwrap()).await.unwrap();
+    let there = accepted.recv().await.unwrap();
+    echo(&*here, &*there).await;
+    let opening = tap.said();
+    let state = server.state();
+    here.close(CloseReason::Done);
+    there.closed().await;
+    server.close().await;
+    drop((here, there, tap, accepted, server));
+
+    // The same node again, with its certificate and its port.
+    let server = build(state).await;
+    let (incoming, mut accepted) = Incoming::channel();
+    assert_eq!(server.listen(incoming).await.unwrap(), std::slice::from_ref(&address));
+    let replayer = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut answer = [0; 2048];
+    for packet in &opening {
+        replayer.send_to(packet, target).await.unwrap();
+    }
+    timeout(SOON, replayer.recv_from(&mut answer)).await.expect("it is answered as an opening").unwrap();
+    for packet in &opening {
+        replayer.send_to(packet, target).await.unwrap();
+    }
+    // The next that is accepted is who dials, and nobody came beside it.
+    let here = client.dial(&address).await.unwrap();
+    let there = accepted.recv().await.unwrap();
+    assert_eq!(here.channel_binding(), there.channel_binding());
+    echo(&*here, &*there).await;
+    server.close().await;
+    assert!(accepted.recv().await.is_none());
 }

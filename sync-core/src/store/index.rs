@@ -39,7 +39,7 @@ impl fmt::Debug for Salt {
 
 impl Salt {
     /// How many leading zero nibbles the keyed hash of the place has.
-    fn level(&self, place: &[u8]) -> u8 {
+    pub fn level(&self, place: &[u8]) -> u8 {
         let hash = blake3::keyed_hash(&self.0, place);
         let word = u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
         ((word.leading_zeros() / 4) as u8).min(TOP)

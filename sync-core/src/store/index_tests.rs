@@ -207,3 +207,61 @@ fn summary_and_split_read_few_rows_at_1000_and_at_1000000_entries() {
     println!("1,000,000 entries: summary {summary} rows, split {split}");
     assert!(summary < 200.0 && split < 1_000.0, "{summary} {split}");
 }
+
+/// The most rows that one summary reads, and that one more entry does when it comes, in a store with this salt that has
+/// these keys.
+fn worst(salt: Salt, keys: &[SlotKey]) -> u64 {
+    let mut rows = Rows::default();
+    let hash = |place: &SlotKey| Hash(*blake3::hash(place.as_bytes()).as_bytes());
+    let come = |rows: &mut Rows, place: &SlotKey| {
+        rows.put(&entry_key::value(REPLICA, place.as_bytes(), KeyNo(1)), &hash(place).0).unwrap();
+        hash(place)
+    };
+    let mut deltas = Deltas::default();
+    for place in keys {
+        let hash = come(&mut rows, place);
+        deltas.inserted(place.clone(), hash);
+    }
+    index::update(&mut rows, REPLICA, &salt, deltas).unwrap();
+    let counted = Counted { rows, read: AtomicU64::new(0) };
+    let mut random = Random::new(11);
+    let mut most = 0;
+    for _ in 0..300 {
+        let (a, b) = (random.pick(keys).clone(), random.pick(keys).clone());
+        let range = SlotRange { start: a.clone().min(b.clone()), end: Some(a.max(b)) };
+        Index::new(&counted, REPLICA).summary(&range).unwrap();
+        most = most.max(counted.read.swap(0, Ordering::Relaxed));
+    }
+    most
+}
+
+/// The story: whoever may write chooses keys, and with many that are no boundaries, or all boundaries, an index of hashes
+/// becomes a list. They do spoil the store whose salt is known, so the choice is a good one; no salt is known, and in any
+/// other store the same keys cost what random ones cost.
+#[test]
+fn keys_chosen_against_one_salt_cost_another_store_what_random_keys_cost() {
+    const KEYS: usize = 20_000;
+    let key = |number: u32| SlotKey::ordinary(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
+    let known = Salt([1; 32]);
+    let random = |_: &SlotKey| true;
+    let no_boundary = |key: &SlotKey| known.level(key.as_bytes()) == 0;
+    let all_boundaries = |key: &SlotKey| known.level(key.as_bytes()) == 1;
+    type Choice<'a> = &'a dyn Fn(&SlotKey) -> bool;
+    let kinds: [(&str, Choice<'_>); 2] = [("none a boundary", &no_boundary), ("all boundaries", &all_boundaries)];
+    let chosen = |is_chosen: &dyn Fn(&SlotKey) -> bool| -> Vec<SlotKey> {
+        let mut keys: Vec<SlotKey> = (0..).map(key).filter(|key| is_chosen(key)).take(KEYS).collect();
+        keys.sort_unstable();
+        keys
+    };
+    let of_random = chosen(&random);
+    for other in [Salt([2; 32]), Salt([3; 32]), Salt([4; 32])] {
+        let usual = worst(other, &of_random);
+        for (name, is_chosen) in kinds {
+            let keys = chosen(is_chosen);
+            let (spoiled, unspoiled) = (worst(known, &keys), worst(other, &keys));
+            println!("{name}: {spoiled} rows where the salt is known, {unspoiled} elsewhere, {usual} for random keys");
+            assert!(spoiled > 10 * usual, "{name}: the choice is a bad one: {spoiled} rows, {usual} for random keys");
+            assert!(unspoiled < 2 * usual, "{name}: {unspoiled} rows, {usual} for random keys");
+        }
+    }
+}

@@ -12,6 +12,8 @@ pub mod sim;
 mod skipped;
 pub mod store_suite;
 #[cfg(feature = "manager")]
+pub mod tap;
+#[cfg(feature = "manager")]
 pub mod transport_suite;
 
 pub use block_on::block_on;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use sync_core::{
     machine::{
         Config, ConnectionId, DialFailure, Input, Now, Output, PeerStatus, StreamId, Synchronizer, perform,
@@ -174,6 +175,9 @@ impl Node {
     }
 }
 
+/// Makes another frame of one that A (1) or B (2) has sent.
+pub type Rewrite = Box<dyn FnMut(u8, Bytes) -> Bytes>;
+
 /// Two nodes and the wire between them, on virtual time.
 pub struct Pair {
     pub a: Node,
@@ -186,6 +190,8 @@ pub struct Pair {
     pub b_says_nothing: bool,
     /// Whose turn it is when both have something to do: A's, or whose a seed says.
     pub turns: Option<u64>,
+    /// What somebody on the path makes of frames: of A's, or of B's.
+    pub rewrites: Option<Rewrite>,
     connections: u64,
     open: BTreeSet<ConnectionId>,
 }
@@ -200,6 +206,7 @@ impl Pair {
             reachable: Ok(()),
             b_says_nothing: false,
             turns: None,
+            rewrites: None,
             connections: 0,
             open: BTreeSet::new(),
         }
@@ -268,6 +275,8 @@ impl Pair {
             // Types from 16 on are messages of sessions.
             Output::Send { frame, .. } if self.b_says_nothing && !from_a && frame[0] >= 16 => {}
             Output::Send { connection, stream, frame } if self.open.contains(&connection) => {
+                let from = if from_a { 1 } else { 2 };
+                let frame = self.rewrites.as_mut().map_or(frame.clone(), |rewrite| rewrite(from, frame));
                 there.tell(at, Input::Frame { connection, stream: other(stream), frame });
             }
             Output::CloseStream { connection, stream } if self.open.contains(&connection) => {

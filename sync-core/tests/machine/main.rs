@@ -4,6 +4,7 @@
 
 mod common;
 mod directions;
+mod downgrade;
 mod failover;
 mod parking;
 mod saving;

@@ -14,6 +14,9 @@
 
 pub mod address;
 mod canary;
+#[cfg(test)]
+#[path = "../../vectors/golden.rs"]
+mod golden;
 pub mod machine;
 #[cfg(feature = "manager")]
 #[allow(clippy::disallowed_methods)]

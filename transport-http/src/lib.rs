@@ -103,3 +103,9 @@ mod websocket;
 
 pub use builder::{HttpBuilder, HttpTransport};
 pub use state::STATE_KIND;
+
+#[cfg(test)]
+#[path = "../../vectors/golden.rs"]
+mod golden;
+#[cfg(test)]
+mod vectors;

@@ -101,3 +101,9 @@ pub use state::STATE_KIND;
 
 /// The application protocol that both ends must name in the TLS handshake.
 pub const ALPN: &[u8] = b"syncline/1";
+
+#[cfg(test)]
+#[path = "../../vectors/golden.rs"]
+mod golden;
+#[cfg(test)]
+mod vectors;

@@ -90,3 +90,9 @@ mod state;
 pub use builder::{QuicBuilder, QuicTransport};
 pub use config::{ALPN, Windows};
 pub use state::STATE_KIND;
+
+#[cfg(test)]
+#[path = "../../vectors/golden.rs"]
+mod golden;
+#[cfg(test)]
+mod vectors;

@@ -465,3 +465,7 @@ impl Synchronizer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_vectors.rs"]
+mod vectors;

@@ -139,10 +139,7 @@ async fn carry(
     messages: mpsc::Sender<Message>,
 ) {
     let ByteStream { mut read, mut write } = bytes;
-    let max = match kind {
-        StreamKind::Control => MAX_HANDSHAKE_FRAME_LEN,
-        StreamKind::Session | StreamKind::Content => MAX_FRAME_LEN,
-    };
+    let max = max_frame_len(kind);
     if kind == StreamKind::Control {
         write.set_priority(1);
     }
@@ -171,6 +168,14 @@ async fn carry(
         },
     };
     ended(id, stream, error, &messages).await;
+}
+
+/// The longest frame that is read from a stream.
+fn max_frame_len(kind: StreamKind) -> usize {
+    match kind {
+        StreamKind::Control => MAX_HANDSHAKE_FRAME_LEN,
+        StreamKind::Session | StreamKind::Content => MAX_FRAME_LEN,
+    }
 }
 
 async fn write_frames(write: &mut Box<dyn StreamWrite>, frames: &mut mpsc::Receiver<Bytes>) -> io::Result<()> {
@@ -243,3 +248,6 @@ mod tests {
         assert!(read_frame(&mut long, 2).await.is_err());
     }
 }
+
+#[cfg(test)]
+mod vectors;

@@ -1,7 +1,7 @@
 //! `fingerprints.json`: terms, sums and digests.
 
 use serde_json::{Value as Json, json};
-use sync_core::model::{Hash, Summary};
+use sync_core::model::{Digest, Hash, Summary};
 
 use super::*;
 
@@ -47,7 +47,18 @@ fn make() -> Json {
             })
         })
         .collect();
-    json!({ "accepted": sets })
+    let good = encode(&summary(&[entry(1)]).digest());
+    let rejected = [
+        ("nothing", Vec::new()),
+        ("half a hash", good[..16].to_vec()),
+        ("no count", good[..32].to_vec()),
+        ("half a count", [&good[..32], &[0x80]].concat()),
+        ("a count of more than 64 bits", [&good[..32], &[0xff; 9], &[2]].concat()),
+        ("with a byte behind it", [&good[..], &[0]].concat()),
+    ];
+    let rejected =
+        rejected.map(|(name, postcard)| json!({ "name": name, "postcard": hex(postcard), "error": "malformed" }));
+    json!({ "accepted": sets, "rejected": rejected })
 }
 
 #[test]
@@ -63,5 +74,8 @@ fn the_vectors_of_fingerprints_hold() {
         assert_eq!(lanes, bytes(&vector["sum"]));
         // The empty set is the exception.
         assert_eq!(by_hand == digest.hash.0, !entries.is_empty());
+    }
+    for vector in list(&file["rejected"]) {
+        assert_eq!(decode::<Digest>(&bytes(&vector["postcard"])), None, "{}", vector["name"]);
     }
 }

@@ -122,6 +122,50 @@ fn histories() -> Vec<Json> {
     ]
 }
 
+/// A grant's bytes under the id that follows from them, by their issuer: what is wrong is in the bytes alone.
+fn entry_of(issuer: &AuthorId, postcard: &[u8]) -> Op {
+    let id = blake3::derive_key("syncline v1 grant", &[&issuer.as_bytes()[..], postcard].concat());
+    put([&[0, b'g'][..], &id].concat(), postcard)
+}
+
+fn admitted(owner: &AuthorId, postcard: &[u8]) -> Result<(), RightsError> {
+    Rights::new(ReplicaId::from(*owner.as_bytes())).admit(owner, &entry_of(owner, postcard)).map(|_| ())
+}
+
+fn rejected(owner: &AuthorId) -> Vec<Json> {
+    let good = encode(&grant(author(2).0, Right::Write, "a/", Some(1_000), None));
+    assert_eq!(admitted(owner, &good), Ok(()));
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        bytes
+    };
+    // Subject, right, prefix behind its length, the option of an end, the end in two bytes, the option of a parent.
+    assert_eq!(&good[32..], [1, 2, b'a', b'/', 1, 0xe8, 0x07, 0]);
+    let long_prefix = [&good[..33], &[0x81, 8], &[b'a'; 1_025], &[0, 0]].concat();
+    let cases = [
+        ("nothing", Vec::new()),
+        ("half a subject", good[..16].to_vec()),
+        ("cut by a byte", good[..good.len() - 1].to_vec()),
+        ("with a byte behind it", changed(&|bytes| bytes.push(0))),
+        ("a right that there is not", changed(&|bytes| bytes[32] = 3)),
+        ("a right that is longer than need be", changed(&|bytes| drop(bytes.splice(32..33, [0x81, 0])))),
+        ("a prefix beyond the end", changed(&|bytes| bytes[33] = 200)),
+        ("a prefix of a length of all ones", [&good[..33], &[0xff; 9], &[1]].concat()),
+        ("a prefix that is too long", long_prefix),
+        ("an end whose option is 2", changed(&|bytes| bytes[36] = 2)),
+        ("an end that is longer than need be", changed(&|bytes| drop(bytes.splice(38..39, [0x87, 0])))),
+        ("an end of more than ten bytes", [&good[..37], &[0xff; 10], &[1, 0]].concat()),
+        ("half a parent", changed(&|bytes| drop(bytes.splice(39..40, [1, 7, 7])))),
+        ("a parent whose option is 2", changed(&|bytes| bytes[39] = 2)),
+    ];
+    let case = |(name, postcard): (&str, Vec<u8>)| {
+        let error = error_name(admitted(owner, &postcard).expect_err(name));
+        json!({ "name": name, "issuer": owner.to_string(), "postcard": hex(postcard), "error": error })
+    };
+    cases.into_iter().map(case).collect()
+}
+
 fn make() -> Json {
     let (owner, invite) = (author(1), author(2));
     let first = grant(invite.0, Right::Write, "", Some(1_800_000_000_000_000), None);
@@ -132,7 +176,7 @@ fn make() -> Json {
         grant_json(&owner, &grant(EVERYBODY, Right::Read, "", None, None)),
         grant_json(&owner, &grant(invite.0, Right::Admin, "", None, None)),
     ];
-    json!({ "accepted": grants, "histories": histories() })
+    json!({ "accepted": grants, "rejected": rejected(&owner), "histories": histories() })
 }
 
 #[test]
@@ -146,6 +190,12 @@ fn b63_the_vectors_of_grants_hold() {
         let id = blake3::derive_key("syncline v1 grant", &[&issuer.as_bytes()[..], &postcard].concat());
         assert_eq!(id, bytes32(&vector["id"]));
         assert_eq!([&[0, b'g'][..], &id].concat(), bytes(&vector["key"]));
+    }
+    for vector in list(&file["rejected"]) {
+        let issuer = AuthorId::from(bytes32(&vector["issuer"]));
+        let error = admitted(&issuer, &bytes(&vector["postcard"])).unwrap_err();
+        assert_eq!(error, RightsError::UnknownSystemEntry, "{}", vector["name"]);
+        assert_eq!(error_name(error), vector["error"]);
     }
     for history in list(&file["histories"]) {
         let mut rights = Rights::new(ReplicaId::from(bytes32(&history["owner"])));

@@ -11,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod addresses;
 mod commits;
 mod content;
 mod dominance;

@@ -48,7 +48,26 @@ fn make() -> Json {
         .collect();
     let ranges: Vec<Json> =
         asked.iter().map(|range| json!({ "range": range_json(range), "postcard": hex(encode(range)) })).collect();
-    json!({ "scopes": scopes, "ranges": ranges })
+    let good = encode(&asked[1]);
+    assert_eq!(good, [2, 2, b'a', 1, 2, 2, b'c']);
+    let rejected = [
+        ("nothing", Vec::new()),
+        ("cut by a byte", good[..6].to_vec()),
+        ("with a byte behind it", [&good[..], &[0]].concat()),
+        ("a start beyond the end", vec![9, 2, b'a', 0]),
+        ("a start of a length of all ones", [&[0xff; 9][..], &[1]].concat()),
+        ("no word of an end", vec![2, 2, b'a']),
+        ("an end whose option is 2", vec![2, 2, b'a', 2, 2, 2, b'c']),
+        ("half an end", vec![2, 2, b'a', 1, 2, 2]),
+    ];
+    let rejected =
+        rejected.map(|(name, postcard)| json!({ "name": name, "postcard": hex(postcard), "error": "malformed" }));
+    // Malformed where it is claimed: it holds no place.
+    let empty = [("an end at the start", [2u8, b'a']), ("an end before the start", [1, b'z'])].map(|(name, end)| {
+        let range = SlotRange { start: place(&[2, b'a']), end: Some(place(&end)) };
+        json!({ "name": name, "range": range_json(&range), "postcard": hex(encode(&range)) })
+    });
+    json!({ "scopes": scopes, "ranges": ranges, "rejected": rejected, "empty": empty })
 }
 
 #[test]
@@ -66,5 +85,12 @@ fn the_vectors_of_places_hold() {
     }
     for vector in list(&file["ranges"]) {
         assert_eq!(decode::<SlotRange>(&bytes(&vector["postcard"])), Some(range(&vector["range"])));
+    }
+    for vector in list(&file["rejected"]) {
+        assert_eq!(decode::<SlotRange>(&bytes(&vector["postcard"])), None, "{}", vector["name"]);
+    }
+    for vector in list(&file["empty"]) {
+        let range = decode::<SlotRange>(&bytes(&vector["postcard"])).unwrap();
+        assert!(range.is_empty() && Scope::all().clamp(&range).is_empty(), "{}", vector["name"]);
     }
 }

@@ -8,7 +8,7 @@ use sync_core::{
     model::{Digest, Hash, SlotKey, SlotRange, Summary},
     store::{
         Claim, Have, Missing, Scope, ShortId, StoreError,
-        coded::{CodedSet, Difference, MAX_SYMBOLS, difference},
+        coded::{CodedSet, Difference, MAX_SYMBOLS, Symbol, difference},
         reconcile::{View, reconcile},
     },
 };
@@ -116,7 +116,76 @@ fn make() -> Json {
         .iter()
         .map(|(place, hash)| json!({ "place": hex(place.as_bytes()), "hash": hash.to_string() }))
         .collect();
-    json!({ "entries": entries, "accepted": accepted, "coded": coded_sets() })
+    json!({
+        "entries": entries, "accepted": accepted, "rejected": rejected(), "coded": coded_sets(),
+        "rejected_symbols": rejected_symbols(),
+    })
+}
+
+/// Why claims are not answered: what cannot be read, and what can and is out of order, are one to who hears them.
+fn error_of(claims: &[u8]) -> Option<&'static str> {
+    let Some(claims) = decode::<Vec<Claim>>(claims) else { return Some("malformed") };
+    match reconcile(&set(), &Scope::all(), claims) {
+        Ok(_) => None,
+        Err(StoreError::Limit(_)) => Some("malformed"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn rejected() -> Vec<Json> {
+    let claim = |range: SlotRange| Claim { range, have: Have::Digest(digest(10..12)) };
+    let wide = |n: u16| SlotKey::ordinary(&n.to_be_bytes());
+    let many = |count: u16| -> Vec<Claim> {
+        (0..count).map(|n| claim(SlotRange { start: wide(n), end: Some(wide(n + 1)) })).collect()
+    };
+    assert_eq!(error_of(&encode(&many(256))), None);
+    let good = encode(&vec![Claim { range: range(10, 20), have: Have::Ids(ids(10..12)) }]);
+    assert_eq!(error_of(&good), None);
+    // A number of claims, a start and an end of four bytes behind their lengths, then what is had.
+    let kind = 1 + 1 + encode(&range(10, 20)).len() - 1;
+    assert_eq!(good[kind], 1);
+    let set = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let cases = [
+        ("cut by a byte", good[..good.len() - 1].to_vec()),
+        ("with a byte behind it", [&good[..], &[0]].concat()),
+        ("a kind of claim that there is not", set(kind, 3)),
+        ("more ids than bytes", set(kind + 1, 200)),
+        ("ids of a number of all ones", [&good[..=kind], &[0xff; 9], &[1]].concat()),
+        ("more claims than bytes", set(0, 9)),
+        ("an empty range", encode(&vec![claim(range(12, 12))])),
+        ("a range whose end is before its start", encode(&vec![claim(range(14, 12))])),
+        ("ranges that overlap", encode(&vec![claim(range(10, 14)), claim(range(13, 16))])),
+        ("ranges that do not ascend", encode(&vec![claim(range(14, 16)), claim(range(10, 12))])),
+        ("one range twice", encode(&vec![claim(range(10, 12)), claim(range(10, 12))])),
+        ("a range behind one without an end", encode(&vec![claim(SlotRange::ALL), claim(range(10, 12))])),
+        ("257 claims", encode(&many(257))),
+    ];
+    let case = |(name, claims): (&str, Vec<u8>)| {
+        let error = error_of(&claims);
+        json!({ "name": name, "claims": hex(claims), "error": error })
+    };
+    cases.into_iter().map(case).collect()
+}
+
+/// Symbols that cannot be read.
+fn rejected_symbols() -> Vec<Json> {
+    let good = encode(&coded(0..3).symbols()[..2]);
+    // A number, ids, checks, a count each.
+    assert_eq!(good.len(), 1 + 2 * (16 + 4 + 1));
+    let mut many = good.clone();
+    many[0] = 3;
+    let cases = [
+        ("cut by a byte", good[..good.len() - 1].to_vec()),
+        ("with a byte behind it", [&good[..], &[0]].concat()),
+        ("more symbols than bytes", many),
+        ("a number of all ones", [&[0xff; 9][..], &[1], &good[1..]].concat()),
+        ("a count of more than 32 bits", [&good[..good.len() - 1], &[0xff, 0xff, 0xff, 0xff, 0x1f]].concat()),
+    ];
+    cases.map(|(name, symbols)| json!({ "name": name, "symbols": hex(symbols), "error": "malformed" })).into()
 }
 
 fn scope(prefixes: &[Json]) -> Scope {
@@ -163,6 +232,9 @@ fn the_vectors_of_coded_symbols_hold() {
         assert_eq!(hex(encode(&set.symbols()[..64])), vector["symbols"]);
         assert_eq!(hash_of_all(&set), vector["hash_of_all_symbols"]);
     }
+    for vector in list(&file["rejected_symbols"]) {
+        assert_eq!(decode::<Vec<Symbol>>(&bytes(&vector["symbols"])), None, "{}", vector["name"]);
+    }
 }
 
 #[test]
@@ -172,5 +244,9 @@ fn the_vectors_of_reconciliation_hold() {
         let claim: Claim = decode(&bytes(&vector["claim"])).unwrap();
         let scope = scope(list(&vector["readable_prefixes"]));
         assert_eq!(answer(&scope, claim), vector["answer"], "{}", vector["name"]);
+    }
+    for vector in list(&file["rejected"]) {
+        assert_eq!(error_of(&bytes(&vector["claims"])), vector["error"].as_str(), "{}", vector["name"]);
+        assert_eq!(vector["error"], "malformed");
     }
 }

@@ -5,10 +5,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{HANDSHAKE_DEADLINE, Role};
 use crate::transport::{TransportError, TransportErrorKind};
 
-const PATTERN: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
+pub(super) const PATTERN: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
 
 /// Both sides mix this in: another version of these layers fails at the second message.
-const PROLOGUE: &[u8] = b"syncline v1 noise yamux\0";
+pub(super) const PROLOGUE: &[u8] = b"syncline v1 noise yamux\0";
 
 /// The longest handshake message: XX without payloads has 96 bytes at most. Nothing larger is read from
 /// someone who has shown nothing yet.
@@ -25,7 +25,8 @@ pub(super) async fn perform<P>(pipe: &mut P, role: Role) -> Result<Secured, Tran
 where
     P: AsyncRead + AsyncWrite + Unpin,
 {
-    match tokio::time::timeout(HANDSHAKE_DEADLINE, exchange(pipe, role)).await {
+    let noise = start(role).map_err(foreign)?;
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, exchange(pipe, noise)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(TransportError::new(
             TransportErrorKind::TimedOut,
@@ -34,11 +35,11 @@ where
     }
 }
 
-async fn exchange<P>(pipe: &mut P, role: Role) -> Result<Secured, TransportError>
+/// Says and hears the messages of the handshake.
+pub(super) async fn exchange<P>(pipe: &mut P, mut noise: snow::HandshakeState) -> Result<Secured, TransportError>
 where
     P: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut noise = start(role).map_err(foreign)?;
     let mut message = [0; MAX_MESSAGE_LEN];
     let mut payload = [0; MAX_MESSAGE_LEN];
     while !noise.is_handshake_finished() {

@@ -97,3 +97,5 @@ where
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

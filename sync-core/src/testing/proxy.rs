@@ -9,7 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -82,11 +82,64 @@ impl Mode {
     }
 }
 
+/// What all connections of a proxy share: what it does with them, and what has passed.
+#[derive(Debug)]
+struct Switch {
+    mode: watch::Sender<Mode>,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    /// How many bytes have passed, both ways.
+    passed: u64,
+    /// When so many have, this is what comes, once.
+    next: Option<(u64, Mode)>,
+}
+
+impl Switch {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { mode: watch::Sender::new(Mode::Forward), counted: Mutex::default() })
+    }
+
+    fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    fn set_at(&self, more: u64, mode: Mode) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.next = Some((counted.passed + more, mode));
+    }
+
+    fn passes(&self, way: Way) -> bool {
+        self.mode.borrow().passes(way)
+    }
+
+    fn passed(&self) -> u64 {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).passed
+    }
+
+    /// So many bytes have passed.
+    fn count(&self, len: usize) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.passed += len as u64;
+        let passed = counted.passed;
+        if let Some((_, mode)) = counted.next.take_if(|(at, _)| *at <= passed) {
+            self.set(mode);
+        }
+    }
+
+    async fn interrupted(&self) {
+        let interrupted = self.mode.subscribe().wait_for(|mode| *mode != Mode::Forward).await.is_ok();
+        assert!(interrupted, "the sender is ours");
+    }
+}
+
 /// A TCP proxy on a port of its own on 127.0.0.1. It ends when it is dropped.
 #[derive(Debug)]
 pub struct TcpProxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    switch: Arc<Switch>,
     accepted: Arc<AtomicUsize>,
     task: AbortHandle,
 }
@@ -101,10 +154,11 @@ impl TcpProxy {
     pub async fn start_with(target: SocketAddr, faults: Faults) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (mode, modes) = watch::channel(Mode::Forward);
+        let switch = Switch::new();
         let accepted = Arc::default();
-        let task = tokio::spawn(forward_tcp(listener, target, faults, modes, Arc::clone(&accepted))).abort_handle();
-        Ok(Self { address, mode, accepted, task })
+        let forwarding = forward_tcp(listener, target, faults, switch.clone(), Arc::clone(&accepted));
+        let task = tokio::spawn(forwarding).abort_handle();
+        Ok(Self { address, switch, accepted, task })
     }
 
     /// How many connections came so far.
@@ -119,22 +173,42 @@ impl TcpProxy {
 
     /// Holds every connection open and carries nothing more.
     pub fn freeze(&self) {
-        self.mode.send_replace(Mode::Frozen);
+        self.switch.set(Mode::Frozen);
     }
 
     /// Carries one way alone.
     pub fn half_open(&self, open: Way) {
-        self.mode.send_replace(Mode::HalfOpen(open));
+        self.switch.set(Mode::HalfOpen(open));
     }
 
     /// Goes on; what waited arrives.
     pub fn thaw(&self) {
-        self.mode.send_replace(Mode::Forward);
+        self.switch.set(Mode::Forward);
     }
 
-    /// Ends every connection, present and to come.
+    /// Ends every connection, present and to come, until it thaws.
     pub fn cut(&self) {
-        self.mode.send_replace(Mode::Cut);
+        self.switch.set(Mode::Cut);
+    }
+
+    /// Freezes when so many more bytes have passed, both ways together.
+    pub fn freeze_at(&self, more: u64) {
+        self.switch.set_at(more, Mode::Frozen);
+    }
+
+    /// Cuts when so many more bytes have passed, both ways together.
+    pub fn cut_at(&self, more: u64) {
+        self.switch.set_at(more, Mode::Cut);
+    }
+
+    /// Resolves when not everything passes any more.
+    pub async fn interrupted(&self) {
+        self.switch.interrupted().await;
+    }
+
+    /// How many bytes have passed, both ways together.
+    pub fn passed(&self) -> u64 {
+        self.switch.passed()
     }
 }
 
@@ -148,14 +222,14 @@ async fn forward_tcp(
     listener: TcpListener,
     target: SocketAddr,
     faults: Faults,
-    modes: watch::Receiver<Mode>,
+    switch: Arc<Switch>,
     accepted: Arc<AtomicUsize>,
 ) {
     let mut pairs = JoinSet::new();
     let mut number = 0;
     while let Ok((client, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::Relaxed);
-        let modes = modes.clone();
+        let switch = switch.clone();
         number += 2;
         pairs.spawn(async move {
             let server = TcpStream::connect(target).await?;
@@ -163,8 +237,8 @@ async fn forward_tcp(
             server.set_nodelay(true)?;
             let (client_read, client_write) = client.into_split();
             let (server_read, server_write) = server.into_split();
-            let there = Stream { way: Way::There, faults, number, modes: modes.clone() };
-            let back = Stream { way: Way::Back, faults, number: number + 1, modes };
+            let there = Stream { way: Way::There, faults, number, switch: switch.clone() };
+            let back = Stream { way: Way::Back, faults, number: number + 1, switch };
             tokio::try_join!(there.carry(client_read, server_write), back.carry(server_read, client_write)).map(|_| ())
         });
         while pairs.try_join_next().is_some() {}
@@ -176,27 +250,26 @@ struct Stream {
     way: Way,
     faults: Faults,
     number: u64,
-    modes: watch::Receiver<Mode>,
+    switch: Arc<Switch>,
 }
 
 impl Stream {
     async fn carry(self, from: OwnedReadHalf, to: OwnedWriteHalf) -> io::Result<()> {
         let (pieces, waiting) = mpsc::channel(QUEUE_LEN);
-        let modes = self.modes.clone();
-        let way = self.way;
-        tokio::try_join!(self.take(from, pieces), give(way, modes, to, waiting)).map(|_| ())
+        tokio::try_join!(self.take(from, pieces), self.give(to, waiting)).map(|_| ())
     }
 
     /// Reads pieces, and says when each is due.
-    async fn take(mut self, mut from: OwnedReadHalf, pieces: mpsc::Sender<(Instant, Vec<u8>)>) -> io::Result<()> {
+    async fn take(&self, mut from: OwnedReadHalf, pieces: mpsc::Sender<(Instant, Vec<u8>)>) -> io::Result<()> {
         let mut random = Random::new(self.faults.seed.wrapping_mul(1_000_003).wrapping_add(self.number));
+        let mut modes = self.switch.mode.subscribe();
         let mut left = self.faults.cut_after.map(|bytes| bytes / 2 + random.below(bytes.max(1)));
         let mut buffer = vec![0; 64 * 1024];
         let mut last = Instant::now();
         loop {
             let len = tokio::select! {
                 len = from.read(&mut buffer) => len?,
-                _ = cut(&mut self.modes) => return Err(io::ErrorKind::ConnectionReset.into()),
+                _ = cut(&mut modes) => return Err(io::ErrorKind::ConnectionReset.into()),
             };
             let stall = match random.percent(self.faults.loss_percent) {
                 true => STALL + 2 * self.faults.delay,
@@ -214,28 +287,24 @@ impl Stream {
             }
         }
     }
-}
-
-async fn give(
-    way: Way,
-    mut modes: watch::Receiver<Mode>,
-    mut to: OwnedWriteHalf,
-    mut pieces: mpsc::Receiver<(Instant, Vec<u8>)>,
-) -> io::Result<()> {
-    while let Some((due, piece)) = pieces.recv().await {
-        if due > Instant::now() {
-            tokio::time::sleep_until(due).await;
+    async fn give(&self, mut to: OwnedWriteHalf, mut pieces: mpsc::Receiver<(Instant, Vec<u8>)>) -> io::Result<()> {
+        let mut modes = self.switch.mode.subscribe();
+        while let Some((due, piece)) = pieces.recv().await {
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+            }
+            match modes.wait_for(|mode| mode.passes(self.way) || *mode == Mode::Cut).await {
+                Ok(mode) if mode.passes(self.way) => {}
+                _ => return Err(io::ErrorKind::ConnectionReset.into()),
+            }
+            if piece.is_empty() {
+                break;
+            }
+            to.write_all(&piece).await?;
+            self.switch.count(piece.len());
         }
-        match modes.wait_for(|mode| mode.passes(way) || *mode == Mode::Cut).await {
-            Ok(mode) if mode.passes(way) => {}
-            _ => return Err(io::ErrorKind::ConnectionReset.into()),
-        }
-        if piece.is_empty() {
-            break;
-        }
-        to.write_all(&piece).await?;
+        to.shutdown().await
     }
-    to.shutdown().await
 }
 
 async fn cut(modes: &mut watch::Receiver<Mode>) {
@@ -248,7 +317,7 @@ async fn cut(modes: &mut watch::Receiver<Mode>) {
 #[derive(Debug)]
 pub struct UdpProxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    switch: Arc<Switch>,
     task: AbortHandle,
 }
 
@@ -262,9 +331,9 @@ impl UdpProxy {
     pub async fn start_with(target: SocketAddr, faults: Faults) -> io::Result<Self> {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
         let address = socket.local_addr()?;
-        let (mode, modes) = watch::channel(Mode::Forward);
-        let task = tokio::spawn(forward_udp(socket, target, faults, modes)).abort_handle();
-        Ok(Self { address, mode, task })
+        let switch = Switch::new();
+        let task = tokio::spawn(forward_udp(socket, target, faults, switch.clone())).abort_handle();
+        Ok(Self { address, switch, task })
     }
 
     /// Where to send instead of the target.
@@ -274,17 +343,32 @@ impl UdpProxy {
 
     /// Drops every packet from now on.
     pub fn freeze(&self) {
-        self.mode.send_replace(Mode::Frozen);
+        self.switch.set(Mode::Frozen);
     }
 
     /// Drops every packet but those that go this way.
     pub fn half_open(&self, open: Way) {
-        self.mode.send_replace(Mode::HalfOpen(open));
+        self.switch.set(Mode::HalfOpen(open));
     }
 
     /// Forwards again.
     pub fn thaw(&self) {
-        self.mode.send_replace(Mode::Forward);
+        self.switch.set(Mode::Forward);
+    }
+
+    /// Freezes when so many more bytes have passed, both ways together.
+    pub fn freeze_at(&self, more: u64) {
+        self.switch.set_at(more, Mode::Frozen);
+    }
+
+    /// Resolves when not everything passes any more.
+    pub async fn interrupted(&self) {
+        self.switch.interrupted().await;
+    }
+
+    /// How many bytes have passed, both ways together.
+    pub fn passed(&self) -> u64 {
+        self.switch.passed()
     }
 }
 
@@ -294,8 +378,8 @@ impl Drop for UdpProxy {
     }
 }
 
-async fn forward_udp(socket: Arc<UdpSocket>, target: SocketAddr, faults: Faults, modes: watch::Receiver<Mode>) {
-    let mut clients: HashMap<SocketAddr, (Arc<UdpSocket>, Link)> = HashMap::new();
+async fn forward_udp(socket: Arc<UdpSocket>, target: SocketAddr, faults: Faults, switch: Arc<Switch>) {
+    let mut clients: HashMap<SocketAddr, Link> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; 65_535];
     let any = if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
@@ -305,26 +389,28 @@ async fn forward_udp(socket: Arc<UdpSocket>, target: SocketAddr, faults: Faults,
         if !clients.contains_key(&client) {
             let Ok(upstream) = UdpSocket::bind(any).await else { continue };
             let (upstream, number) = (Arc::new(upstream), clients.len() as u64 * 2);
-            let there = Link::new(faults, number, upstream.clone(), target, &mut tasks);
-            let back = Link::new(faults, number + 1, socket.clone(), client, &mut tasks);
-            tasks.spawn(return_udp(upstream.clone(), back, modes.clone()));
-            clients.insert(client, (upstream, there));
+            let ends = [
+                End { way: Way::There, from: upstream.clone(), to: target, switch: switch.clone() },
+                End { way: Way::Back, from: socket.clone(), to: client, switch: switch.clone() },
+            ];
+            let [there, back] = ends.map(|end| {
+                let number = number + u64::from(end.way == Way::Back);
+                Link::new(faults, number, end, &mut tasks)
+            });
+            tasks.spawn(return_udp(upstream, back));
+            clients.insert(client, there);
         }
-        if let Some((_, link)) = clients.get_mut(&client)
-            && modes.borrow().passes(Way::There)
-        {
+        if let Some(link) = clients.get_mut(&client) {
             link.pass(&buffer[..len]);
         }
     }
 }
 
-async fn return_udp(upstream: Arc<UdpSocket>, mut link: Link, modes: watch::Receiver<Mode>) {
+async fn return_udp(upstream: Arc<UdpSocket>, mut link: Link) {
     let mut buffer = vec![0; 65_535];
     loop {
         let Ok((len, _)) = upstream.recv_from(&mut buffer).await else { continue };
-        if modes.borrow().passes(Way::Back) {
-            link.pass(&buffer[..len]);
-        }
+        link.pass(&buffer[..len]);
     }
 }
 
@@ -336,9 +422,9 @@ struct Link {
 }
 
 impl Link {
-    fn new(faults: Faults, number: u64, from: Arc<UdpSocket>, to: SocketAddr, tasks: &mut JoinSet<()>) -> Self {
+    fn new(faults: Faults, number: u64, end: End, tasks: &mut JoinSet<()>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
-        tasks.spawn(deliver(waiting, from, to));
+        tasks.spawn(end.deliver(waiting));
         Self { faults, random: Random::new(faults.seed.wrapping_mul(1_000_003).wrapping_add(number)), queue }
     }
 
@@ -355,21 +441,34 @@ impl Link {
     }
 }
 
-/// Sends packets when they are due.
-async fn deliver(mut queue: mpsc::Receiver<(Instant, Vec<u8>)>, from: Arc<UdpSocket>, to: SocketAddr) {
-    let mut waiting = BTreeMap::new();
-    let mut number = 0u64;
-    loop {
-        let next = waiting.first_key_value().map(|((due, _), _): (&(Instant, u64), _)| *due);
-        tokio::select! {
-            packet = queue.recv() => {
-                let Some((due, packet)) = packet else { return };
-                number += 1;
-                waiting.insert((due, number), packet);
-            }
-            () = until(next) => {
-                let (_, packet): (_, Vec<u8>) = waiting.pop_first().expect("one is due");
-                from.send_to(&packet, to).await.ok();
+/// Where a way ends.
+struct End {
+    way: Way,
+    from: Arc<UdpSocket>,
+    to: SocketAddr,
+    switch: Arc<Switch>,
+}
+
+impl End {
+    /// Sends packets when they are due. What is on its way when the way falls silent is lost, too.
+    async fn deliver(self, mut queue: mpsc::Receiver<(Instant, Vec<u8>)>) {
+        let mut waiting = BTreeMap::new();
+        let mut number = 0u64;
+        loop {
+            let next = waiting.first_key_value().map(|((due, _), _): (&(Instant, u64), _)| *due);
+            tokio::select! {
+                packet = queue.recv() => {
+                    let Some((due, packet)) = packet else { return };
+                    number += 1;
+                    waiting.insert((due, number), packet);
+                }
+                () = until(next) => {
+                    let (_, packet): (_, Vec<u8>) = waiting.pop_first().expect("one is due");
+                    if self.switch.passes(self.way) {
+                        self.from.send_to(&packet, self.to).await.ok();
+                        self.switch.count(packet.len());
+                    }
+                }
             }
         }
     }

@@ -17,7 +17,8 @@ const VALUE_LEN: usize = 4096;
 #[tokio::test]
 async fn b12_a_first_sync_goes_on_over_the_other_transport_and_little_is_sent_twice() {
     const ENTRIES: u64 = 2_600;
-    for (first, second) in [(Wire::Quic, Wire::Http), (Wire::Http, Wire::Quic)] {
+    let ways = [(Wire::Quic, Wire::Http), (Wire::Http, Wire::Quic), (Wire::Iroh, Wire::Http), (Wire::Quic, Wire::Iroh)];
+    for (first, second) in ways {
         let world = World::new(first, Keep::Memory);
         let a = world.node_on("a", &[first, second]).await;
         // B reads no more than a fifth of it by either way.

@@ -27,6 +27,7 @@ everywhere! {
 }
 
 on_every_wire! {
+    b35_a_slow_listener_lags_and_delays_nobody
     b9_a_dead_address_does_not_delay_a_good_one_of_the_same_peer
     b9_what_is_no_address_or_nobodys_is_an_error_within_the_deadline
     b39_a_peer_that_does_not_have_the_replica_is_parked_and_served_when_it_has_it
@@ -537,9 +538,7 @@ async fn b46_the_address_that_worked_is_dialled_first_after_a_restart(world: Wor
     assert_eq!(counted.dialled.lock().unwrap()[0], good);
 }
 
-#[tokio::test]
-async fn b35_a_slow_listener_lags_and_delays_nobody() {
-    let world = World::new(Wire::Memory, Keep::Memory);
+async fn b35_a_slow_listener_lags_and_delays_nobody(world: World) {
     let Pair { a, b, left, right } = pair(&world).await;
     let mut slow = a.events();
     // A watch that nobody reads for a long time.

@@ -7,7 +7,6 @@ use std::sync::{
 };
 
 use sync_core::{
-    PeerAddress,
     machine::{Event, SyncOutcome},
     manager::{Access, ManagerError},
     model::{AuthorId, HybridClock, Key, Op, SecretKey, Timestamp, Value, sign_commit},
@@ -29,6 +28,12 @@ on_every_store! {
     b55_a_dropped_replica_leaves_no_trace
     b56_queries_by_key_prefix_author_order_and_limit
     b57_an_unloaded_replica_misses_nothing
+}
+
+on_every_wire! {
+    b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses_nothing
+    b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_another
+    b34_work_that_panics_stops_neither_the_loop_nor_other_peers
 }
 
 async fn b50_prefixes_are_bytes_and_writers_of_one_microsecond_agree(world: World) {
@@ -313,14 +318,12 @@ impl Engine for MoodyEngine {
     }
 }
 
-#[tokio::test]
-async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses_nothing() {
-    let world = World::new(Wire::Memory, Keep::Memory);
+async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses_nothing(world: World) {
     let Pair { a, b, left, right } = pair(&world).await;
     let engine = MoodyEngine::new();
     let fails = engine.fails.clone();
     let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
-    let c = world.start(sync_core::manager::SyncManager::builder(store), "c", &[Wire::Memory]).await;
+    let c = world.start(sync_core::manager::SyncManager::builder(store), "c", &[world.wire]).await;
     let third = join(&left, &c, Access::WRITE).await;
     fails.store(true, Ordering::SeqCst);
     assert!(third.put("mine", "x").await.is_err(), "a failed write is not acknowledged");
@@ -413,21 +416,17 @@ async fn b54_a_query_that_stands_still_blocks_no_writer() {
 
 /// C has two peers. Whoever reads what comes from one of them panics: what comes from the other is taken all the same,
 /// and the loop goes on.
-#[tokio::test]
-async fn b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_another() {
-    let world = World::new(Wire::Memory, Keep::Memory);
-    // C dials A, over a transport whose reads can panic; B dials C.
-    let (a, b) = (world.node("a").await, world.builder("b").spawn().await.unwrap());
-    world.register(&b, "memory", Wire::Memory, "b").await;
+async fn b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_another(world: World) {
+    // C dials A over a transport whose reads can panic, and B over another.
+    let other = if world.wire == Wire::Http { Wire::Quic } else { Wire::Http };
+    let (a, b) = (world.node("a").await, world.node_on("b", &[other]).await);
     let (of_a, of_b) = (a.create_replica().await.unwrap(), b.create_replica().await.unwrap());
     let c = world.builder("c").spawn().await.unwrap();
-    let (transport, mood) = Moody::new(world.transport(Wire::Memory, "c to a").await);
+    let (transport, mood) = Moody::new(world.transport(world.wire, "c").await);
     c.add_transport("moody", transport).await.unwrap();
+    world.register(&c, "plain", other, "c").await;
     let third_of_a = join(&of_a, &c, Access::WRITE).await;
-    world.register(&c, "plain", Wire::Memory, "c").await;
-    c.accept_connections().await.unwrap();
-    let third_of_b = c.join(of_b.share(Access::WRITE).await.unwrap()).await.unwrap();
-    b.sync_with("mem:c".parse::<PeerAddress>().unwrap(), of_b.id(), LONG).await.unwrap();
+    let third_of_b = join(&of_b, &c, Access::WRITE).await;
     of_b.put("before", "1").await.unwrap();
     reads(&third_of_b, "before", "1").await;
     let mut events = c.events();
@@ -453,16 +452,14 @@ async fn b34_a_panic_over_one_peer_stops_neither_the_loop_nor_the_frames_of_anot
     reads(&third_of_a, "lost in a panic", "1").await;
 }
 
-#[tokio::test]
-async fn b34_work_that_panics_stops_neither_the_loop_nor_other_peers() {
-    let world = World::new(Wire::Memory, Keep::Memory);
+async fn b34_work_that_panics_stops_neither_the_loop_nor_other_peers(world: World) {
     let Pair { a, b, left, right } = pair(&world).await;
     let key = SecretKey::generate();
     let engine = MoodyEngine::new();
     let start = async || {
         let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine.clone()).unwrap());
         let builder = sync_core::manager::SyncManager::builder(store).node_key(key.clone());
-        world.start(builder, "c", &[Wire::Memory]).await
+        world.start(builder, "c", &[world.wire]).await
     };
     let c = start().await;
     let third = join(&left, &c, Access::WRITE).await;

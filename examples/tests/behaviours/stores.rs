@@ -21,6 +21,10 @@ use sync_core::{
 
 use crate::common::*;
 
+on_every_wire! {
+    b34_work_for_one_peer_that_panics_stops_neither_the_loop_nor_the_work_for_another
+}
+
 /// A store in memory under observation.
 #[derive(Debug)]
 struct Watched {
@@ -121,13 +125,11 @@ wrapped! {
 
 /// C has two peers. Its store panics when it takes in what one of them sends, or reads its log for it: the other is
 /// served all the same, and the first again when the store works.
-#[tokio::test]
-async fn b34_work_for_one_peer_that_panics_stops_neither_the_loop_nor_the_work_for_another() {
-    let world = World::new(Wire::Memory, Keep::Memory);
+async fn b34_work_for_one_peer_that_panics_stops_neither_the_loop_nor_the_work_for_another(world: World) {
     let (a, b) = (world.node("a").await, world.node("b").await);
     let (of_a, of_b) = (a.create_replica().await.unwrap(), b.create_replica().await.unwrap());
     let store = Watched::new();
-    let c = world.start(SyncManager::builder(store.clone()), "c", &[Wire::Memory]).await;
+    let c = world.start(SyncManager::builder(store.clone()), "c", &[world.wire]).await;
     let third_of_a = join(&of_a, &c, Access::WRITE).await;
     let third_of_b = join(&of_b, &c, Access::WRITE).await;
     let (failing, healthy) = (a.node_id(), b.node_id());

@@ -339,7 +339,7 @@ async fn network(world: &World, shape: Shape, count: usize, wires: &[Wire]) -> V
 }
 
 /// Everyone writes, overwrites and deletes at once, with a seed; then all are equal.
-async fn churn(nodes: &[(SyncManager, Replica)], seed: u64) {
+pub async fn churn(nodes: &[(SyncManager, Replica)], seed: u64) {
     let writers = nodes.iter().enumerate().map(|(n, (_, replica))| async move {
         let mut random = sync_core::testing::random::Random::new(seed.wrapping_mul(31).wrapping_add(n as u64));
         for step in 0..40 {
@@ -367,14 +367,32 @@ async fn churn(nodes: &[(SyncManager, Replica)], seed: u64) {
 #[tokio::test]
 async fn b21_lines_stars_and_rings_converge_with_deletes_and_a_late_joiner() {
     for (shape, count, seed) in [(Shape::Line, 3, 1), (Shape::Star, 5, 2), (Shape::Ring, 5, 3), (Shape::Line, 7, 4)] {
-        let world = World::new(Wire::Memory, Keep::Memory);
-        let mut nodes = network(&world, shape, count, &[]).await;
-        churn(&nodes, seed).await;
-        let late = world.node("late").await;
-        let joined = join(&nodes[count / 2].1, &late, Access::WRITE).await;
-        nodes.push((late, joined));
-        churn(&nodes, seed + 100).await;
+        converges(World::new(Wire::Memory, Keep::Memory), shape, count, seed).await;
     }
+}
+
+#[tokio::test]
+async fn b21_a_line_over_quic_on_disks_converges_with_deletes_and_a_late_joiner() {
+    converges(World::new(Wire::Quic, Keep::Redb), Shape::Line, 4, 5).await;
+}
+
+#[tokio::test]
+async fn b21_a_star_over_iroh_on_disks_converges_with_deletes_and_a_late_joiner() {
+    converges(World::new(Wire::Iroh, Keep::Redb), Shape::Star, 4, 6).await;
+}
+
+#[tokio::test]
+async fn b21_a_ring_over_http_on_disks_converges_with_deletes_and_a_late_joiner() {
+    converges(World::new(Wire::Http, Keep::Redb), Shape::Ring, 4, 7).await;
+}
+
+async fn converges(world: World, shape: Shape, count: usize, seed: u64) {
+    let mut nodes = network(&world, shape, count, &[]).await;
+    churn(&nodes, seed).await;
+    let late = world.node("late").await;
+    let joined = join(&nodes[count / 2].1, &late, Access::WRITE).await;
+    nodes.push((late, joined));
+    churn(&nodes, seed + 100).await;
 }
 
 #[tokio::test]

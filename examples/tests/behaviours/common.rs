@@ -146,6 +146,28 @@ impl World {
         let _ = std::fs::remove_dir_all(self.content_dir(name));
     }
 
+    /// Copies the files of a node that is shut down.
+    pub fn back_up(&self, name: &str) {
+        self.copy_files(name, &format!("copy of {name}"));
+    }
+
+    /// Puts the files of a node that is shut down back as they were.
+    pub fn restore(&self, name: &str) {
+        self.copy_files(&format!("copy of {name}"), name);
+    }
+
+    fn copy_files(&self, from: &str, to: &str) {
+        let mut copied = 0;
+        for file in std::fs::read_dir(self.dir.path()).unwrap().flatten() {
+            let name = file.file_name().into_string().unwrap();
+            if let Some(rest) = name.strip_prefix(&format!("{from}.")).filter(|_| file.path().is_file()) {
+                std::fs::copy(file.path(), self.dir.path().join(format!("{to}.{rest}"))).unwrap();
+                copied += 1;
+            }
+        }
+        assert!(copied > 0, "a node on a disk has files");
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.redb"))
     }
@@ -281,6 +303,27 @@ macro_rules! on_every_wire {
     )* };
 }
 
+/// Runs a test on every transport with sockets, on disks.
+macro_rules! on_every_real_wire {
+    ($($name:ident)*) => { $(
+        mod $name {
+            use $crate::common::{Keep, Wire, World};
+            #[tokio::test]
+            async fn quic() {
+                super::$name(World::new(Wire::Quic, Keep::Redb)).await
+            }
+            #[tokio::test]
+            async fn iroh() {
+                super::$name(World::new(Wire::Iroh, Keep::Redb)).await
+            }
+            #[tokio::test]
+            async fn http() {
+                super::$name(World::new(Wire::Http, Keep::Redb)).await
+            }
+        }
+    )* };
+}
+
 /// Runs a test on every store.
 macro_rules! on_every_store {
     ($($name:ident)*) => { $(
@@ -298,7 +341,7 @@ macro_rules! on_every_store {
     )* };
 }
 
-pub(crate) use {everywhere, on_every_store, on_every_wire};
+pub(crate) use {everywhere, on_every_real_wire, on_every_store, on_every_wire};
 
 /// Fails the test when this takes longer than [`LONG`].
 pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     common::*,
-    hostile::{Hostile, ends, receive, send, unharmed},
+    stranger::{Hostile, ends, receive, send, unharmed},
 };
 
 on_every_wire! {

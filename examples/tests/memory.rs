@@ -1,5 +1,5 @@
-//! No ceiling but the disk: what is larger than the memory that two nodes together may hold passes on every transport,
-//! with every byte that they hold counted.
+//! With every byte counted that nodes hold: no ceiling but the disk, as what is larger than the memory that two nodes
+//! together may hold passes on every transport; and floods that have no end are held in a few megabytes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "an allocator that counts can be written in no other way")]
@@ -7,6 +7,9 @@
 #[allow(dead_code, unused_imports, unused_macros, reason = "the behaviours' tests use all of it")]
 #[path = "behaviours/common.rs"]
 mod common;
+#[allow(dead_code, reason = "the behaviours' tests use all of it")]
+#[path = "behaviours/stranger.rs"]
+mod stranger;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -16,8 +19,22 @@ use std::{
     time::Duration,
 };
 
-use common::{Keep, Wire, World};
-use sync_core::manager::Access;
+use common::{Keep, Pair, Wire, World, pair, soon};
+use stranger::{Hostile, receive, send, unharmed};
+use sync_core::{
+    machine::{
+        Direction,
+        wire::{Mark, Message, Open, Ranges, StreamKind},
+    },
+    manager::Access,
+    model::{Digest, SlotKey, SlotRange},
+    store::{Claim, Have, Position, ShortId, StoreId},
+    transport::{ByteStream, Connection},
+};
+use tokio::{io::AsyncWriteExt, sync::Mutex};
+
+/// Held by the test that counts.
+static COUNTS: Mutex<()> = Mutex::const_new(());
 
 /// The system's allocator, with what the process holds.
 struct Counting;
@@ -94,6 +111,7 @@ fn same(left: &Path, right: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b37_a_bootstrap_and_a_value_larger_than_memory_pass_on_every_transport() {
+    let _alone = COUNTS.lock().await;
     let world = World::new(Wire::Memory, Keep::Redb);
     let a = world.node_on("a", &Wire::ALL).await;
     let left = a.create_replica().await.unwrap();
@@ -130,5 +148,150 @@ async fn b37_a_bootstrap_and_a_value_larger_than_memory_pass_on_every_transport(
         b.shutdown(PATIENCE).await.unwrap();
         drop((b, right));
         world.wipe(wire.name());
+    }
+}
+
+/// The most that a flood may add to what is held, at the node and at the stranger. Each flood would be more.
+const FLOOD_BOUND: usize = 32 << 20;
+
+/// How many messages a flood has: over three transports it makes a million.
+const FLOOD: usize = 333_334;
+
+/// How many pings it has, and how many marks in a session.
+const MORE: usize = 200_000;
+
+/// Writes frames again and again, until there were enough or nobody takes them any more. Answers how many there were.
+async fn pour(stream: &mut ByteStream, frame: &[u8], count: usize) -> usize {
+    let one = [&u32::try_from(frame.len()).unwrap().to_be_bytes(), frame].concat();
+    let (piece, mut poured) = (one.repeat((64 << 10) / one.len() + 1), 0);
+    while poured < count {
+        // Who is not read any more gives up.
+        let written = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&piece)).await;
+        if !matches!(written, Ok(Ok(()))) || stream.flush().await.is_err() {
+            break;
+        }
+        poured += piece.len() / one.len();
+    }
+    poured
+}
+
+/// A session of a member with a node, once the node has let it in.
+async fn session(member: &Hostile, connection: &dyn Connection, pair: &Pair) -> ByteStream {
+    let mut session = connection.open().await.unwrap();
+    session.write_all(&[StreamKind::Session as u8]).await.unwrap();
+    let open = Open {
+        replica: pair.id(),
+        store: StoreId([7; 16]),
+        head: Position(1),
+        root: Digest::EMPTY,
+        have: None,
+        direction: Direction::Both,
+        asks: false,
+        credentials: Vec::new(),
+    };
+    send(&mut session, &Message::Open(open).encode()).await.unwrap();
+    let opened = soon("a member is let in", receive(&mut session)).await.unwrap();
+    assert!(matches!(Message::decode(opened), Ok(Some(Message::Opened(_)))), "{:?}", member.key);
+    session
+}
+
+/// How many messages of half a megabyte a round has that is given up.
+const ENDLESS: u32 = 150;
+
+/// A round of a reconciliation that never ends.
+fn endless_round(number: u32) -> Message {
+    let at = |number: u32| SlotKey::ordinary(&number.to_be_bytes());
+    let ids = (0..30_000u32).map(|id| ShortId([id.to_be_bytes(); 4].concat().try_into().unwrap())).collect();
+    let claim = Claim { range: SlotRange { start: at(number), end: Some(at(number + 1)) }, have: Have::Ids(ids) };
+    Message::Ranges(Ranges { first: false, more: true, claims: vec![claim] })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b77_a_million_frames_and_lists_without_end_are_held_in_a_few_megabytes() {
+    let _alone = COUNTS.lock().await;
+    for wire in [Wire::Quic, Wire::Iroh, Wire::Http] {
+        let world = World::new(wire, Keep::Memory);
+        let pair = pair(&world).await;
+        let mut events = pair.a.events();
+        let secret = pair.left.share(Access::WRITE).await.unwrap().invite.unwrap().secret;
+        let member = Hostile { key: secret, ..Hostile::new(&world).await };
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        let held = |what: &str| {
+            let most = MOST.swap(HELD.load(Ordering::Relaxed), Ordering::Relaxed).saturating_sub(before);
+            println!("{}: {} KiB more held at most: {what}", wire.name(), most >> 10);
+            assert!(most < FLOOD_BOUND, "{}: {most} bytes held of {FLOOD_BOUND}: {what}", wire.name());
+        };
+
+        // What a later version may say is skipped, and what follows is answered.
+        let connection = member.dial(&pair.a).await;
+        let mut control = member.shake(&*connection).await;
+        let poured = pour(&mut control, &[200; 250], FLOOD).await;
+        assert!(poured >= FLOOD, "{poured} unknown messages taken");
+        send(&mut control, &Message::Ping(42).encode()).await.unwrap();
+        let answered =
+            async { while Message::decode(receive(&mut control).await.unwrap()) != Ok(Some(Message::Pong(42))) {} };
+        soon("the ping is answered", answered).await;
+        held(&format!("{poured} unknown messages of 250 bytes"));
+
+        // Who asks and does not listen is not read any more, or loses the link.
+        let poured = pour(&mut control, &Message::Ping(7).encode(), MORE).await;
+        drop((control, connection));
+        held(&format!("{poured} pings whose answers nobody reads"));
+
+        // Streams without end.
+        let connection = member.dial(&pair.a).await;
+        let control = member.shake(&*connection).await;
+        let mut streams = 0;
+        for _ in 0..5_000 {
+            let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(2), connection.open()).await else {
+                break;
+            };
+            let kind = [StreamKind::Session as u8];
+            if tokio::time::timeout(Duration::from_secs(2), stream.write_all(&kind)).await.is_err() {
+                break;
+            }
+            streams += 1;
+        }
+        drop((control, connection));
+        held(&format!("{streams} streams that say nothing"));
+
+        // In a session: marks without end, then a list without end.
+        let connection = member.dial(&pair.a).await;
+        let control = member.shake(&*connection).await;
+        let mut marks = session(&member, &*connection, &pair).await;
+        let mark = Mark { durable: 0, received: 0, through: Some(Position(1)), root: None, synced: false };
+        let poured = pour(&mut marks, &Message::Mark(mark).encode(), MORE).await;
+        drop((marks, control, connection));
+        held(&format!("{poured} marks"));
+
+        let connection = member.dial(&pair.a).await;
+        let _control = member.shake(&*connection).await;
+        let mut claims = session(&member, &*connection, &pair).await;
+        // It is the node that leads: with what it says first it asks for the round.
+        let led = async {
+            loop {
+                let message = Message::decode(receive(&mut claims).await.unwrap());
+                if matches!(message, Ok(Some(Message::Symbols(_) | Message::Ranges(_)))) {
+                    return;
+                }
+            }
+        };
+        soon("the node leads a reconciliation", led).await;
+        let mut rounds = 0;
+        while rounds < ENDLESS {
+            let frame = endless_round(rounds).encode();
+            // It may end the link, or read no more as nobody reads its answers.
+            if !matches!(tokio::time::timeout(Duration::from_secs(2), send(&mut claims, &frame)).await, Ok(Ok(()))) {
+                break;
+            }
+            rounds += 1;
+        }
+        drop(claims);
+        held(&format!("{rounds} messages of a round, of half a megabyte each"));
+
+        unharmed(&pair, &mut events).await;
+        pair.a.shutdown(PATIENCE).await.unwrap();
+        pair.b.shutdown(PATIENCE).await.unwrap();
     }
 }

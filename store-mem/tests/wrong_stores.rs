@@ -65,6 +65,7 @@ enum Fault {
     CutsLengths,
     ProvesRangesApart,
     CountsReplays,
+    LetsWhatANewVersionStandsOnGo,
 }
 
 struct Wrong {
@@ -99,7 +100,14 @@ impl Wrong {
     }
 
     fn wrap(&self, inner: Arc<dyn ReplicaStore>) -> Arc<dyn ReplicaStore> {
-        Arc::new(WrongStore { fault: self.fault, inner, applied: Mutex::default(), blobs: Mutex::default() })
+        Arc::new(WrongStore {
+            fault: self.fault,
+            inner,
+            applied: Mutex::default(),
+            blobs: Mutex::default(),
+            standing: Mutex::default(),
+            fell: Mutex::default(),
+        })
     }
 }
 
@@ -110,6 +118,9 @@ struct WrongStore {
     applied: Mutex<usize>,
     /// How many blobs were ever applied.
     blobs: Mutex<u64>,
+    /// What was imported over what.
+    standing: Mutex<Vec<(Hash, Hash)>>,
+    fell: Mutex<Vec<Hash>>,
 }
 
 #[async_trait::async_trait]
@@ -393,8 +404,17 @@ impl ContentStore for WrongStore {
         self.inner.content_status(hash).await
     }
 
-    async fn import_path(&self, path: PathBuf, progress: OnProgress) -> Result<Imported, StoreError> {
-        self.inner.import_path(path, progress).await
+    async fn import_path(
+        &self,
+        path: PathBuf,
+        older: Option<Hash>,
+        progress: OnProgress,
+    ) -> Result<Imported, StoreError> {
+        let imported = self.inner.import_path(path, older, progress).await?;
+        if let Some(older) = older {
+            self.standing.lock().expect("no case panics in here").push((imported.hash, older));
+        }
+        Ok(imported)
     }
 
     async fn import_paths(&self, paths: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError> {
@@ -414,6 +434,9 @@ impl ContentStore for WrongStore {
     }
 
     async fn reader(&self, hash: Hash) -> Result<Option<Reader>, StoreError> {
+        if self.fault == Fault::LetsWhatANewVersionStandsOnGo && self.fell.lock().expect("no case panics").contains(&hash) {
+            return Ok(None);
+        }
         self.inner.reader(hash).await
     }
 
@@ -481,6 +504,10 @@ impl ContentStore for WrongStore {
         if self.fault == Fault::CollectsNothing {
             return Ok(0);
         }
+        // What nobody refers to goes with what is made from it.
+        for (new, older) in self.standing.lock().expect("no case panics in here").drain(..) {
+            self.fell.lock().expect("no case panics in here").extend([new, older]);
+        }
         self.inner.collect_content().await
     }
 }
@@ -542,6 +569,7 @@ caught! {
     CollectsNothing in content::b72_unreferenced_content_is_collected;
     CollectsWhatIsAboutToBeReferredTo in content::b72_referenced_content_is_never_collected;
     ForgetsTheOlderVersion in content::an_older_version_is_not_collected_while_the_new_one_is_on_its_way;
+    LetsWhatANewVersionStandsOnGo in content::an_import_over_an_older_version_is_whole_whatever_becomes_of_that;
     CreatesWhatIsAskedFor in content::reading_content_creates_nothing;
     PrefersTheFirstOfATime in read::b50_writers_in_the_same_microsecond_have_one_winner;
     CutsLengths in read::blobs_come_back;

@@ -6,6 +6,8 @@
 //! partial/HASH         a download; partial/HASH.outboard when its outboard is large
 //! ab/HASH              complete content, `ab` being the first two digits of its hash;
 //!                      ab/HASH.outboard when its outboard is large
+//! ab/HASH.over         complete content that stands on another: only the groups that it has
+//!                      itself; and ab/HASH.over.outboard
 //! ```
 
 use std::{
@@ -19,14 +21,16 @@ use std::{
 };
 
 use crate::{
-    ContentError, GroupRanges, Hash, MAX_ROW_OUTBOARD, MemoryDisk, Reader, Staged,
+    ContentError, GroupRanges, Hash, MAX_ROW_OUTBOARD, MemoryDisk, Overlay, Reader, Staged,
     disk::{Disk, DiskFile, Open, RealDisk},
+    overlay::Under,
     tree::{OutboardStore, Tree, outboard_len},
 };
 
 const STAGING: &str = "staging";
 const PARTIAL: &str = "partial";
 const OUTBOARD: &str = ".outboard";
+const OVERLAY: &str = ".over";
 
 /// How many threads sync a batch. The file system joins syncs that wait at the same time into one
 /// write of its journal, so more at once are faster even on one core.
@@ -38,7 +42,8 @@ const SYNC_THREADS: usize = 16;
 ///
 /// - *published content survives*: after [`ContentDir::publish`] returned, data, outboard and
 ///   names are on the disk.
-/// - *a name means proved*: a file under a content's name has its bytes; they were hashed on the way in.
+/// - *a name means proved*: a file under a content's name has its bytes, or those of its groups that it has
+///   itself; they were hashed on the way in.
 /// - *a checkpoint never claims too much*: every group in a [`crate::Checkpoint`] was on the disk,
 ///   proved, before it was made, whatever the disk forgot of later writes.
 /// - *rot never leaves*: a [`Reader`] proves each byte after it was read.
@@ -62,6 +67,8 @@ pub struct Published {
     pub len: u64,
     /// The outboard when it is small; empty when it is in a file, or when one group needs none.
     pub outboard: Vec<u8>,
+    /// What it stands on, if it has not all of its groups itself.
+    pub over: Option<Overlay>,
 }
 
 /// What a file in the directory is.
@@ -69,6 +76,8 @@ pub struct Published {
 pub enum FileKind {
     /// Complete content, or its outboard.
     Complete,
+    /// Complete content that stands on another, or its outboard.
+    Overlay,
     /// A download, or its outboard.
     Partial,
 }
@@ -119,7 +128,8 @@ impl ContentDir {
         let mut dirs = BTreeSet::new();
         let mut published = Vec::with_capacity(batch.len());
         for staged in batch {
-            let target = self.complete_path(&staged.tree.hash);
+            let hash = &staged.tree.hash;
+            let target = if staged.is_overlay() { self.overlay_path(hash) } else { self.complete_path(hash) };
             let fan = target.parent().expect("content lies in a fan-out directory").to_path_buf();
             let name = fan.file_name().and_then(|name| name.to_str()).expect("two hexadecimal digits").to_owned();
             if !self.fans().contains(&name) {
@@ -137,8 +147,17 @@ impl ContentDir {
 
     /// A reader of complete content. `outboard` is what [`Published::outboard`] was.
     pub fn reader(&self, hash: Hash, len: u64, outboard: &[u8]) -> Result<Reader, ContentError> {
-        let tree = Tree::new(hash, len)?;
-        let path = self.complete_path(&hash);
+        self.open_complete(Tree::new(hash, len)?, self.complete_path(&hash), outboard, None)
+    }
+
+    pub(crate) fn open_complete(
+        &self,
+        tree: Tree,
+        path: PathBuf,
+        outboard: &[u8],
+        under: Option<Under>,
+    ) -> Result<Reader, ContentError> {
+        let Tree { hash, len } = tree;
         let open = |path: &Path| match self.disk().open(path, Open::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ContentError::Damaged { hash, range: 0..len }),
             result => result.map_err(ContentError::io("open", path)),
@@ -149,12 +168,18 @@ impl ContentDir {
             true => return Err(ContentError::Damaged { hash, range: 0..len }),
             false => OutboardStore::File(open(&outboard_path(&path))?),
         };
-        Ok(Reader { tree, path, data, outboard, here: GroupRanges::all(len) })
+        Ok(Reader { tree, path, data, outboard, here: GroupRanges::all(len), under })
     }
 
     /// Removes complete content. Fine when it is not there. Open readers go on.
     pub fn remove(&self, hash: &Hash) -> Result<(), ContentError> {
-        self.remove_both(&self.complete_path(hash))
+        self.remove_both(&self.complete_path(hash))?;
+        self.remove_overlay(hash)
+    }
+
+    /// Removes what complete content has itself that stood on another. Fine when it is not there.
+    pub fn remove_overlay(&self, hash: &Hash) -> Result<(), ContentError> {
+        self.remove_both(&self.overlay_path(hash))
     }
 
     /// Removes a download. Fine when it is not there.
@@ -176,6 +201,10 @@ impl ContentDir {
             let dir = root.join(dir);
             for name in disk.list(&dir).map_err(ContentError::io("list", &dir))? {
                 let name = name.strip_suffix(OUTBOARD).unwrap_or(&name);
+                let (name, kind) = match name.strip_suffix(OVERLAY) {
+                    Some(name) if kind == FileKind::Complete => (name, FileKind::Overlay),
+                    _ => (name, kind),
+                };
                 if let Ok(hash) = Hash::from_hex(name) {
                     found.insert((kind, *hash.as_bytes()));
                 }
@@ -193,7 +222,8 @@ impl ContentDir {
                 continue;
             }
             match kind {
-                FileKind::Complete => self.remove(&hash)?,
+                FileKind::Complete => self.remove_both(&self.complete_path(&hash))?,
+                FileKind::Overlay => self.remove_overlay(&hash)?,
                 FileKind::Partial => self.remove_partial(&hash)?,
             }
             removed += 1;
@@ -208,6 +238,12 @@ impl ContentDir {
     pub(crate) fn complete_path(&self, hash: &Hash) -> PathBuf {
         let name = hash.to_hex();
         self.0.root.join(&name[..2]).join(name.as_str())
+    }
+
+    pub(crate) fn overlay_path(&self, hash: &Hash) -> PathBuf {
+        let mut name = self.complete_path(hash).into_os_string();
+        name.push(OVERLAY);
+        name.into()
     }
 
     pub(crate) fn partial_dir(&self) -> PathBuf {

@@ -13,6 +13,7 @@
 //! | [`stage`] | [`Staged`]: content that is written but not yet under its name; import |
 //! | [`partial`] | [`Partial`], [`Claim`], [`Checkpoint`]: a download |
 //! | [`reuse`] | [`TreeClaim`]: what a download takes from another content here |
+//! | [`overlay`] | [`Overlay`]: content that has only what another one has not |
 //! | [`read`] | [`Reader`]: verified reading, and encoding for peers |
 //! | [`export`] | writing content to a path of the user's |
 //! | [`disk`] | [`Disk`]: the file system, a real one or one in memory that can lose its power |
@@ -35,6 +36,7 @@ pub mod disk;
 pub mod error;
 pub mod export;
 pub mod groups;
+pub mod overlay;
 pub mod partial;
 pub mod read;
 pub mod reuse;
@@ -46,6 +48,7 @@ pub use dir::{ContentDir, FileKind, Published};
 pub use disk::{Disk, MemoryDisk, RealDisk};
 pub use error::ContentError;
 pub use groups::{GROUP_LEN, GroupRanges};
+pub use overlay::Overlay;
 pub use partial::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Checkpoint, Claim, Partial};
 pub use read::{ByteChunks, Encoder, Reader};
 pub use reuse::TreeClaim;

@@ -36,6 +36,7 @@ use crate::{
     dir::{has_row_outboard, outboard_path},
     disk::{DiskFile, Open},
     groups::{self, GROUP_LEN},
+    overlay::{self, Under},
     reuse::Base,
     stage::WhenDropped,
     tree::{Item, OutboardStore, PAIR_LEN, Tree, Walk},
@@ -109,7 +110,12 @@ pub struct Partial {
 }
 
 pub(crate) struct State {
-    pub verified: GroupRanges,
+    /// The groups that are here, proved: in the file, or lent.
+    pub here: GroupRanges,
+    /// Those that are in the file.
+    verified: GroupRanges,
+    /// Those that the other content has and that are not copied: see [`overlay`].
+    pub lent: GroupRanges,
     pub claimed: GroupRanges,
     /// Another content that may have some of it.
     pub base: Option<Base>,
@@ -119,6 +125,14 @@ pub(crate) struct State {
     /// Finished, or failed: after a failed sync the system may call pages clean that it has
     /// lost, so nothing is synced again until the files are opened at the last checkpoint.
     ended: bool,
+}
+
+impl State {
+    /// What the groups that are lent are read from.
+    fn under(&self, tree: &Tree) -> Option<Under> {
+        let base = self.base.as_ref()?.under.as_ref().filter(|_| !self.lent.is_empty())?;
+        Some(Under { base: Arc::clone(base), own: GroupRanges::all(tree.len).difference(&self.lent) })
+    }
 }
 
 impl ContentDir {
@@ -134,7 +148,9 @@ impl ContentDir {
             self.open_partial(&tree, &from)?
         };
         let state = State {
+            here: from.verified.clone(),
             verified: from.verified,
+            lent: GroupRanges::empty(),
             claimed: GroupRanges::empty(),
             base: None,
             unsynced_bytes: 0,
@@ -149,7 +165,8 @@ impl ContentDir {
     pub fn partial_reader(&self, checkpoint: &Checkpoint) -> Result<Reader, ContentError> {
         let tree = Tree::new(checkpoint.hash(), checkpoint.len)?;
         let (data, outboard) = self.open_partial(&tree, checkpoint)?;
-        Ok(Reader { tree, path: self.partial_path(&tree.hash), data, outboard, here: checkpoint.verified.clone() })
+        let (path, here) = (self.partial_path(&tree.hash), checkpoint.verified.clone());
+        Ok(Reader { tree, path, data, outboard, here, under: None })
     }
 
     /// The files of a download that has something.
@@ -180,13 +197,17 @@ impl ContentDir {
         if let Some(file) = found(self.disk().open(path, Open::Write))? {
             return Ok(Some(file));
         }
-        let complete = self.complete_path(hash);
-        let named = if path == self.partial_path(hash) { complete } else { outboard_path(&complete) };
-        match self.disk().rename(&named, path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            result => result.map_err(ContentError::io("rename", named))?,
+        for named in [self.complete_path(hash), self.overlay_path(hash)] {
+            let named = if path == self.partial_path(hash) { named } else { outboard_path(&named) };
+            match self.disk().rename(&named, path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => {
+                    result.map_err(ContentError::io("rename", named))?;
+                    return found(self.disk().open(path, Open::Write));
+                }
+            }
         }
-        found(self.disk().open(path, Open::Write))
+        Ok(None)
     }
 }
 
@@ -208,17 +229,17 @@ impl Partial {
 
     /// The groups that are here and proved; not all of them need be durable.
     pub fn verified(&self) -> GroupRanges {
-        self.lock().verified.clone()
+        self.lock().here.clone()
     }
 
     /// The groups that are not here.
     pub fn missing(&self) -> GroupRanges {
-        GroupRanges::all(self.tree.len).difference(&self.lock().verified)
+        GroupRanges::all(self.tree.len).difference(&self.lock().here)
     }
 
     /// Whether every group is here. Then the length is proved too.
     pub fn is_complete(&self) -> bool {
-        self.lock().verified.contains(&(0..self.tree.groups()))
+        self.lock().here.contains(&(0..self.tree.groups()))
     }
 
     /// Whether some of it is claimed.
@@ -236,7 +257,7 @@ impl Partial {
     pub fn claim_of(self: &Arc<Self>, available: &GroupRanges, max_groups: u64) -> Option<Claim> {
         let mut state = self.lock();
         let all = GroupRanges::all(self.tree.len);
-        let mut free = all.intersection(available).difference(&state.verified).difference(&state.claimed);
+        let mut free = all.intersection(available).difference(&state.here).difference(&state.claimed);
         if let Some(base) = &state.base {
             free = free.difference(base.left());
         }
@@ -310,25 +331,36 @@ impl Partial {
         if let Some(groups) = self.missing().iter().next() {
             return Err(ContentError::NotHere { hash: self.tree.hash, groups });
         }
-        self.trusted()?.ended = true;
+        let under = {
+            let mut state = self.trusted()?;
+            state.ended = true;
+            state.under(&self.tree)
+        };
+        let over = match under {
+            Some(Under { base, own }) => overlay::stand(&self.tree, (&*self.data, &self.path), base, own)?,
+            None => None,
+        };
         Ok(Staged {
             dir: self.dir.clone(),
             tree: self.tree,
             path: self.path.clone(),
             data: Arc::clone(&self.data),
             outboard: self.outboard.clone(),
+            over,
             when_dropped: WhenDropped::Stay,
         })
     }
 
     /// A reader of what is here now.
     pub fn reader(&self) -> Reader {
+        let state = self.lock();
         Reader {
             tree: self.tree,
             path: self.path.clone(),
             data: Arc::clone(&self.data),
             outboard: self.outboard.clone(),
-            here: self.verified(),
+            here: state.here.clone(),
+            under: state.under(&self.tree),
         }
     }
 
@@ -356,7 +388,7 @@ impl Partial {
 
 impl fmt::Debug for Partial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Partial").field("tree", &self.tree).field("verified", &self.lock().verified).finish()
+        f.debug_struct("Partial").field("tree", &self.tree).field("verified", &self.lock().here).finish()
     }
 }
 
@@ -444,6 +476,14 @@ impl Claim {
 }
 
 impl Partial {
+    /// A group is what the other content has, and is not copied. Answers how many bytes it has.
+    pub(crate) fn lend(&self, group: u64, len: usize) -> u64 {
+        let mut state = self.lock();
+        state.here.insert(group..group + 1);
+        state.lent.insert(group..group + 1);
+        len as u64
+    }
+
     /// Writes an item that was proved.
     pub(crate) fn write(&self, item: Item, bytes: &[u8]) -> Result<u64, ContentError> {
         match item {
@@ -455,6 +495,7 @@ impl Partial {
             Item::Group { group, len } => {
                 self.data.write_at(bytes, group * GROUP_LEN).map_err(ContentError::io("write", &self.path))?;
                 let mut state = self.lock();
+                state.here.insert(group..group + 1);
                 state.verified.insert(group..group + 1);
                 state.unsynced_bytes += len as u64;
                 state.unflushed_bytes += len as u64;

@@ -8,6 +8,7 @@ use crate::{
     ContentError, GroupRanges, Hash,
     disk::DiskFile,
     groups::{self, GROUP_LEN},
+    overlay::Under,
     tree::{Item, OutboardStore, Tree, Walk},
 };
 
@@ -23,6 +24,8 @@ pub struct Reader {
     pub(crate) data: Arc<dyn DiskFile>,
     pub(crate) outboard: OutboardStore,
     pub(crate) here: GroupRanges,
+    /// Where the groups are that `data` has not.
+    pub(crate) under: Option<Under>,
 }
 
 impl Reader {
@@ -75,7 +78,7 @@ impl Reader {
         Ok(result)
     }
 
-    fn walk(&self, wanted: &GroupRanges, leaves: Leaves) -> Result<DiskWalk, ContentError> {
+    pub(crate) fn walk(&self, wanted: &GroupRanges, leaves: Leaves) -> Result<DiskWalk, ContentError> {
         let walk = Walk::new(self.tree, wanted)?;
         if let Some(groups) = wanted.difference(&self.here).iter().next() {
             return Err(ContentError::NotHere { hash: self.tree.hash, groups });
@@ -91,7 +94,7 @@ impl fmt::Debug for Reader {
 }
 
 /// A walk that is fed from the disk. Ends after the first error.
-struct DiskWalk {
+pub(crate) struct DiskWalk {
     reader: Reader,
     walk: Option<Walk>,
     leaves: Leaves,
@@ -99,14 +102,14 @@ struct DiskWalk {
 
 /// Whether the bytes of groups are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaves {
+pub(crate) enum Leaves {
     Read,
     LeftOut,
 }
 
 impl DiskWalk {
     /// Appends the bytes of the next item to `buffer`, proved.
-    fn step(&mut self, buffer: &mut BytesMut) -> Option<Result<Item, ContentError>> {
+    pub fn step(&mut self, buffer: &mut BytesMut) -> Option<Result<Item, ContentError>> {
         let walk = self.walk.as_mut()?;
         let Some(item) = walk.next() else {
             self.walk = None;
@@ -133,7 +136,8 @@ impl DiskWalk {
 }
 
 impl Reader {
-    fn load(&self, item: Item, buffer: &mut BytesMut) -> Result<(), ContentError> {
+    /// Appends the bytes of an item, unproved.
+    pub(crate) fn load(&self, item: Item, buffer: &mut BytesMut) -> Result<(), ContentError> {
         match item {
             Item::Pair { at } => {
                 let pair = self.outboard.load(at).map_err(ContentError::io("read the outboard of", &self.path))?;
@@ -143,13 +147,17 @@ impl Reader {
                 let start = buffer.len();
                 buffer.resize(start + len, 0);
                 let offset = group * GROUP_LEN;
-                match self.data.read_at(&mut buffer[start..], offset) {
+                let (data, path) = match &self.under {
+                    Some(under) if !under.is_own(group) => (&under.base.data, &under.base.path),
+                    _ => (&self.data, &self.path),
+                };
+                match data.read_at(&mut buffer[start..], offset) {
                     // A file that lost its end is rot like any other.
                     Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                         let range = offset..offset + len as u64;
                         return Err(ContentError::Damaged { hash: self.tree.hash, range });
                     }
-                    result => result.map_err(ContentError::io("read", &self.path))?,
+                    result => result.map_err(ContentError::io("read", path))?,
                 }
             }
         }

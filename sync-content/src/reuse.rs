@@ -1,12 +1,16 @@
 //! What a download need not fetch: groups that another content here, an older version say, has at
 //! the same place. Of the groups that were not looked at yet, first the tree is asked for, 64 bytes
 //! a group; whatever group the other content proves under it is copied, and only the rest comes.
+//! Large content is not even copied, where it can stand on the other: see [`crate::overlay`].
 
 use std::{fmt, ops::Range, sync::Arc};
+
+use bytes::BytesMut;
 
 use crate::{
     ContentError, GroupRanges, Partial, Reader,
     groups::{self, GROUP_LEN},
+    overlay::{self, GroupHashes},
     tree::{Item, PAIR_LEN, Tree, Walk},
 };
 
@@ -14,6 +18,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Base {
     reader: Reader,
+    /// What the download can stand on, if it can: it, or what it stands on itself.
+    pub under: Option<Arc<Reader>>,
     left: GroupRanges,
 }
 
@@ -30,7 +36,12 @@ impl Partial {
     pub fn reuse(&self, base: Reader) {
         let shared = groups::group_count(base.len().min(self.len()));
         let left = self.missing().intersection(&GroupRanges::from(0..shared));
-        self.lock().base = Some(Base { reader: base, left });
+        let under = overlay::base_for(&base, self.len());
+        let mut state = self.lock();
+        // What is lent stays so.
+        if state.lent.is_empty() {
+            state.base = Some(Base { reader: base, under, left });
+        }
     }
 
     /// Reserves the next run of at most `max_groups` groups, among `available`, that were not looked
@@ -41,11 +52,12 @@ impl Partial {
         let run = base.left.intersection(available).iter().next()?;
         let groups = run.start..run.end.min((run.start / max_groups + 1) * max_groups);
         base.left.remove(groups.clone());
+        let hashes = base.under.as_ref().map(|under| GroupHashes::new(under, groups.clone()));
         let base = base.reader.clone();
         state.claimed.insert(groups.clone());
         drop(state);
         let walk = Walk::new(self.tree, &GroupRanges::from(groups.clone())).expect("missing groups lie inside");
-        Some(TreeClaim { partial: Arc::clone(self), base, groups, walk, buffer: Vec::new(), failed: false })
+        Some(TreeClaim { partial: Arc::clone(self), base, hashes, groups, walk, buffer: Vec::new(), failed: false })
     }
 }
 
@@ -54,6 +66,8 @@ impl Partial {
 pub struct TreeClaim {
     partial: Arc<Partial>,
     base: Reader,
+    /// Of what the download stands on.
+    hashes: Option<GroupHashes>,
     groups: Range<u64>,
     walk: Walk,
     buffer: Vec<u8>,
@@ -72,7 +86,7 @@ impl TreeClaim {
     }
 
     /// Takes the next bytes of the tree, in pieces of any size, and answers how many bytes of
-    /// content were found in the other one, proved and copied. Bytes that are wrong, or more than
+    /// content were found in the other one, proved. Bytes that are wrong, or more than
     /// were asked for, are [`ContentError::Unproved`]; nothing can be pushed after an error.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<u64, ContentError> {
         let hash = self.partial.tree.hash;
@@ -85,7 +99,7 @@ impl TreeClaim {
                 Some(Item::Pair { at }) => at,
                 Some(Item::Group { group, len }) => {
                     let expected = self.walk.skip();
-                    copied += self.copy(group, len, expected).inspect_err(|_| self.failed = true)?;
+                    copied += self.take(group, len, expected).inspect_err(|_| self.failed = true)?;
                     continue;
                 }
                 None if bytes.is_empty() => return Ok(copied),
@@ -111,15 +125,24 @@ impl TreeClaim {
         }
     }
 
-    /// Copies a group, if the other content has it at the same place.
-    fn copy(&self, group: u64, len: usize, expected: crate::Hash) -> Result<u64, ContentError> {
+    /// Takes a group, if the other content has it at the same place.
+    fn take(&mut self, group: u64, len: usize, expected: crate::Hash) -> Result<u64, ContentError> {
         let offset = group * GROUP_LEN;
         if offset + len as u64 > self.base.len() {
             return Ok(0);
         }
-        let mut bytes = vec![0; len];
+        if let Some(hashes) = &mut self.hashes {
+            if hashes.of(group) == Some(expected) {
+                return Ok(self.partial.lend(group, len));
+            }
+            // What the other one has itself may be the same still.
+            if !self.base.under.as_ref().is_some_and(|under| under.is_own(group)) {
+                return Ok(0);
+            }
+        }
+        let mut bytes = BytesMut::with_capacity(len);
         // What cannot be read here can be fetched.
-        let Ok(()) = self.base.data.read_at(&mut bytes, offset) else { return Ok(0) };
+        let Ok(()) = self.base.load(Item::Group { group, len }, &mut bytes) else { return Ok(0) };
         let Tree { len: whole, .. } = self.partial.tree;
         if crate::tree::group_hash(offset, &bytes, len as u64 == whole) != expected {
             return Ok(0);
@@ -133,11 +156,11 @@ impl Drop for TreeClaim {
         let done = self.is_done();
         let mut state = self.partial.lock();
         state.claimed.remove(self.groups.clone());
-        let verified = state.verified.clone();
+        let here = state.here.clone();
         if let Some(base) = &mut state.base
             && !done
         {
-            base.left = base.left.union(&GroupRanges::from(self.groups.clone()).difference(&verified));
+            base.left = base.left.union(&GroupRanges::from(self.groups.clone()).difference(&here));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! published, alone or with many others.
 
 use std::{
+    cell::RefCell,
     fmt,
     fs::File,
     io::{self, Read},
@@ -10,9 +11,11 @@ use std::{
 };
 
 use crate::{
-    ContentDir, ContentError, Hash, OnProgress, Progress, Published,
+    ContentDir, ContentError, GroupRanges, Hash, OnProgress, Progress, Published, Reader,
     dir::outboard_path,
     disk::DiskFile,
+    groups,
+    overlay::{self, Comparing, Under},
     tree::{Filling, OutboardStore, Tree, shape},
 };
 
@@ -27,6 +30,8 @@ pub struct Staged {
     pub(crate) path: PathBuf,
     pub(crate) data: Arc<dyn DiskFile>,
     pub(crate) outboard: OutboardStore,
+    /// Where the groups are that `data` has not.
+    pub(crate) over: Option<Under>,
     pub(crate) when_dropped: WhenDropped,
 }
 
@@ -52,6 +57,11 @@ impl Staged {
         self.tree.len == 0
     }
 
+    /// Whether it stands on another content, and has not all of its groups itself.
+    pub fn is_overlay(&self) -> bool {
+        self.over.is_some()
+    }
+
     /// Moves the files to their name. They must be synced. The outboard goes first: data under
     /// its name always has its outboard.
     pub(crate) fn give_name(mut self, target: &Path) -> Result<Published, ContentError> {
@@ -66,7 +76,8 @@ impl Staged {
         };
         rename(&self.path, target)?;
         self.when_dropped = WhenDropped::Stay;
-        Ok(Published { hash: self.tree.hash, len: self.tree.len, outboard })
+        let over = self.over.as_ref().map(Under::kept);
+        Ok(Published { hash: self.tree.hash, len: self.tree.len, outboard, over })
     }
 }
 
@@ -91,6 +102,26 @@ impl ContentDir {
     /// Copies the file at `path` in. A file that changes meanwhile is [`ContentError::Changed`];
     /// what is not a regular file (after following links) [`ContentError::NotAFile`].
     pub fn stage_path(&self, path: &Path, progress: OnProgress<'_>) -> Result<Staged, ContentError> {
+        self.stage_file(path, None, progress)
+    }
+
+    /// The same for a new version of what `older` reads. What that has at the same place is not
+    /// written once more, if the content is large and not too much of it is another: see [`overlay`].
+    pub fn stage_path_over(
+        &self,
+        path: &Path,
+        older: &Reader,
+        progress: OnProgress<'_>,
+    ) -> Result<Staged, ContentError> {
+        self.stage_file(path, Some(older), progress)
+    }
+
+    fn stage_file(
+        &self,
+        path: &Path,
+        older: Option<&Reader>,
+        progress: OnProgress<'_>,
+    ) -> Result<Staged, ContentError> {
         let read_error = |source| ContentError::Io { attempt: "read", path: path.into(), source };
         // Looked at before it is opened: opening a pipe would wait for its writer.
         if !std::fs::metadata(path).map_err(read_error)?.is_file() {
@@ -98,7 +129,8 @@ impl ContentDir {
         }
         let file = File::open(path).map_err(read_error)?;
         let before = file.metadata().map_err(read_error)?;
-        let staged = self.stage(before.len(), &file, path, progress)?;
+        let base = older.and_then(|older| overlay::base_for(older, before.len()));
+        let staged = self.stage(before.len(), &file, path, base, progress)?;
         let after = file.metadata().map_err(read_error)?;
         if after.len() != before.len() || after.modified().ok() != before.modified().ok() {
             return Err(ContentError::Changed(path.into()));
@@ -108,7 +140,7 @@ impl ContentDir {
 
     /// Writes `bytes` in.
     pub fn stage_bytes(&self, bytes: &[u8]) -> Result<Staged, ContentError> {
-        self.stage(bytes.len() as u64, bytes, Path::new("bytes in memory"), &mut crate::quiet)
+        self.stage(bytes.len() as u64, bytes, Path::new("bytes in memory"), None, &mut crate::quiet)
     }
 
     /// Writes in what `source` gives, which must be exactly `len` bytes; `name` names it in errors.
@@ -119,7 +151,7 @@ impl ContentDir {
         name: &Path,
         progress: OnProgress<'_>,
     ) -> Result<Staged, ContentError> {
-        self.stage(len, source, name, progress)
+        self.stage(len, source, name, None, progress)
     }
 
     fn stage(
@@ -127,46 +159,61 @@ impl ContentDir {
         len: u64,
         source: impl Read,
         name: &Path,
+        base: Option<Arc<Reader>>,
         progress: OnProgress<'_>,
     ) -> Result<Staged, ContentError> {
-        let unknown = Tree::new(Hash::from_bytes([0; 32]), len)?;
-        let path = self.new_staging_path();
-        let data = self.create(&path)?;
-        let outboard = self.create_outboard(&path, len)?;
-        // From here on a failure removes what was written.
-        let mut staged =
-            Staged { dir: self.clone(), tree: unknown, path, data, outboard, when_dropped: WhenDropped::Remove };
+        let mut staged = self.create_staged(Tree::new(Hash::from_bytes([0; 32]), len)?)?;
+        let comparing = base.as_ref().map(|base| RefCell::new(Comparing::new(base)));
         let mut copying = Copying {
             source,
             name,
             target: &staged,
             progress,
+            comparing: comparing.as_ref(),
             total: len,
-            written: 0,
+            read: 0,
             buffer: vec![0; COPY_LEN.min(len as usize)],
             given: 0,
             filled: 0,
             failure: None,
         };
-        let filling = Filling { shape: shape(len), store: &staged.outboard };
+        let filling = Filling { shape: shape(len), store: &staged.outboard, comparing: comparing.as_ref() };
         let result = bao_tree::io::sync::outboard(&mut copying, shape(len), filling);
-        let result = match (result, copying.failure) {
+        let result = match (result, copying.failure.take()) {
             (_, Some(failure)) => return Err(failure),
             (result, None) => result,
         };
-        staged.tree.hash = result.map_err(ContentError::io("write the outboard of", name))?;
+        let hash = result.map_err(ContentError::io("write the outboard of", name))?;
+        copying.write_out()?;
+        staged.tree.hash = hash;
+        if let (Some(base), Some(comparing)) = (base, comparing) {
+            let own = GroupRanges::all(len).difference(&comparing.into_inner().same);
+            staged.over = overlay::stand(&staged.tree, (&*staged.data, &staged.path), base, own)?;
+        }
         Ok(staged)
+    }
+
+    /// Empty files for an import. A failure from here on removes what was written.
+    pub(crate) fn create_staged(&self, tree: Tree) -> Result<Staged, ContentError> {
+        let path = self.new_staging_path();
+        let data = self.create(&path)?;
+        let outboard = self.create_outboard(&path, tree.len)?;
+        let dir = self.clone();
+        Ok(Staged { dir, tree, path, data, outboard, over: None, when_dropped: WhenDropped::Remove })
     }
 }
 
-/// Gives the hasher what it reads from the source, and writes the same to the target.
+/// Gives the hasher what it reads from the source, and writes the same to the target, when it is
+/// hashed: so the groups that another content has can be left out.
 struct Copying<'a, R> {
     source: R,
     name: &'a Path,
     target: &'a Staged,
     progress: OnProgress<'a>,
+    comparing: Option<&'a RefCell<Comparing>>,
     total: u64,
-    written: u64,
+    /// Bytes that were read from the source; the last `filled` of them are in the buffer.
+    read: u64,
     buffer: Vec<u8>,
     given: usize,
     filled: usize,
@@ -175,7 +222,8 @@ struct Copying<'a, R> {
 
 impl<R: Read> Copying<'_, R> {
     fn fill(&mut self) -> Result<(), ContentError> {
-        let want = (self.total - self.written).min(self.buffer.len() as u64) as usize;
+        self.write_out()?;
+        let want = (self.total - self.read).min(self.buffer.len() as u64) as usize;
         let buffer = &mut self.buffer[..want];
         match self.source.read_exact(buffer) {
             // Shorter than it said a moment ago.
@@ -184,20 +232,35 @@ impl<R: Read> Copying<'_, R> {
             }
             result => result.map_err(ContentError::io("read", self.name))?,
         }
-        self.target.data.write_at(buffer, self.written).map_err(ContentError::io("write", &self.target.path))?;
-        self.written += want as u64;
+        self.read += want as u64;
         (self.given, self.filled) = (0, want);
-        match (self.progress)(Progress { done: self.written, total: self.total }) {
+        match (self.progress)(Progress { done: self.read, total: self.total }) {
             std::ops::ControlFlow::Continue(()) => Ok(()),
             std::ops::ControlFlow::Break(()) => Err(ContentError::Cancelled),
         }
+    }
+
+    /// Writes what is in the buffer and in no other content.
+    fn write_out(&mut self) -> Result<(), ContentError> {
+        let start = self.read - self.filled as u64;
+        let mut left = GroupRanges::from(groups::covering(start..self.read));
+        if let Some(comparing) = self.comparing {
+            left = left.difference(&comparing.borrow().same);
+        }
+        for run in left.iter() {
+            let bytes = groups::byte_range(&run, self.read);
+            let part = &self.buffer[(bytes.start - start) as usize..(bytes.end - start) as usize];
+            self.target.data.write_at(part, bytes.start).map_err(ContentError::io("write", &self.target.path))?;
+        }
+        self.filled = 0;
+        Ok(())
     }
 }
 
 impl<R: Read> Read for Copying<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.given == self.filled
-            && self.written < self.total
+            && self.read < self.total
             && let Err(failure) = self.fill()
         {
             self.failure = Some(failure);

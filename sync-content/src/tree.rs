@@ -1,7 +1,10 @@
 //! The tree above the groups: its geometry, its outboard, and the walk along it that proves
 //! what passes. Encoder, reader and receiver are this one walk with different ends.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex},
+};
 
 use bao_tree::{
     BaoTree, BlockSize, ChunkNum, ChunkRanges, TreeNode,
@@ -10,7 +13,9 @@ use bao_tree::{
 };
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-use crate::{ContentError, GroupRanges, Hash, MAX_LEN, disk::DiskFile, groups, groups::GROUP_LEN};
+use crate::{
+    ContentError, GroupRanges, Hash, MAX_LEN, disk::DiskFile, groups, groups::GROUP_LEN, overlay::Comparing,
+};
 
 /// 16 chunks of 1 KiB.
 const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
@@ -118,11 +123,19 @@ impl OutboardStore {
 pub(crate) struct Filling<'a> {
     pub shape: BaoTree,
     pub store: &'a OutboardStore,
+    /// Is told the hashes of each two groups that stand under one pair.
+    pub comparing: Option<&'a RefCell<Comparing>>,
 }
 
 impl OutboardMut for Filling<'_> {
     fn save(&mut self, node: TreeNode, (left, right): &(Hash, Hash)) -> std::io::Result<()> {
         let Some(at) = self.shape.pre_order_offset(node) else { return Ok(()) };
+        let chunks = node.chunk_range();
+        if let Some(comparing) = self.comparing
+            && (chunks.end - chunks.start).to_bytes() == 2 * GROUP_LEN
+        {
+            comparing.borrow_mut().saw(chunks.start.to_bytes() / GROUP_LEN, [*left, *right]);
+        }
         let mut pair = [0; PAIR_LEN];
         pair[..32].copy_from_slice(left.as_bytes());
         pair[32..].copy_from_slice(right.as_bytes());

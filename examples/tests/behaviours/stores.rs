@@ -107,7 +107,7 @@ wrapped! {
 wrapped! {
     ContentStore {}
     content_status(hash: Hash) -> Stored<ContentStatus>;
-    import_path(path: PathBuf, progress: OnProgress) -> Stored<Imported>;
+    import_path(path: PathBuf, older: Option<Hash>, progress: OnProgress) -> Stored<Imported>;
     import_paths(paths: Vec<PathBuf>) -> Stored<Vec<Stored<Imported>>>;
     import_bytes(bytes: Bytes) -> Stored<Imported>;
     reader(hash: Hash) -> Stored<Option<Reader>>;

@@ -417,7 +417,12 @@ impl Transaction {
                 (Value::Inline(bytes), len)
             }
             None => {
-                let imported = self.replica.shared.store.import_path(path, progress).await?;
+                let store = &self.replica.shared.store;
+                let older = store.get(self.replica.id, key.clone()).await?.and_then(|entry| match entry.entry.op {
+                    Op::Put { value: Value::Blob { hash, .. }, .. } => Some(hash),
+                    _ => None,
+                });
+                let imported = store.import_path(path, older, progress).await?;
                 let len = imported.len;
                 (self.blob(imported), len)
             }

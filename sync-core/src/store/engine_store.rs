@@ -357,8 +357,13 @@ impl<E: Engine> ContentStore for EngineStore<E> {
         self.look(move |content| content.status(&hash)).await
     }
 
-    async fn import_path(&self, path: PathBuf, progress: OnProgress) -> Result<Imported, StoreError> {
-        ask(&self.imports, move |content| content.import_path(&path, &mut |at| progress(at))).await
+    async fn import_path(
+        &self,
+        path: PathBuf,
+        older: Option<Hash>,
+        progress: OnProgress,
+    ) -> Result<Imported, StoreError> {
+        ask(&self.imports, move |content| content.import_path(&path, older.as_ref(), &mut |at| progress(at))).await
     }
 
     async fn import_paths(&self, paths: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError> {

@@ -25,8 +25,9 @@ use super::{
 use crate::model::{Hash, Key, Op, Prefix, PublicKey, Signature, SlotRange, Timestamp, Value};
 
 /// The format that this version writes, and the newest it can read. 2: an engine may keep a journal beside its
-/// rows, which a program that knows only 1 would not look at. The rows are the same.
-pub(super) const FORMAT: u32 = 2;
+/// rows, which a program that knows only 1 would not look at. 3: a content may stand on another. The other rows are
+/// the same, and a store of an older format is one of this when it is opened.
+pub(super) const FORMAT: u32 = 3;
 
 /// Stands for the author in the key of a tombstone: whoever wrote it, a key has one.
 const TOMBSTONE: u32 = u32::MAX;

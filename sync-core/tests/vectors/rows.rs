@@ -102,7 +102,7 @@ fn by_hand() -> Rows {
     let (owner_no, peer_no) = ([0, 0, 0, 1], [0, 0, 0, 2]);
     let mut rows = Rows::new();
     let mut row = |key: &[&[u8]], value: &[&[u8]]| rows.insert(key.concat(), value.concat());
-    row(&[&[0], b"format"], &[&[0, 0, 0, 2]]);
+    row(&[&[0], b"format"], &[&[0, 0, 0, 3]]);
     row(&[&[0], b"store id"], &[&blake3::derive_key("syncline v1 store id", &FRESH)[..16]]);
     row(&[&[0], b"salt"], &[&blake3::derive_key("syncline v1 store salt", &FRESH)]);
     row(&[&[0], b"next replica"], &[&[0, 0, 0, 2]]);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     model::{Hash, Key, ReplicaId},
     store::{
-        Core, Engine, EngineRead, Scan, Scope, StoreError, names,
+        Core, Engine, EngineRead, EngineWrite, Scan, Scope, StoreError, names,
         rows::{ReplicaNo, corrupt, entry_key, replica_rows},
     },
 };
@@ -35,6 +35,8 @@ pub(in crate::store) struct ContentKeeper<E> {
     dir: ContentDir,
     pins: Arc<Pins>,
     publisher: Publisher,
+    /// Held while a content gets its name that stands on another.
+    overlays: Mutex<()>,
     /// The replicas by their numbers, which are never used twice.
     replicas: Mutex<HashMap<u32, ReplicaId>>,
 }
@@ -56,10 +58,29 @@ impl<E: Engine> ContentKeeper<E> {
             keep
         })?;
         // A download that has nothing yet has a file only while it runs; it simply begins again.
+        let mut fallen = Vec::new();
         if !gone.is_empty() {
-            core.engine().write(&mut |rows| gone.keys().try_for_each(|hash| rows::put_missing(rows, hash)))?;
+            core.engine().write(&mut |rows| {
+                fallen.clear();
+                for hash in gone.keys() {
+                    for standing in rows::standing_on(rows, hash)? {
+                        rows::put_missing(rows, &standing)?;
+                        fallen.push(standing);
+                    }
+                    rows::put_missing(rows, hash)?;
+                }
+                Ok(())
+            })?;
         }
-        Ok(Self { core, dir, pins: Arc::default(), publisher: Publisher::default(), replicas: Mutex::default() })
+        fallen.iter().try_for_each(|hash| dir.remove_overlay(&(*hash).into()))?;
+        Ok(Self {
+            core,
+            dir,
+            pins: Arc::default(),
+            publisher: Publisher::default(),
+            overlays: Mutex::default(),
+            replicas: Mutex::default(),
+        })
     }
 
     pub fn status(&self, hash: &Hash) -> Result<ContentStatus, StoreError> {
@@ -73,8 +94,45 @@ impl<E: Engine> ContentKeeper<E> {
         })
     }
 
-    pub fn import_path(&self, path: &Path, progress: OnProgress<'_>) -> Result<Imported, StoreError> {
+    pub fn import_path(
+        &self,
+        path: &Path,
+        older: Option<&Hash>,
+        progress: OnProgress<'_>,
+    ) -> Result<Imported, StoreError> {
+        if let Some(older) = older
+            && let Some(imported) = self.import_over(path, older, progress)?
+        {
+            return Ok(imported);
+        }
         self.import(self.dir.stage_path(path, progress)?)
+    }
+
+    /// Imports a new version of what is here. Nothing when that does not help.
+    fn import_over(
+        &self,
+        path: &Path,
+        older: &Hash,
+        progress: OnProgress<'_>,
+    ) -> Result<Option<Imported>, StoreError> {
+        // Stays until the new one has its row.
+        let _pin = self.pins.pin(*older);
+        let older = match self.reader(older) {
+            Ok(Some(older)) => older,
+            // It is whoever reads it who sees to that.
+            Ok(None) | Err(StoreError::Content(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let staged = match self.dir.stage_path_over(path, &older, progress) {
+            Err(ContentError::Damaged { .. }) => return Ok(None),
+            staged => staged?,
+        };
+        if !staged.is_overlay() {
+            return self.import(staged).map(Some);
+        }
+        let pin = self.pins.pin(staged.hash().into());
+        let published = self.publish_overlay(staged, CameFor::Nobody)?;
+        Ok(published.map(|(hash, len)| Imported { hash, len, pin }))
     }
 
     /// One batch for all that can be read.
@@ -123,15 +181,33 @@ impl<E: Engine> ContentKeeper<E> {
             for (at, content) in published.iter().enumerate() {
                 let hash = content.hash.into();
                 rows::put_complete(rows, &hash, content.len, content.outboard.clone())?;
-                if let Some(CameFor::One(replica)) = came_for.get(at)
-                    && let Some(replica) = names::find_replica(rows, replica)?
-                {
-                    rows::hold_if_here(rows, replica, &hash)?;
-                }
+                came(rows, &hash, came_for.get(at).copied().unwrap_or_default())?;
             }
             Ok(())
         })?;
         Ok(published)
+    }
+
+    /// Gives its name and its row to staged content that stands on another. Nothing when that has gone meanwhile.
+    fn publish_overlay(&self, staged: Staged, came_for: CameFor) -> Result<Option<(Hash, u64)>, StoreError> {
+        let (hash, len) = (Hash::from(staged.hash()), staged.len());
+        // One at a time: a file that a row speaks of is never replaced by one that has other groups.
+        let _one = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_here =
+            |rows: &dyn EngineRead| Ok(matches!(ContentRow::load(rows, &hash)?, Some(ContentRow::Complete { .. })));
+        let published = match is_here(&self.core.engine().snapshot()?)? {
+            true => None,
+            false => self.dir.publish(vec![staged])?.pop(),
+        };
+        let mut done = false;
+        self.core.engine().write(&mut |rows| {
+            done = is_here(rows)?;
+            if !done && let Some(Published { outboard, over: Some(over), .. }) = &published {
+                done = rows::put_overlay(rows, &hash, len, outboard.clone(), over.clone())?;
+            }
+            if done { came(rows, &hash, came_for) } else { Ok(()) }
+        })?;
+        Ok(done.then_some((hash, len)))
     }
 
     /// A reader for who is at this node.
@@ -170,9 +246,21 @@ impl<E: Engine> ContentKeeper<E> {
             if !may(&snapshot, &row)? {
                 return Ok(None);
             }
+            let base_len = match &row {
+                ContentRow::Complete { over: Some(over), .. } => {
+                    match ContentRow::load(&snapshot, &over.base.into())? {
+                        Some(ContentRow::Complete { len, over: None, .. }) => len,
+                        _ => return Err(corrupt("what a content stands on")),
+                    }
+                }
+                _ => 0,
+            };
             drop(snapshot);
             let opened = match &row {
-                ContentRow::Complete { len, outboard } => self.dir.reader((*hash).into(), *len, outboard),
+                ContentRow::Complete { len, outboard, over: None } => self.dir.reader((*hash).into(), *len, outboard),
+                ContentRow::Complete { len, over: Some(over), .. } => {
+                    self.dir.overlay_reader((*hash).into(), *len, over, base_len)
+                }
                 ContentRow::Partial(checkpoint, _) if checkpoint.verified().is_empty() => return Ok(None),
                 ContentRow::Partial(checkpoint, _) => self.dir.partial_reader(checkpoint),
             };
@@ -273,9 +361,29 @@ impl<E: Engine> ContentKeeper<E> {
 
     pub fn finish_downloads(&self, downloads: &[Arc<Download>]) -> Result<(), StoreError> {
         for batch in downloads.chunks(PUBLISH_BATCH) {
-            let staged = batch.iter().map(|download| download.partial.finish()).collect::<Result<_, _>>()?;
-            let came_for: Vec<_> = batch.iter().map(|download| download.came_for()).collect();
-            self.publish_for(staged, &came_for)?;
+            let (mut whole, mut whole_came_for) = (Vec::new(), Vec::new());
+            for download in batch {
+                let (hash, came_for) = (download.partial.hash(), download.came_for());
+                let staged = match download.partial.finish() {
+                    Err(ContentError::Damaged { hash: base, range }) => {
+                        // What it was to be made from: without it all is fetched.
+                        self.damaged(&base.into())?;
+                        return Err(ContentError::Damaged { hash: base, range }.into());
+                    }
+                    staged => staged?,
+                };
+                if !staged.is_overlay() {
+                    whole.push(staged);
+                    whole_came_for.push(came_for);
+                    continue;
+                }
+                if self.publish_overlay(staged, came_for)?.is_none() {
+                    return Err(ContentError::Ended(hash).into());
+                }
+                // Its files, if it was imported meanwhile.
+                self.dir.remove_partial(&hash)?;
+            }
+            self.publish_for(whole, &whole_came_for)?;
         }
         Ok(())
     }
@@ -292,7 +400,51 @@ impl<E: Engine> ContentKeeper<E> {
     }
 
     pub fn damaged(&self, hash: &Hash) -> Result<(), StoreError> {
-        self.core.engine().write(&mut |rows| rows::put_missing(rows, hash))
+        let row = ContentRow::load(&self.core.engine().snapshot()?, hash)?;
+        loop {
+            let mut standing = Vec::new();
+            self.core.engine().write(&mut |rows| {
+                standing = rows::standing_on(rows, hash)?;
+                if standing.is_empty() { rows::put_missing(rows, hash) } else { Ok(()) }
+            })?;
+            if standing.is_empty() {
+                break;
+            }
+            // Most of them can be read still: what is damaged they may have themselves.
+            standing.iter().try_for_each(|hash| self.stand_alone(hash))?;
+        }
+        // Which of its two files was damaged nobody said.
+        match row {
+            Some(ContentRow::Complete { over: Some(over), .. }) if self.is_damaged(&over.base.into())? => {
+                self.damaged(&over.base.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a file of its own to what stands on another content; what cannot be read is not here any more.
+    fn stand_alone(&self, hash: &Hash) -> Result<(), StoreError> {
+        let _pin = self.pins.pin(*hash);
+        let copied = self.reader(hash).and_then(|reader| Ok(reader.map(|reader| self.dir.stage_copy(&reader)).transpose()?));
+        match copied {
+            Ok(Some(staged)) => self.publish(staged).map(drop),
+            Ok(None) => Ok(()),
+            Err(error) if is_damage(&error) => self.core.engine().write(&mut |rows| rows::put_missing(rows, hash)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads all of it.
+    fn is_damaged(&self, hash: &Hash) -> Result<bool, StoreError> {
+        let read = self.reader(hash).and_then(|reader| match reader {
+            Some(reader) => Ok(reader.read(0..reader.len())?.try_for_each(|bytes| bytes.map(drop))?),
+            None => Ok(()),
+        });
+        match read {
+            Ok(()) => Ok(false),
+            Err(error) if is_damage(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes content that nobody refers to or pins.
@@ -336,6 +488,20 @@ impl<E: Engine> ContentKeeper<E> {
         drop(collecting);
         Ok(count)
     }
+}
+
+/// A content that came for a replica, if it was one, is here.
+fn came(rows: &mut dyn EngineWrite, hash: &Hash, came_for: CameFor) -> Result<(), StoreError> {
+    if let CameFor::One(replica) = came_for
+        && let Some(replica) = names::find_replica(rows, &replica)?
+    {
+        rows::hold_if_here(rows, replica, hash)?;
+    }
+    Ok(())
+}
+
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Content(error) if matches!(**error, ContentError::Damaged { .. }))
 }
 
 /// Joins what is staged at the same time into one batch of syncs and one transaction. Whoever

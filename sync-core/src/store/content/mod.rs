@@ -49,10 +49,12 @@ pub type OnProgress = Arc<dyn Fn(Progress) -> ControlFlow<()> + Send + Sync>;
 /// # Contract
 ///
 /// - *referenced content is never collected*, under any race of insert, overwrite and collection.
-/// - *unreferenced content is collected*: when its last reference and its last pin are gone.
+/// - *unreferenced content is collected*: when its last reference and its last pin are gone, and nothing that is here
+///   is kept as what differs from it.
 /// - *a want is as durable as the entry that wants*, and ends when the replica holds the content, or
 ///   with the last reference.
 /// - *an older version is not collected while the new one is on its way*.
+/// - *an import over an older version is whole whatever becomes of that*, and the older one too.
 /// - *a replica holds what was written into it or came for it*, and nothing because its entries name
 ///   a hash whose bytes another replica brought here.
 /// - *imported content survives*: when an import completes, bytes and row are on disk.
@@ -64,8 +66,14 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     /// How much of a content is here.
     async fn content_status(&self, hash: Hash) -> Result<ContentStatus, StoreError>;
 
-    /// Copies a file in. It stays while the pin is held or an entry refers to it.
-    async fn import_path(&self, path: PathBuf, progress: OnProgress) -> Result<Imported, StoreError>;
+    /// Copies a file in. It stays while the pin is held or an entry refers to it. What `older` has, an older version, need
+    /// not be written again, if that is here.
+    async fn import_path(
+        &self,
+        path: PathBuf,
+        older: Option<Hash>,
+        progress: OnProgress,
+    ) -> Result<Imported, StoreError>;
 
     /// Copies many files in, with one batch of syncs for all: at most a few hundred, small ones.
     async fn import_paths(&self, paths: Vec<PathBuf>) -> Result<Vec<Result<Imported, StoreError>>, StoreError>;

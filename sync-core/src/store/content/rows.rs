@@ -8,6 +8,7 @@
 //! | want | replica, hash | the length claimed last; the hash of the older version, if one is here |
 //! | held | hash, replica | nothing: the replica was given the content |
 //! | base | hash of the older version, and the want's replica and hash | nothing: it is not collected |
+//! | standing | hash of a content, and that of one that stands on it | nothing: it is not collected |
 //!
 //! The bytes are here once, whoever refers to them. Whether a *replica* holds them is another
 //! question: only when they were written into it here, or a peer of it proved to have them. So an
@@ -17,7 +18,7 @@
 use std::{collections::HashMap, ops::ControlFlow};
 
 use serde::{Deserialize, Serialize};
-use sync_content::{Checkpoint, FileKind};
+use sync_content::{Checkpoint, FileKind, GroupRanges, Overlay, groups::group_count};
 
 use crate::{
     model::{Hash, ReplicaId},
@@ -33,6 +34,7 @@ const DOOMED: u8 = 23;
 const WANT: u8 = 24;
 const HELD: u8 = 25;
 const BASE: u8 = 26;
+const STANDING: u8 = 27;
 
 fn of_hash(space: u8, hash: &Hash) -> Vec<u8> {
     [&[space][..], &hash.0].concat()
@@ -50,6 +52,10 @@ fn base_key(base: &Hash, replica: ReplicaNo, hash: &Hash) -> Vec<u8> {
     [&of_hash(BASE, base)[..], &replica.0.to_be_bytes(), &hash.0].concat()
 }
 
+fn standing_key(base: &Hash, hash: &Hash) -> Vec<u8> {
+    [&of_hash(STANDING, base)[..], &hash.0].concat()
+}
+
 fn held_key(hash: &Hash, replica: ReplicaNo) -> Vec<u8> {
     [&of_hash(HELD, hash)[..], &replica.0.to_be_bytes()].concat()
 }
@@ -57,8 +63,9 @@ fn held_key(hash: &Hash, replica: ReplicaNo) -> Vec<u8> {
 /// What is here of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ContentRow {
-    /// All of it, with its outboard when that is small.
-    Complete { len: u64, outboard: Vec<u8> },
+    /// All of it, with its outboard when that is small; and what it stands on, which is complete then and stands on
+    /// nothing itself.
+    Complete { len: u64, outboard: Vec<u8>, over: Option<Overlay> },
     /// What a download has.
     Partial(Checkpoint, CameFor),
 }
@@ -88,11 +95,16 @@ impl CameFor {
 
 const COMPLETE: u8 = 1;
 const PARTIAL: u8 = 2;
+const OVERLAY: u8 = 3;
 
 impl ContentRow {
     fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Complete { len, outboard } => [&[COMPLETE][..], &len.to_be_bytes(), outboard].concat(),
+            Self::Complete { len, outboard, over: None } => [&[COMPLETE][..], &len.to_be_bytes(), outboard].concat(),
+            Self::Complete { len, outboard, over: Some(Overlay { base, own }) } => {
+                let head = [&[OVERLAY][..], &len.to_be_bytes(), base.as_bytes()].concat();
+                postcard::to_extend(&(own, outboard), head).expect("groups have an encoding")
+            }
             Self::Partial(checkpoint, came_for) => {
                 postcard::to_extend(&(came_for, checkpoint), vec![PARTIAL]).expect("a checkpoint has an encoding")
             }
@@ -103,7 +115,16 @@ impl ContentRow {
         const WHAT: &str = "a content's row";
         let mut fields = Fields(bytes);
         match fields.u8(WHAT)? {
-            COMPLETE => Ok(Self::Complete { len: fields.u64(WHAT)?, outboard: fields.0.to_vec() }),
+            COMPLETE => Ok(Self::Complete { len: fields.u64(WHAT)?, outboard: fields.0.to_vec(), over: None }),
+            OVERLAY => {
+                let (len, base) = (fields.u64(WHAT)?, Hash(fields.take(WHAT)?).into());
+                match postcard::take_from_bytes::<(GroupRanges, Vec<u8>)>(fields.0) {
+                    Ok(((own, outboard), [])) if own.end() <= group_count(len) => {
+                        Ok(Self::Complete { len, outboard, over: Some(Overlay { base, own }) })
+                    }
+                    _ => Err(corrupt(WHAT)),
+                }
+            }
             PARTIAL => {
                 let (came_for, checkpoint) = postcard::from_bytes(fields.0).map_err(|_| corrupt(WHAT))?;
                 Ok(Self::Partial(checkpoint, came_for))
@@ -114,6 +135,21 @@ impl ContentRow {
 
     pub fn load(rows: &dyn EngineRead, hash: &Hash) -> Result<Option<Self>, StoreError> {
         rows.get(&of_hash(CONTENT, hash))?.map(|row| Self::decode(&row)).transpose()
+    }
+
+    /// What is here of `hash` is this now. What it stood on is for the collector, unless others need it.
+    fn save(rows: &mut dyn EngineWrite, hash: &Hash, now: Option<&Self>) -> Result<(), StoreError> {
+        if let Some(Self::Complete { over: Some(Overlay { base, .. }), .. }) = Self::load(rows, hash)? {
+            rows.delete(&standing_key(&base.into(), hash))?;
+            rows.put(&of_hash(DOOMED, &base.into()), &[])?;
+        }
+        if let Some(Self::Complete { over: Some(Overlay { base, .. }), .. }) = now {
+            rows.put(&standing_key(&(*base).into(), hash), &[])?;
+        }
+        match now {
+            Some(now) => rows.put(&of_hash(CONTENT, hash), &now.encode()),
+            None => rows.delete(&of_hash(CONTENT, hash)),
+        }
     }
 }
 
@@ -261,9 +297,11 @@ fn referring(rows: &dyn EngineRead, hash: &Hash) -> Result<Vec<(ReplicaNo, Vec<u
     }
 }
 
-/// Whether an entry refers to `hash`, or it is the older version of something wanted.
+/// Whether an entry refers to `hash`, or it is the older version of something wanted, or something stands on it.
 pub(super) fn is_needed(rows: &dyn EngineRead, hash: &Hash) -> Result<bool, StoreError> {
-    Ok(has_any(rows, &of_hash(REFERENCE, hash))? || has_any(rows, &of_hash(BASE, hash))?)
+    Ok(has_any(rows, &of_hash(REFERENCE, hash))?
+        || has_any(rows, &of_hash(BASE, hash))?
+        || has_any(rows, &of_hash(STANDING, hash))?)
 }
 
 fn has_any(rows: &dyn EngineRead, start: &[u8]) -> Result<bool, StoreError> {
@@ -273,6 +311,17 @@ fn has_any(rows: &dyn EngineRead, start: &[u8]) -> Result<bool, StoreError> {
         ControlFlow::Break(())
     })?;
     Ok(found)
+}
+
+/// The contents that stand on `hash`.
+pub(super) fn standing_on(rows: &dyn EngineRead, hash: &Hash) -> Result<Vec<Hash>, StoreError> {
+    let all = of_hash(STANDING, hash);
+    let mut found = Vec::new();
+    rows.scan(&all, after(&all).as_deref(), Scan::Forward, &mut |key, _| {
+        found.push(<[u8; 32]>::try_from(&key[all.len()..]).map(Hash));
+        ControlFlow::Continue(())
+    })?;
+    found.into_iter().collect::<Result<_, _>>().map_err(|_| corrupt("what stands on a content"))
 }
 
 /// The keys of the rows of at most `limit` entries inside of `scope` that refer to `hash`.
@@ -312,7 +361,28 @@ pub(super) fn put_complete(
     len: u64,
     outboard: Vec<u8>,
 ) -> Result<(), StoreError> {
-    rows.put(&of_hash(CONTENT, hash), &ContentRow::Complete { len, outboard }.encode())?;
+    put_content(rows, hash, &ContentRow::Complete { len, outboard, over: None })
+}
+
+/// The same for one that stands on another. Nothing happens, and the answer says so, when that is not here any more, or
+/// stands on something itself.
+pub(super) fn put_overlay(
+    rows: &mut dyn EngineWrite,
+    hash: &Hash,
+    len: u64,
+    outboard: Vec<u8>,
+    over: Overlay,
+) -> Result<bool, StoreError> {
+    let base = ContentRow::load(rows, &over.base.into())?;
+    let stands = matches!(base, Some(ContentRow::Complete { over: None, .. })) && Hash::from(over.base) != *hash;
+    if stands {
+        put_content(rows, hash, &ContentRow::Complete { len, outboard, over: Some(over) })?;
+    }
+    Ok(stands)
+}
+
+fn put_content(rows: &mut dyn EngineWrite, hash: &Hash, row: &ContentRow) -> Result<(), StoreError> {
+    ContentRow::save(rows, hash, Some(row))?;
     for (replica, _) in referring(rows, hash)? {
         if is_held(rows, replica, hash)? {
             end_want(rows, replica, hash)?;
@@ -331,13 +401,13 @@ pub(super) fn put_partial(
     if let Some(ContentRow::Complete { .. }) = ContentRow::load(rows, &hash)? {
         return Ok(());
     }
-    rows.put(&of_hash(CONTENT, &hash), &ContentRow::Partial(checkpoint.clone(), came_for).encode())?;
+    ContentRow::save(rows, &hash, Some(&ContentRow::Partial(checkpoint.clone(), came_for)))?;
     doom_unless_referenced(rows, &hash)
 }
 
-/// Nothing is here any more. Whoever refers to it wants it.
+/// Nothing is here any more. Whoever refers to it wants it. Nothing may stand on it.
 pub(super) fn put_missing(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
-    rows.delete(&of_hash(CONTENT, hash))?;
+    ContentRow::save(rows, hash, None)?;
     for (replica, len) in referring(rows, hash)? {
         let key = want_key(replica, hash);
         if rows.get(&key)?.is_none() {
@@ -349,7 +419,7 @@ pub(super) fn put_missing(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(),
 
 /// The collector took it: no entry refers to it.
 pub(super) fn remove(rows: &mut dyn EngineWrite, hash: &Hash) -> Result<(), StoreError> {
-    rows.delete(&of_hash(CONTENT, hash))?;
+    ContentRow::save(rows, hash, None)?;
     spare(rows, hash)
 }
 
@@ -446,6 +516,7 @@ pub(super) fn contents(rows: &dyn EngineRead) -> Result<HashMap<Hash, FileKind>,
     hashes(rows, CONTENT, None, usize::MAX, |hash, value| {
         let kind = match value.first() {
             Some(&COMPLETE) => FileKind::Complete,
+            Some(&OVERLAY) => FileKind::Overlay,
             Some(&PARTIAL) => FileKind::Partial,
             _ => return Err(corrupt("a content's row")),
         };

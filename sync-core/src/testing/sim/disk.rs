@@ -517,7 +517,7 @@ impl ContentStore for SimStore {
         Ok(ContentStatus::Missing)
     }
 
-    async fn import_path(&self, _: PathBuf, _: OnProgress) -> Result<Imported, StoreError> {
+    async fn import_path(&self, _: PathBuf, _: Option<Hash>, _: OnProgress) -> Result<Imported, StoreError> {
         no_contents()
     }
 

@@ -434,7 +434,9 @@ impl ContentStore for WrongStore {
     }
 
     async fn reader(&self, hash: Hash) -> Result<Option<Reader>, StoreError> {
-        if self.fault == Fault::LetsWhatANewVersionStandsOnGo && self.fell.lock().expect("no case panics").contains(&hash) {
+        if self.fault == Fault::LetsWhatANewVersionStandsOnGo
+            && self.fell.lock().expect("no case panics").contains(&hash)
+        {
             return Ok(None);
         }
         self.inner.reader(hash).await

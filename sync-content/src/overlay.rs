@@ -185,10 +185,9 @@ impl ContentDir {
                     let pair = bytes[..].try_into().expect("a pair has its length");
                     staged.outboard.save(at, &pair).map_err(ContentError::io("write the outboard of", &staged.path))?;
                 }
-                Item::Group { group, .. } => staged
-                    .data
-                    .write_at(&bytes, group * GROUP_LEN)
-                    .map_err(ContentError::io("write", &staged.path))?,
+                Item::Group { group, .. } => {
+                    staged.data.write_at(&bytes, group * GROUP_LEN).map_err(ContentError::io("write", &staged.path))?
+                }
             }
             bytes.clear();
         }

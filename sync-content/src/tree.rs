@@ -13,9 +13,7 @@ use bao_tree::{
 };
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-use crate::{
-    ContentError, GroupRanges, Hash, MAX_LEN, disk::DiskFile, groups, groups::GROUP_LEN, overlay::Comparing,
-};
+use crate::{ContentError, GroupRanges, Hash, MAX_LEN, disk::DiskFile, groups, groups::GROUP_LEN, overlay::Comparing};
 
 /// 16 chunks of 1 KiB.
 const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);

@@ -407,8 +407,136 @@ fn what_an_older_version_has_at_the_same_place_is_not_fetched() {
     assert!(came <= 7 * GROUP_LEN + 20_777, "{came}");
     assert!(tree < 302 * 64 + 5 * 10 * 64, "{tree}");
     let complete = ours.publish(vec![partial.finish().unwrap()]).unwrap().remove(0);
-    assert_eq!(complete, there);
-    assert_eq!(reader(&ours, &complete).read_to_vec(0..there.len).unwrap(), new);
+    assert_eq!((complete.hash, complete.len), (there.hash, there.len));
+    let over = complete.over.unwrap();
+    // What came, and the last group but one, which was not as long.
+    assert_eq!((over.base, over.own.byte_count(there.len)), (before.hash, came));
+    let content = ours.overlay_reader(there.hash, there.len, &over, before.len).unwrap();
+    assert_eq!(content.read_to_vec(0..there.len).unwrap(), new);
+    // Whoever is served sees no difference.
+    let all = GroupRanges::all(there.len);
+    assert_eq!(encode(&content, all.clone()), encode(&server, all));
+}
+
+/// Imports `bytes` as a new version of what `older` reads.
+fn import_over(dir: &ContentDir, bytes: &[u8], older: &Reader) -> Published {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    dir.publish(vec![dir.stage_path_over(file.path(), older, &mut quiet).unwrap()]).unwrap().remove(0)
+}
+
+/// Large enough that its outboard is a file: 200 groups, and `more` bytes.
+fn large(more: u64) -> Vec<u8> {
+    let mut large = bytes(300 * GROUP_LEN);
+    large.truncate((200 * GROUP_LEN + more) as usize);
+    large
+}
+
+#[test]
+fn a_new_version_keeps_the_groups_that_are_others_and_reads_like_any_content() {
+    everywhere(|dir, _| {
+        let old = large(5);
+        let before = import(dir, &old);
+        let older = reader(dir, &before);
+        let change = |groups: &[u64]| {
+            let mut new = old.clone();
+            groups.iter().for_each(|group| new[(group * GROUP_LEN) as usize + 77] ^= 1);
+            new
+        };
+        // In the first group, over the edge of what is read at once, in the last one; and it grows, or shrinks a little.
+        let mut grown = change(&[7]);
+        grown.extend_from_slice(&[1; 40_000]);
+        let (last, shrunk) = (200, old[..(198 * GROUP_LEN) as usize].to_vec());
+        for (new, own) in [
+            (change(&[0]), GroupRanges::from(0..1).union(&(last..last + 1).into())),
+            (change(&[63, 64]), GroupRanges::from(63..65).union(&(last..last + 1).into())),
+            (change(&[199]), (199..201).into()),
+            (grown, GroupRanges::from(7..8).union(&(last..last + 3).into())),
+            (shrunk, GroupRanges::empty()),
+        ] {
+            let there = import_over(dir, &new, &older);
+            assert_eq!(there.hash, blake3::hash(&new));
+            let over = there.over.clone().unwrap();
+            assert_eq!((over.base, &over.own), (before.hash, &own));
+            let content = dir.overlay_reader(there.hash, there.len, &over, before.len).unwrap();
+            assert_eq!(content.read_to_vec(0..there.len).unwrap(), new);
+            assert_eq!(content.read_to_vec(100..2_000_000).unwrap(), new[100..2_000_000]);
+            let whole = dir.stage_copy(&content).unwrap();
+            assert!(!whole.is_overlay());
+            assert_eq!(dir.publish(vec![whole]).unwrap(), [Published { over: None, ..there.clone() }]);
+            assert_eq!(reader(dir, &Published { over: None, ..there }).read_to_vec(0..1).unwrap(), new[..1]);
+        }
+    });
+}
+
+#[test]
+fn a_version_that_would_keep_too_much_of_the_older_one_is_whole() {
+    let dir = ContentDir::in_memory();
+    let old = large(0);
+    let before = import(&dir, &old);
+    let older = reader(&dir, &before);
+    let change = |groups: u64| {
+        let mut new = old.clone();
+        (0..groups).for_each(|group| new[(group * GROUP_LEN) as usize] ^= 1);
+        new
+    };
+    // A sixteenth of 200 groups is 12.5, also where it is the older one that has more.
+    let shrunk = |groups: u64| old[..((200 - groups) * GROUP_LEN) as usize].to_vec();
+    for (new, stands) in [(change(12), true), (change(13), false), (shrunk(11), true), (shrunk(12), false)] {
+        let there = import_over(&dir, &new, &older);
+        assert_eq!(there.over.is_some(), stands, "{} bytes", new.len());
+        if !stands {
+            assert_eq!(reader(&dir, &there).read_to_vec(0..there.len).unwrap(), new);
+        }
+    }
+    // Nor is one that is small, or whose older version is.
+    let small = import(&dir, &old[..(128 * GROUP_LEN) as usize]);
+    for new in [&old[..(128 * GROUP_LEN) as usize], &old[..(129 * GROUP_LEN) as usize]] {
+        assert_eq!(import_over(&dir, new, &reader(&dir, &small)).over, None);
+    }
+    // A third version stands on the first, and what lies between may go.
+    let second = import_over(&dir, &change(2), &older);
+    let between = dir.overlay_reader(second.hash, second.len, &second.over.unwrap(), before.len).unwrap();
+    let third = import_over(&dir, &change(3), &between);
+    dir.remove(&second.hash).unwrap();
+    let over = third.over.unwrap();
+    assert_eq!((over.base, over.own.count()), (before.hash, 3));
+    let content = dir.overlay_reader(third.hash, third.len, &over, before.len).unwrap();
+    assert_eq!(content.read_to_vec(0..third.len).unwrap(), change(3));
+}
+
+#[test]
+fn rot_in_either_file_of_an_overlay_never_leaves() {
+    let disk = MemoryDisk::new();
+    let dir = ContentDir::open_on(Arc::new(disk.clone()), "/").unwrap();
+    let old = large(0);
+    let mut new = old.clone();
+    new[5] ^= 1;
+    let before = import(&dir, &old);
+    let there = import_over(&dir, &new, &reader(&dir, &before));
+    let over = there.over.unwrap();
+    let path = |hash: Hash, end: &str| {
+        let name = hash.to_hex();
+        Path::new("/").join(&name[..2]).join(format!("{name}{end}"))
+    };
+    let (own, outboard, base) = (path(there.hash, ".over"), path(there.hash, ".over.outboard"), path(before.hash, ""));
+    let open = || dir.overlay_reader(there.hash, there.len, &over, before.len);
+    for (file, at) in [(&own, 0), (&outboard, 70), (&base, 3 * GROUP_LEN)] {
+        assert!(disk.rot(file, at, 1));
+        let failed = open().unwrap().read_to_vec(0..there.len).unwrap_err();
+        assert!(matches!(failed, ContentError::Damaged { hash, .. } if hash == there.hash), "{file:?}: {failed}");
+        disk.rot(file, at, 1);
+    }
+    // What it has itself it does not read in the other.
+    disk.rot(&base, 0, 1);
+    assert_eq!(open().unwrap().read_to_vec(0..there.len).unwrap(), new);
+    // A tree that is damaged lends nothing.
+    disk.rot(&path(before.hash, ".outboard"), 3, 1);
+    assert_eq!(import_over(&dir, &new, &reader(&dir, &before)).over, None);
+    for file in [own, base] {
+        disk.remove(&file).unwrap();
+        assert!(matches!(open(), Err(ContentError::Damaged { hash, .. }) if hash == there.hash));
+    }
 }
 
 #[test]

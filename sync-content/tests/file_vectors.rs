@@ -15,7 +15,7 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
-use sync_content::{Checkpoint, ContentDir, ContentError, Hash, Reader};
+use sync_content::{Checkpoint, ContentDir, ContentError, Hash, Overlay, Reader};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -57,6 +57,29 @@ fn complete(root: &Path, len: u64) -> Json {
     json!({ "kind": "complete", "len": len, "hash": made.hash.to_hex().as_str(), "row": hex(&made.outboard), "files": listed(root) })
 }
 
+/// A content that stands on another: the same with a byte of some groups turned over.
+fn overlay(root: &Path, len: u64, groups: std::ops::Range<u64>) -> Json {
+    let dir = ContentDir::open(root).unwrap();
+    let base = dir.publish(vec![dir.stage_bytes(&content(len)).unwrap()]).unwrap().remove(0);
+    let older = dir.reader(base.hash, len, &base.outboard).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), turned(len, groups.clone())).unwrap();
+    let staged = dir.stage_path_over(file.path(), &older, &mut sync_content::quiet).unwrap();
+    let made = dir.publish(vec![staged]).unwrap().remove(0);
+    let over = made.over.unwrap();
+    let own: Vec<_> = over.own.iter().map(|run| [run.start, run.end]).collect();
+    json!({
+        "kind": "overlay", "len": len, "hash": made.hash.to_hex().as_str(), "turned": [groups.start, groups.end],
+        "base": over.base.to_hex().as_str(), "own": own, "row": hex(&made.outboard), "files": listed(root),
+    })
+}
+
+fn turned(len: u64, groups: std::ops::Range<u64>) -> Vec<u8> {
+    let mut turned = content(len);
+    groups.for_each(|group| turned[(group * sync_content::GROUP_LEN) as usize] ^= 0xff);
+    turned
+}
+
 /// A download that has some groups.
 fn partial(root: &Path, len: u64, groups: std::ops::Range<u64>) -> Json {
     let theirs = ContentDir::in_memory();
@@ -78,12 +101,17 @@ fn partial(root: &Path, len: u64, groups: std::ops::Range<u64>) -> Json {
 /// Large enough that the outboard is a file.
 const LARGE: u64 = 2 * 1024 * 1024 + 20_000;
 
+/// Among the files of an overlay: its own, whose outboard follows, and that of the other content.
+const OWN: u64 = 0;
+const BASE: u64 = 2;
+
 /// What is done to the row or a file: bytes are turned over, or the end is cut off or added to.
 fn damages() -> Vec<(Json, Json, &'static str)> {
     let flip = |at: u64| json!({ "flip": at });
     let resize = |len: u64| json!({ "resize": len });
     let complete = |len: u64| json!({ "kind": "complete", "len": len });
     let partial = |len: u64| json!({ "kind": "partial", "len": len });
+    let overlay = |len: u64| json!({ "kind": "overlay", "len": len });
     vec![
         (complete(50_000), json!({ "file": 0, "how": flip(0) }), "damaged"),
         (complete(50_000), json!({ "file": 0, "how": flip(49_999) }), "damaged"),
@@ -98,6 +126,14 @@ fn damages() -> Vec<(Json, Json, &'static str)> {
         (complete(LARGE), json!({ "file": 1, "how": flip(64) }), "damaged"),
         (complete(LARGE), json!({ "file": 1, "how": resize(64) }), "damaged"),
         (complete(LARGE), json!({ "file": 1, "how": "remove" }), "damaged"),
+        (overlay(LARGE), json!({ "file": OWN, "how": flip(2 * sync_content::GROUP_LEN) }), "damaged"),
+        (overlay(LARGE), json!({ "file": OWN, "how": resize(2 * sync_content::GROUP_LEN) }), "damaged"),
+        (overlay(LARGE), json!({ "file": OWN, "how": "remove" }), "damaged"),
+        (overlay(LARGE), json!({ "file": OWN + 1, "how": flip(64) }), "damaged"),
+        (overlay(LARGE), json!({ "file": BASE, "how": flip(0) }), "damaged"),
+        (overlay(LARGE), json!({ "file": BASE, "how": "remove" }), "damaged"),
+        (overlay(LARGE), json!({ "own": [[2, 4], [128, 130]] }), "damaged"),
+        (overlay(LARGE), json!({ "own": [[2, 5], [128, 131]] }), "out of range"),
         (partial(80_000), json!({ "file": 0, "how": flip(40_000) }), "damaged"),
         (partial(80_000), json!({ "file": 0, "how": resize(65_535) }), "damaged"),
         (partial(80_000), json!({ "file": 0, "how": "remove" }), "damaged"),
@@ -114,6 +150,7 @@ fn make() -> Json {
         [0, 1, 16_384, 16_385, 50_000, LARGE].into_iter().map(|len| complete(fresh().path(), len)).collect();
     accepted.push(partial(fresh().path(), 80_000, 2..4));
     accepted.push(partial(fresh().path(), LARGE, 64..128));
+    accepted.push(overlay(fresh().path(), LARGE, 2..5));
     let rejected: Vec<Json> = damages()
         .into_iter()
         .map(|(of, damage, error)| json!({ "of": of, "damage": damage, "error": error }))
@@ -134,6 +171,10 @@ fn files_of(vector: &Json, root: &Path) {
     let len = vector["len"].as_u64().unwrap();
     let made = match vector["kind"].as_str().unwrap() {
         "complete" => complete(root, len),
+        "overlay" => {
+            let end = |at: usize| vector["turned"][at].as_u64().unwrap();
+            overlay(root, len, end(0)..end(1))
+        }
         _ => {
             let end = |at: usize| vector["groups"][at].as_u64().unwrap();
             partial(root, len, end(0)..end(1))
@@ -143,11 +184,17 @@ fn files_of(vector: &Json, root: &Path) {
 }
 
 /// Opens what a row and files say, reads all of it and answers the bytes that are there.
-fn read(vector: &Json, row: &[u8], root: &Path) -> Result<Vec<u8>, String> {
+fn read(vector: &Json, (row, own): (&[u8], &Json), root: &Path) -> Result<Vec<u8>, String> {
+    let hash = |name: &str| Hash::from_hex(vector[name].as_str().unwrap()).unwrap();
     let dir = ContentDir::open(root).unwrap();
     let len = vector["len"].as_u64().unwrap();
     let reader: Result<Reader, ContentError> = match vector["kind"].as_str().unwrap() {
-        "complete" => dir.reader(Hash::from_hex(vector["hash"].as_str().unwrap()).unwrap(), len, row),
+        "complete" => dir.reader(hash("hash"), len, row),
+        "overlay" => {
+            let runs = own.as_array().unwrap().iter().map(|run| (run[0].as_u64().unwrap(), run[1].as_u64().unwrap()));
+            let own = runs.collect::<Vec<_>>().try_into().unwrap();
+            dir.overlay_reader(hash("hash"), len, &Overlay { base: hash("base"), own }, len)
+        }
         _ => {
             let checkpoint: Checkpoint = match postcard::take_from_bytes(row) {
                 Ok((checkpoint, [])) => checkpoint,
@@ -193,7 +240,11 @@ fn the_vectors_of_content_files_hold() {
     for vector in accepted {
         let root = tempfile::tempdir().unwrap();
         files_of(vector, root.path());
-        let whole = content(vector["len"].as_u64().unwrap());
+        let len = vector["len"].as_u64().unwrap();
+        let whole = match vector.get("turned") {
+            None => content(len),
+            Some(groups) => turned(len, groups[0].as_u64().unwrap()..groups[1].as_u64().unwrap()),
+        };
         let expected = match vector.get("groups") {
             None => &whole[..],
             Some(groups) => {
@@ -201,7 +252,7 @@ fn the_vectors_of_content_files_hold() {
                 &whole[at(0)..at(1).min(whole.len())]
             }
         };
-        let read = read(vector, &unhex(&vector["row"]), root.path());
+        let read = read(vector, (&unhex(&vector["row"]), &vector["own"]), root.path());
         // Contents are too long to be shown.
         assert!(read.as_deref() == Ok(expected), "{:?} of {vector}", read.map(|bytes| bytes.len()));
     }
@@ -229,10 +280,11 @@ fn the_vectors_of_content_files_hold() {
                     fs::write(path, bytes).unwrap();
                 }
             }
-            _ => panic!("{how} is no damage"),
+            _ => assert!(how.get("own").is_some(), "{how} is no damage"),
         }
         let expected = rejected["error"].as_str().unwrap();
-        let read = read(vector, &row, root.path()).map(|bytes| bytes.len());
+        let own = how.get("own").unwrap_or(&vector["own"]);
+        let read = read(vector, (&row, own), root.path()).map(|bytes| bytes.len());
         assert_eq!(read, Err(expected.into()), "{rejected}");
     }
 }

@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use sync_content::{
     Checkpoint, ContentDir, ContentError, FileKind, GROUP_LEN, GroupRanges, Hash, MAX_ROW_OUTBOARD, MemoryDisk,
-    Published, Reader,
+    Published, Reader, quiet,
 };
 
 fn bytes(len: u64) -> Vec<u8> {
@@ -61,6 +61,110 @@ fn download(
         rows.complete.insert(published.hash, published);
     }
     Ok(())
+}
+
+/// Of a large content another version is imported, and a third one downloaded, over the first.
+fn versions_story(dir: &ContentDir, first: &Published, rows: &mut Rows) -> Result<(), ContentError> {
+    rows.complete.insert(first.hash, first.clone());
+    let older = dir.reader(first.hash, first.len, &first.outboard)?;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), version(1)).unwrap();
+    for published in dir.publish(vec![dir.stage_path_over(file.path(), &older, &mut quiet)?])? {
+        assert!(published.over.is_some());
+        rows.complete.insert(published.hash, published);
+    }
+    download_over(dir, &older, rows)
+}
+
+fn download_over(dir: &ContentDir, older: &Reader, rows: &mut Rows) -> Result<(), ContentError> {
+    let theirs = ContentDir::in_memory();
+    let there = theirs.publish(vec![theirs.stage_bytes(&version(2)).unwrap()]).unwrap().remove(0);
+    if rows.complete.contains_key(&there.hash) {
+        return Ok(());
+    }
+    let server = theirs.reader(there.hash, there.len, &there.outboard).unwrap();
+    let row = rows.partial.entry(there.hash).or_insert(Checkpoint::start(there.hash, there.len));
+    let partial = dir.download(row.clone())?;
+    partial.reuse(older.clone());
+    while let Some(mut claim) = partial.claim_tree(&GroupRanges::all(there.len), 50) {
+        for piece in server.encode_tree(claim.groups().into()).unwrap() {
+            claim.push(&piece.unwrap())?;
+        }
+    }
+    while let Some(mut claim) = partial.claim(2) {
+        for piece in server.encode(claim.groups().into()).unwrap() {
+            claim.push(&piece.unwrap())?;
+        }
+        *row = partial.checkpoint()?;
+    }
+    for published in dir.publish(vec![partial.finish()?])? {
+        assert!(published.over.is_some());
+        rows.partial.remove(&published.hash);
+        rows.complete.insert(published.hash, published);
+    }
+    Ok(())
+}
+
+/// A large content with three groups changed, others in each version.
+fn version(number: u64) -> Vec<u8> {
+    let mut bytes = bytes(MAX_ROW_OUTBOARD / 64 * GROUP_LEN + 9 * GROUP_LEN);
+    if number > 0 {
+        (number..number + 3).for_each(|group| bytes[(group * GROUP_LEN) as usize] ^= number as u8);
+    }
+    bytes
+}
+
+#[test]
+fn the_same_with_versions_that_stand_on_another() {
+    let contents: Vec<_> = (0..3).map(version).map(|bytes| (blake3::hash(&bytes), bytes)).collect();
+    let check = |dir: &ContentDir, rows: &Rows, first: &Published| {
+        for published in rows.complete.values() {
+            let Published { hash, len, outboard, over } = published;
+            let reader = match over {
+                Some(over) => dir.overlay_reader(*hash, *len, over, first.len).unwrap(),
+                None => dir.reader(*hash, *len, outboard).unwrap(),
+            };
+            let content = &contents.iter().find(|(known, _)| known == hash).unwrap().1;
+            assert!(reader.read_to_vec(0..*len).unwrap() == *content);
+        }
+        for checkpoint in rows.partial.values().filter(|checkpoint| !checkpoint.verified().is_empty()) {
+            let encoded = dir.partial_reader(checkpoint).unwrap().encode(checkpoint.verified().clone()).unwrap();
+            encoded.for_each(|piece| drop(piece.expect("what a checkpoint says is proved")));
+        }
+    };
+    let (mut cuts, mut standing, mut resumed) = (0, 0, 0);
+    for at in 0.. {
+        let disk = MemoryDisk::recording();
+        let dir = ContentDir::open_on(Arc::new(disk.clone()), "/").unwrap();
+        let first = dir.publish(vec![dir.stage_bytes(&contents[0].1).unwrap()]).unwrap().remove(0);
+        disk.end_power_at(disk.operations() + at);
+        let mut rows = Rows::default();
+        let ended = versions_story(&dir, &first, &mut rows);
+        drop(dir);
+        for seed in 0..2 {
+            let after = disk.power_cut(at * 100 + seed);
+            let dir = ContentDir::open_on(Arc::new(after), "/").unwrap();
+            let mut rows = Rows { complete: rows.complete.clone(), partial: rows.partial.clone() };
+            standing += u64::from(rows.complete.values().any(|row| row.over.is_some()));
+            resumed += u64::from(rows.partial.values().any(|row| !row.verified().is_empty()));
+            check(&dir, &rows, &first);
+            let older = dir.reader(first.hash, first.len, &first.outboard).unwrap();
+            download_over(&dir, &older, &mut rows).unwrap_or_else(|error| panic!("cut {at}, seed {seed}: {error}"));
+            dir.sweep(|kind, hash| {
+                rows.complete.get(&hash).is_some_and(|row| match row.over {
+                    Some(_) => kind == FileKind::Overlay,
+                    None => kind == FileKind::Complete,
+                })
+            })
+            .unwrap();
+            check(&dir, &rows, &first);
+            cuts += 1;
+        }
+        if ended.is_ok() {
+            break;
+        }
+    }
+    assert!(cuts > 200 && standing > 100 && resumed > 4, "{cuts} cuts, {standing} standing, {resumed} resumed");
 }
 
 /// Everything that the rows say is on the disk, proved.

@@ -40,6 +40,7 @@ macro_rules! for_each_store_case {
             content: b64_a_replica_holds_what_was_written_into_it_or_came_for_it,
             content: references_stay_inside_the_scope,
             content: an_older_version_is_not_collected_while_the_new_one_is_on_its_way,
+            content: an_import_over_an_older_version_is_whole_whatever_becomes_of_that,
             content: b70_a_download_goes_on_at_its_checkpoint,
             content: b72_unreferenced_content_is_collected,
             content: b72_referenced_content_is_never_collected,

@@ -239,7 +239,7 @@ fn damaged(rows: &Rows) -> Vec<Damage> {
     let (alone, part, of_blob) = (entry(b"a\0\0"), entry(b"b"), entry(b"c"));
     let case = |name, key: &[u8], value| (name, key.to_vec(), value);
     vec![
-        case("a format that is newer", &meta("format"), Some(vec![0, 0, 0, 3])),
+        case("a format that is newer", &meta("format"), Some(vec![0, 0, 0, 4])),
         case("half a format", &meta("format"), Some(vec![0, 2])),
         case("no store id", &meta("store id"), None),
         case("a store id of 15 bytes", &meta("store id"), short(&meta("store id"))),

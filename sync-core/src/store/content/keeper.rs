@@ -109,12 +109,7 @@ impl<E: Engine> ContentKeeper<E> {
     }
 
     /// Imports a new version of what is here. Nothing when that does not help.
-    fn import_over(
-        &self,
-        path: &Path,
-        older: &Hash,
-        progress: OnProgress<'_>,
-    ) -> Result<Option<Imported>, StoreError> {
+    fn import_over(&self, path: &Path, older: &Hash, progress: OnProgress<'_>) -> Result<Option<Imported>, StoreError> {
         // Stays until the new one has its row.
         let _pin = self.pins.pin(*older);
         let older = match self.reader(older) {
@@ -193,15 +188,13 @@ impl<E: Engine> ContentKeeper<E> {
         let (hash, len) = (Hash::from(staged.hash()), staged.len());
         // One at a time: a file that a row speaks of is never replaced by one that has other groups.
         let _one = self.overlays.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_here =
-            |rows: &dyn EngineRead| Ok(matches!(ContentRow::load(rows, &hash)?, Some(ContentRow::Complete { .. })));
-        let published = match is_here(&self.core.engine().snapshot()?)? {
+        let published = match rows::is_complete(&self.core.engine().snapshot()?, &hash)? {
             true => None,
             false => self.dir.publish(vec![staged])?.pop(),
         };
         let mut done = false;
         self.core.engine().write(&mut |rows| {
-            done = is_here(rows)?;
+            done = rows::is_complete(rows, &hash)?;
             if !done && let Some(Published { outboard, over: Some(over), .. }) = &published {
                 done = rows::put_overlay(rows, &hash, len, outboard.clone(), over.clone())?;
             }
@@ -425,7 +418,8 @@ impl<E: Engine> ContentKeeper<E> {
     /// Gives a file of its own to what stands on another content; what cannot be read is not here any more.
     fn stand_alone(&self, hash: &Hash) -> Result<(), StoreError> {
         let _pin = self.pins.pin(*hash);
-        let copied = self.reader(hash).and_then(|reader| Ok(reader.map(|reader| self.dir.stage_copy(&reader)).transpose()?));
+        let copied =
+            self.reader(hash).and_then(|reader| Ok(reader.map(|reader| self.dir.stage_copy(&reader)).transpose()?));
         match copied {
             Ok(Some(staged)) => self.publish(staged).map(drop),
             Ok(None) => Ok(()),

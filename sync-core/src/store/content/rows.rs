@@ -98,7 +98,7 @@ const PARTIAL: u8 = 2;
 const OVERLAY: u8 = 3;
 
 impl ContentRow {
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Complete { len, outboard, over: None } => [&[COMPLETE][..], &len.to_be_bytes(), outboard].concat(),
             Self::Complete { len, outboard, over: Some(Overlay { base, own }) } => {
@@ -111,7 +111,7 @@ impl ContentRow {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         const WHAT: &str = "a content's row";
         let mut fields = Fields(bytes);
         match fields.u8(WHAT)? {
@@ -183,7 +183,7 @@ pub(in crate::store) fn refer(
 ) -> Result<(), StoreError> {
     let (replica, hash) = (reference.replica(), reference.hash);
     rows.put(&reference.key(), &reference.len.to_be_bytes())?;
-    let here = matches!(ContentRow::load(rows, &hash)?, Some(ContentRow::Complete { .. }));
+    let here = is_complete(rows, &hash)?;
     match here && (origin == Origin::Local || is_held(rows, replica, &hash)?) {
         true => hold(rows, replica, &hash),
         false => {
@@ -202,7 +202,7 @@ pub(in crate::store) fn base(
     replica: ReplicaNo,
     hash: &Hash,
 ) -> Result<Option<Hash>, StoreError> {
-    if is_held(rows, replica, hash)? && matches!(ContentRow::load(rows, hash)?, Some(ContentRow::Complete { .. })) {
+    if is_held(rows, replica, hash)? && is_complete(rows, hash)? {
         return Ok(Some(*hash));
     }
     let key = want_key(replica, hash);
@@ -260,12 +260,17 @@ fn hold(rows: &mut dyn EngineWrite, replica: ReplicaNo, hash: &Hash) -> Result<(
 
 /// The same, if all of it is here still and an entry refers to it. Says whether it was so.
 pub(super) fn hold_if_here(rows: &mut dyn EngineWrite, replica: ReplicaNo, hash: &Hash) -> Result<bool, StoreError> {
-    let here = matches!(ContentRow::load(rows, hash)?, Some(ContentRow::Complete { .. }));
+    let here = is_complete(rows, hash)?;
     let needed = here && refers(rows, replica, hash)?;
     if needed {
         hold(rows, replica, hash)?;
     }
     Ok(needed)
+}
+
+/// Whether all of it is here.
+pub(super) fn is_complete(rows: &dyn EngineRead, hash: &Hash) -> Result<bool, StoreError> {
+    Ok(matches!(ContentRow::load(rows, hash)?, Some(ContentRow::Complete { .. })))
 }
 
 pub(super) fn is_held(rows: &dyn EngineRead, replica: ReplicaNo, hash: &Hash) -> Result<bool, StoreError> {
@@ -398,7 +403,7 @@ pub(super) fn put_partial(
     came_for: CameFor,
 ) -> Result<(), StoreError> {
     let hash = checkpoint.hash().into();
-    if let Some(ContentRow::Complete { .. }) = ContentRow::load(rows, &hash)? {
+    if is_complete(rows, &hash)? {
         return Ok(());
     }
     ContentRow::save(rows, &hash, Some(&ContentRow::Partial(checkpoint.clone(), came_for)))?;

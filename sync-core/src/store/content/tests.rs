@@ -9,9 +9,9 @@ use std::{
     },
 };
 
-use sync_content::{ContentDir, GROUP_LEN, MemoryDisk};
+use sync_content::{ContentDir, GROUP_LEN, GroupRanges, MemoryDisk, Overlay};
 
-use super::{Begun, ContentKeeper, ContentStatus, Reference, Want, base, forget, refer, unrefer};
+use super::{Begun, ContentKeeper, ContentStatus, Reference, Want, base, forget, refer, rows::ContentRow, unrefer};
 use crate::{
     model::{Hash, PeerId, PublicKey, ReplicaId},
     store::{
@@ -466,6 +466,304 @@ fn an_older_version_stays_until_the_new_one_is_here_or_gone() {
     assert_eq!(store.collect_all(), 0);
     unrefer_at(&store.engine, &slot(&third.0), second);
     assert_eq!(store.collect_all(), 1);
+}
+
+/// Large enough to stand on another: 200 groups and a bit.
+fn large() -> Vec<u8> {
+    bytes(1, 200 * GROUP_LEN + 5)
+}
+
+/// The same with other bytes in these groups.
+fn changed(content: &[u8], groups: std::ops::Range<u64>) -> Vec<u8> {
+    let mut changed = content.to_vec();
+    for group in groups {
+        changed[(group * GROUP_LEN) as usize] ^= 0x55;
+    }
+    changed
+}
+
+impl Store {
+    fn import(&self, content: &[u8], older: Option<Hash>) -> Hash {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let imported = self.keeper.import_path(file.path(), older.as_ref(), &mut sync_content::quiet).unwrap();
+        assert_eq!(imported.hash, hash_of(content));
+        imported.hash
+    }
+
+    /// Imported over what is at a key, and put there.
+    fn put_over(&self, key: &[u8], content: &[u8], older: Option<Hash>) -> Hash {
+        let hash = self.import(content, older);
+        self.put(key, hash, content.len() as u64, older);
+        hash
+    }
+
+    /// What it stands on, and how many groups it has itself.
+    fn stands(&self, hash: Hash) -> Option<(Hash, u64)> {
+        match ContentRow::load(&self.engine.snapshot().unwrap(), &hash).unwrap() {
+            Some(ContentRow::Complete { over, .. }) => over.map(|over| (over.base.into(), over.own.count())),
+            row => panic!("{row:?} is not complete"),
+        }
+    }
+}
+
+#[test]
+fn versions_stand_on_the_first_until_too_much_is_another_and_then_it_goes() {
+    let disk = MemoryDisk::new();
+    let store = Store::open(MapEngine::default(), &disk);
+    let first = large();
+    let second = changed(&first, 3..5);
+    let third = changed(&second, 50..54);
+    let fourth = changed(&third, 100..110);
+    let a = store.put_over(b"a", &first, None);
+    let b = store.put_over(b"a", &second, Some(a));
+    // The last group has no neighbour, and is kept.
+    assert_eq!(store.stands(b), Some((a, 3)));
+    assert_eq!(store.collect_all(), 0, "the new one stands on the old one");
+    let c = store.put_over(b"a", &third, Some(b));
+    assert_eq!(store.stands(c), Some((a, 7)), "it does not stand on what stands on another");
+    assert_eq!(store.collect_all(), 1);
+    assert_eq!(store.status(b), ContentStatus::Missing);
+    let store = Store::open(store.engine, &disk);
+    assert_eq!(store.read(c), third);
+    // A sixteenth of 201 groups is 12.
+    let d = store.put_over(b"a", &fourth, Some(c));
+    assert_eq!(store.stands(d), None);
+    assert_eq!(store.collect_all(), 2);
+    assert_eq!(store.read(d), fourth);
+    assert_eq!(store.status(a), ContentStatus::Missing);
+    // Two at once, and a sweep leaves neither without its base.
+    let e = store.put_over(b"e", &changed(&fourth, 0..1), Some(d));
+    let f = store.put_over(b"f", &changed(&fourth, 0..2), Some(d));
+    store.drop_entry(b"a", d);
+    store.drop_entry(b"e", d);
+    store.drop_entry(b"f", d);
+    let store = Store::open(store.engine, &disk);
+    assert_eq!(store.read(e), changed(&fourth, 0..1));
+    store.drop_entry(b"e", e);
+    assert_eq!(store.collect_all(), 1);
+    assert_eq!(store.read(f), changed(&fourth, 0..2));
+    store.drop_entry(b"f", f);
+    assert_eq!(store.collect_all(), 2);
+    let files = ContentDir::open_on(Arc::new(disk), "/").unwrap().list().unwrap();
+    assert!(files.is_empty(), "{files:?}");
+}
+
+#[test]
+fn an_overlay_takes_nobodys_place_and_gives_its_own_to_a_whole_file() {
+    let disk = MemoryDisk::new();
+    let store = Store::open(MapEngine::default(), &disk);
+    let (first, second) = (large(), changed(&large(), 3..5));
+    let a = store.put_over(b"a", &first, None);
+    let b = store.put_over(b"b", &second, None);
+    // Both are here whole: neither comes to stand on the other, or on itself.
+    for (content, hash, older) in [(&second, b, a), (&first, a, b), (&first, a, a)] {
+        assert_eq!(store.import(content, Some(older)), hash);
+        assert_eq!(store.stands(hash), None);
+    }
+    // As an overlay, and the same whole.
+    let third = changed(&large(), 9..10);
+    let c = store.put_over(b"c", &third, Some(a));
+    assert_eq!(store.stands(c), Some((a, 2)));
+    store.import(&third, Some(b));
+    assert_eq!(store.stands(c), Some((a, 2)), "what is here stays as it is");
+    store.import(&third, None);
+    assert_eq!(store.stands(c), None);
+    store.drop_entry(b"a", a);
+    assert_eq!(store.collect_all(), 1);
+    let store = Store::open(store.engine, &disk);
+    assert_eq!(store.read(c), third);
+    let files = ContentDir::open_on(Arc::new(disk), "/").unwrap().list().unwrap();
+    assert_eq!(files.len(), 2, "the overlay's file is gone: {files:?}");
+}
+
+/// Where the bytes of a content are that has a file of its own.
+fn file_of(hash: Hash) -> std::path::PathBuf {
+    let name = blake3::Hash::from(hash).to_hex();
+    Path::new("/").join(&name[..2]).join(name.as_str())
+}
+
+#[test]
+fn what_rots_beneath_several_contents_is_lost_to_those_that_read_it() {
+    for reported in [0, 1] {
+        let disk = MemoryDisk::new();
+        let store = Store::open(MapEngine::default(), &disk);
+        let first = large();
+        let (second, third) = (changed(&first, 3..5), changed(&first, 70..71));
+        let a = store.put_over(b"a", &first, None);
+        let b = store.import(&second, Some(a));
+        store.put(b"b", b, second.len() as u64, None);
+        let c = store.import(&third, Some(a));
+        store.put(b"c", c, third.len() as u64, None);
+        // Only the third has that group itself.
+        assert!(disk.rot(&file_of(a), 70 * GROUP_LEN + 9, 1));
+        store.keeper.damaged(&[a, b][reported]).unwrap();
+        assert_eq!(store.status(a), ContentStatus::Missing);
+        assert_eq!(store.status(b), ContentStatus::Missing);
+        assert_eq!(store.wants().len(), 2);
+        assert_eq!(store.stands(c), None);
+        assert_eq!(store.read(c), third);
+        // What was damaged is no help to the next import.
+        let b = store.import(&second, Some(a));
+        assert_eq!((store.stands(b), store.read(b)), (None, second.clone()));
+    }
+    // In its own file: the other is well, and stays.
+    let disk = MemoryDisk::new();
+    let store = Store::open(MapEngine::default(), &disk);
+    let a = store.put_over(b"a", &large(), None);
+    let b = store.import(&changed(&large(), 3..5), Some(a));
+    store.put(b"b", b, large().len() as u64, None);
+    let over = file_of(b).to_str().unwrap().to_owned() + ".over";
+    assert!(disk.rot(Path::new(&over), 3 * GROUP_LEN, 1));
+    assert!(store.keeper.reader(&b).unwrap().unwrap().read_to_vec(0..large().len() as u64).is_err());
+    store.keeper.damaged(&b).unwrap();
+    assert_eq!(store.status(b), ContentStatus::Missing);
+    assert_eq!(store.read(a), large());
+}
+
+#[test]
+fn what_stands_on_a_file_that_somebody_took_is_wanted_again() {
+    let disk = MemoryDisk::new();
+    let store = Store::open(MapEngine::default(), &disk);
+    let a = store.put_over(b"a", &large(), None);
+    let b = store.put_over(b"a", &changed(&large(), 3..5), Some(a));
+    for file in [file_of(a), file_of(a).with_extension("outboard")] {
+        sync_content::Disk::remove(&disk, &file).unwrap();
+    }
+    let store = Store::open(store.engine, &disk);
+    assert_eq!(store.wants(), [want(b, large().len() as u64)]);
+    store.collect_all();
+    let store = Store::open(store.engine, &disk);
+    assert!(ContentDir::open_on(Arc::new(disk), "/").unwrap().list().unwrap().is_empty());
+    store.import(&changed(&large(), 3..5), None);
+    assert!(store.wants().is_empty());
+}
+
+/// Fetches `content` with `older` for a base, and says how many bytes came.
+fn fetch_over(store: &Store, content: &[u8], older: Hash) -> Result<u64, StoreError> {
+    let (theirs, hash, len) = (Store::new(), hash_of(content), content.len() as u64);
+    let _pin = theirs.keeper.import_bytes(content).unwrap();
+    let server = theirs.keeper.reader(&hash).unwrap().unwrap();
+    let Begun::Ours(download) = store.keeper.begin_download(&hash, len).unwrap() else { panic!() };
+    download.comes_for(REPLICA);
+    if let Some(older) = store.keeper.reader(&older).unwrap() {
+        download.partial().reuse(older);
+    }
+    while let Some(mut claim) = download.partial().claim_tree(&GroupRanges::all(len), 64) {
+        server.encode_tree(claim.groups().into()).unwrap().for_each(|piece| {
+            claim.push(&piece.unwrap()).unwrap();
+        });
+    }
+    let mut came = 0;
+    while let Some(mut claim) = download.partial().claim(64) {
+        server.encode(claim.groups().into()).unwrap().for_each(|piece| came += claim.push(&piece.unwrap()).unwrap());
+    }
+    // Served while it is not finished.
+    let reader = download.partial().reader();
+    assert!(reader.read_to_vec(0..len).map(|read| read == content).unwrap_or(true), "wrong bytes are never served");
+    store.keeper.checkpoint_download(&download).unwrap();
+    store.keeper.finish_downloads(&[Arc::new(download)]).map(|()| came)
+}
+
+#[test]
+fn a_download_stands_on_the_older_version_and_is_held() {
+    let disk = MemoryDisk::new();
+    let store = Store::open(MapEngine::default(), &disk);
+    let first = large();
+    let a = store.put_over(b"a", &first, None);
+    let second = changed(&first, 3..5);
+    let b = hash_of(&second);
+    replace_at(&store.engine, &slot(b"a"), a, b, second.len() as u64);
+    assert_eq!(fetch_over(&store, &second, a).unwrap(), 2 * GROUP_LEN);
+    assert_eq!(store.stands(b), Some((a, 2)));
+    assert!(store.wants().is_empty());
+    assert_eq!(store.collect_all(), 0);
+    let store = Store::open(store.engine, &disk);
+    assert_eq!(store.read(b), second);
+    // The next is made from both: what the second has itself is copied.
+    let third = changed(&second, 90..91);
+    let c = hash_of(&third);
+    replace_at(&store.engine, &slot(b"a"), b, c, third.len() as u64);
+    assert_eq!(fetch_over(&store, &third, b).unwrap(), GROUP_LEN);
+    assert_eq!(store.stands(c), Some((a, 3)));
+    assert_eq!(store.collect_all(), 1);
+    assert_eq!(store.read(c), third);
+    // Too much is another: what is the same is copied.
+    let fourth = changed(&third, 100..120);
+    let d = hash_of(&fourth);
+    replace_at(&store.engine, &slot(b"a"), c, d, fourth.len() as u64);
+    assert_eq!(fetch_over(&store, &fourth, c).unwrap(), 20 * GROUP_LEN);
+    assert_eq!(store.stands(d), None);
+    assert_eq!(store.collect_all(), 2);
+    assert_eq!(store.read(d), fourth);
+}
+
+#[test]
+fn a_download_over_what_rotted_or_went_begins_again_without_it() {
+    let disk = MemoryDisk::new();
+    let store = Store::open(MapEngine::default(), &disk);
+    let a = store.put_over(b"a", &large(), None);
+    let second = changed(&large(), 3..33);
+    let b = hash_of(&second);
+    replace_at(&store.engine, &slot(b"a"), a, b, second.len() as u64);
+    assert!(disk.rot(&file_of(a), 70 * GROUP_LEN + 9, 1));
+    assert!(fetch_over(&store, &second, a).is_err(), "what is the same cannot be copied");
+    assert_eq!(store.status(a), ContentStatus::Missing);
+    assert_eq!(fetch_over(&store, &second, a).unwrap(), 170 * GROUP_LEN + 5, "30 groups were here");
+    assert_eq!(store.read(b), second);
+    // What it was to stand on goes before the last group is here.
+    let third = changed(&second, 90..91);
+    let c = hash_of(&third);
+    replace_at(&store.engine, &slot(b"a"), b, c, third.len() as u64);
+    let base = store.keeper.reader(&b).unwrap().unwrap();
+    let Begun::Ours(download) = store.keeper.begin_download(&c, third.len() as u64).unwrap() else { panic!() };
+    download.partial().reuse(base);
+    let (theirs, all) = (Store::new(), GroupRanges::all(third.len() as u64));
+    let _pin = theirs.keeper.import_bytes(&third).unwrap();
+    let server = theirs.keeper.reader(&c).unwrap().unwrap();
+    let mut claim = download.partial().claim_tree(&all, 1000).unwrap();
+    server.encode_tree(all).unwrap().for_each(|piece| {
+        claim.push(&piece.unwrap()).unwrap();
+    });
+    drop(claim);
+    let mut claim = download.partial().claim(64).unwrap();
+    server.encode(claim.groups().into()).unwrap().for_each(|piece| {
+        claim.push(&piece.unwrap()).unwrap();
+    });
+    drop(claim);
+    store.keeper.damaged(&b).unwrap();
+    assert!(store.keeper.finish_downloads(&[Arc::new(download)]).is_err());
+    assert_eq!(store.status(c), ContentStatus::Missing);
+    assert_eq!(fetch_over(&store, &third, b).unwrap(), third.len() as u64);
+    assert_eq!(store.read(c), third);
+}
+
+#[test]
+fn the_row_of_an_overlay_has_one_form() {
+    let over = Overlay { base: Hash([7; 32]).into(), own: (2..5).into() };
+    let row = ContentRow::Complete { len: 1 << 24, outboard: Vec::new(), over: Some(over) };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let encoded = row.encode();
+    assert_eq!(hex(&encoded), format!("030000000001000000{}01020500", "07".repeat(32)));
+    assert_eq!(ContentRow::decode(&encoded).unwrap(), row);
+    // Cut off, with more behind it, and with groups behind the end of its content.
+    for wrong in [&encoded[..encoded.len() - 1], &[&encoded[..], &[0]].concat()] {
+        assert!(matches!(ContentRow::decode(wrong), Err(StoreError::Corrupt(_))), "{wrong:?}");
+    }
+    let mut short = encoded.clone();
+    short[1..9].copy_from_slice(&(4 * GROUP_LEN).to_be_bytes());
+    assert!(matches!(ContentRow::decode(&short), Err(StoreError::Corrupt(_))));
+}
+
+/// An entry of a peer takes the place of another one.
+fn replace_at(engine: &MapEngine, entry: &[u8], old: Hash, new: Hash, len: u64) {
+    engine
+        .write(&mut |rows| {
+            let base = base(rows, ReplicaNo(1), &old)?;
+            unrefer(rows, &Reference { hash: old, len: 0, entry })?;
+            refer(rows, &Reference { hash: new, len, entry }, FROM_PEER, base)
+        })
+        .unwrap();
 }
 
 fn unrefer_at(engine: &MapEngine, entry: &[u8], hash: Hash) {

@@ -1,8 +1,12 @@
 //! The cases about content: the contract of [`crate::store::ContentStore`].
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{Hash, Op, Prefix, ReadScope, Value},
-    store::{Begun, ContentStatus, Origin, Reader, ReplicaStore, Scope, Want},
+    store::{Begun, ContentStatus, OnProgress, Origin, Reader, ReplicaStore, Scope, Want},
     testing::{block_on, random::Random},
 };
 
@@ -240,6 +244,75 @@ pub async fn an_older_version_is_not_collected_while_the_new_one_is_on_its_way<H
     assert_eq!(read_all(&reader(&*store, base).await.expect("it is here")), old);
     world.apply(&*store, vec![world.commit(0, 20, vec![delete("a")])]).await;
     assert_eq!(collect_all(&*store).await, 1);
+}
+
+/// A file for an import, gone when it is dropped.
+struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    fn new(content: &[u8]) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("syncline-store-suite-{}-{number}", std::process::id()));
+        std::fs::write(&path, content).expect("there is a place for temporary files");
+        Self(path)
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        // One that stays is in nobody's way.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// However much of it is taken from the older version: that may be replaced, collected, or come back.
+pub async fn an_import_over_an_older_version_is_whole_whatever_becomes_of_that<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    let first = bytes(1, 3_000_000).to_vec();
+    let mut second = first.clone();
+    second[1_000_000..1_000_100].fill(7);
+    let mut third = second.clone();
+    third[2_000_000..2_000_100].fill(7);
+    third.extend_from_slice(b"and more");
+    let import = async |store: &dyn ReplicaStore, at, content: &[u8], older: Option<&[u8]>| {
+        let file = TemporaryFile::new(content);
+        let older = older.map(|older| Hash::from(blake3::hash(older)));
+        let progress: OnProgress = Arc::new(|_| ControlFlow::Continue(()));
+        let imported = store.import_path(file.0.clone(), older, progress).await.expect("it can be imported");
+        assert_eq!(imported.hash, Hash::from(blake3::hash(content)));
+        assert_eq!(imported.len, content.len() as u64);
+        write(&world, store, at, vec![refer("a", imported.hash, imported.len)]).await;
+    };
+    let read = async |store: &dyn ReplicaStore, content: &[u8]| {
+        let hash = blake3::hash(content).into();
+        assert_eq!(status(store, hash).await, ContentStatus::Complete { len: content.len() as u64 });
+        assert_eq!(read_all(&reader(store, hash).await.expect("it is here")), content);
+        assert_eq!(read_all(&held(store, &world, hash).await.expect("its replica holds it")), content);
+    };
+    // What is not here is no help, and no error.
+    import(&*store, 0, &first, Some(b"unknown")).await;
+    import(&*store, 10, &second, Some(&first)).await;
+    collect_all(&*store).await;
+    drop(store);
+    let store = harness.open();
+    read(&*store, &second).await;
+    import(&*store, 20, &third, Some(&second)).await;
+    collect_all(&*store).await;
+    drop(store);
+    let store = harness.open();
+    read(&*store, &third).await;
+    assert!(held(&*store, &world, blake3::hash(&second).into()).await.is_none());
+    // Back to the first.
+    import(&*store, 30, &first, Some(&third)).await;
+    collect_all(&*store).await;
+    read(&*store, &first).await;
+    world.apply(&*store, vec![world.commit(0, 40, vec![delete("a")])]).await;
+    collect_all(&*store).await;
+    for content in [first, second, third] {
+        assert_eq!(status(&*store, blake3::hash(&content).into()).await, ContentStatus::Missing);
+    }
 }
 
 /// References are those of one replica, inside of the scope that is asked for.

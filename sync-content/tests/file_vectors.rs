@@ -101,9 +101,9 @@ fn partial(root: &Path, len: u64, groups: std::ops::Range<u64>) -> Json {
 /// Large enough that the outboard is a file.
 const LARGE: u64 = 2 * 1024 * 1024 + 20_000;
 
-/// Among the files of an overlay: its own, whose outboard follows, and that of the other content.
-const OWN: u64 = 0;
-const BASE: u64 = 2;
+/// Among the files of an overlay: that of the other content, and its own, whose outboard follows.
+const BASE: u64 = 0;
+const OWN: u64 = 2;
 
 /// What is done to the row or a file: bytes are turned over, or the end is cut off or added to.
 fn damages() -> Vec<(Json, Json, &'static str)> {

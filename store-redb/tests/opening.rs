@@ -41,7 +41,7 @@ fn a_newer_format_is_refused_and_stays_as_it_is() {
     engine.write(&mut |rows| rows.put(b"\0format", &7u32.to_be_bytes())).expect("written");
     drop(engine);
     let error = open(&path).expect_err("it is newer");
-    assert!(matches!(error, StoreError::NewerFormat { found: 7, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 7, known: 3, .. }), "{error:?}");
     assert!(error.to_string().contains("use a newer version"), "{error}");
 }
 

@@ -52,7 +52,7 @@ impl Partial {
         let run = base.left.intersection(available).iter().next()?;
         let groups = run.start..run.end.min((run.start / max_groups + 1) * max_groups);
         base.left.remove(groups.clone());
-        let hashes = base.under.as_ref().map(|under| GroupHashes::new(under, groups.clone()));
+        let hashes = base.under.as_ref().map(|under| Box::new(GroupHashes::new(under, groups.clone())));
         let base = base.reader.clone();
         state.claimed.insert(groups.clone());
         drop(state);
@@ -67,7 +67,7 @@ pub struct TreeClaim {
     partial: Arc<Partial>,
     base: Reader,
     /// Of what the download stands on.
-    hashes: Option<GroupHashes>,
+    hashes: Option<Box<GroupHashes>>,
     groups: Range<u64>,
     walk: Walk,
     buffer: Vec<u8>,

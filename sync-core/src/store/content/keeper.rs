@@ -28,6 +28,10 @@ const PUBLISH_BATCH: usize = 256;
 /// At most so many contents are collected in one go: imports wait while their files are unlinked.
 const COLLECT_BATCH: usize = 256;
 
+/// So often contents are freed of a damaged one on which more come to stand meanwhile. In a damaged store they may be
+/// named for ever.
+const MAX_TURNS: u32 = 16;
+
 /// Keeps the content of a store: files in a directory, rows in an engine.
 #[derive(Debug)]
 pub(in crate::store) struct ContentKeeper<E> {
@@ -394,6 +398,7 @@ impl<E: Engine> ContentKeeper<E> {
 
     pub fn damaged(&self, hash: &Hash) -> Result<(), StoreError> {
         let row = ContentRow::load(&self.core.engine().snapshot()?, hash)?;
+        let mut turns = 0..MAX_TURNS;
         loop {
             let mut standing = Vec::new();
             self.core.engine().write(&mut |rows| {
@@ -402,6 +407,9 @@ impl<E: Engine> ContentKeeper<E> {
             })?;
             if standing.is_empty() {
                 break;
+            }
+            if turns.next().is_none() {
+                return Err(corrupt("what stands on a content"));
             }
             // Most of them can be read still: what is damaged they may have themselves.
             standing.iter().try_for_each(|hash| self.stand_alone(hash))?;

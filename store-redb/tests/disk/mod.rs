@@ -82,7 +82,7 @@ impl Fuse {
     }
 
     /// Whether a change can still be made.
-    fn carries_one(&self) -> bool {
+    pub fn carries_one(&self) -> bool {
         match &mut *self.left() {
             Some(0) => false,
             Some(left) => {

@@ -18,7 +18,7 @@ const SECTOR: usize = 512;
 /// A file system in memory.
 ///
 /// [`MemoryDisk::new`] is for use; [`MemoryDisk::recording`] also remembers what was not synced,
-/// can fail from a chosen operation on, and makes the images that a power cut may leave.
+/// can be full, can fail once or from a chosen operation on, and makes the images that a power cut may leave.
 #[derive(Clone, Default)]
 pub struct MemoryDisk(Arc<Mutex<State>>);
 
@@ -45,6 +45,38 @@ struct Recording {
     pending_names: Vec<Renaming>,
     operations: u64,
     power_ends_at: Option<u64>,
+    /// Fails one operation, counted down from here, looks included.
+    fails_in: Option<u64>,
+    /// Fails one sync, counted down from here.
+    sync_fails_in: Option<u64>,
+    is_full: bool,
+}
+
+/// Counts down; true when it is the one.
+fn is_due(countdown: &mut Option<u64>) -> bool {
+    let is_due = *countdown == Some(0);
+    *countdown = countdown.and_then(|left| left.checked_sub(1));
+    is_due
+}
+
+fn broken() -> io::Error {
+    io::Error::other("the disk is broken")
+}
+
+impl Recording {
+    /// One operation, whether it changes something or looks.
+    fn look(&mut self) -> io::Result<()> {
+        if is_due(&mut self.fails_in) { Err(broken()) } else { Ok(()) }
+    }
+
+    /// One that changes something, if there is still power.
+    fn change(&mut self) -> io::Result<()> {
+        if self.power_ends_at.is_some_and(|end| self.operations >= end) {
+            return Err(io::Error::other("the power is off"));
+        }
+        self.operations += 1;
+        Ok(())
+    }
 }
 
 /// A change of names that no directory sync has made durable yet: `from` vanishes, `to` appears.
@@ -57,7 +89,24 @@ struct Renaming {
 struct FileState {
     now: Pages,
     durable: Pages,
-    pending: Vec<(u64, Vec<u8>)>,
+    unsure: Vec<Write>,
+}
+
+/// A write that may not be on the disk, or follows one that may not.
+struct Write {
+    offset: u64,
+    bytes: Vec<u8>,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// No sync came yet.
+    Pending,
+    /// The sync failed: it is on the disk or not, whatever is synced later, as the system takes it for written.
+    Lost,
+    /// It is on the disk.
+    Durable,
 }
 
 #[derive(Clone, Default)]
@@ -128,6 +177,33 @@ impl MemoryDisk {
         }
     }
 
+    /// Fails one operation after `good` more, looks included. Only a recording disk does.
+    pub fn fail_once_after(&self, good: u64) {
+        if let Some(recording) = &mut self.lock().recording {
+            recording.fails_in = Some(good);
+        }
+    }
+
+    /// Fails one sync after `good` more. What it was to make durable may be lost, whatever is synced later.
+    pub fn fail_sync_after(&self, good: u64) {
+        if let Some(recording) = &mut self.lock().recording {
+            recording.sync_fails_in = Some(good);
+        }
+    }
+
+    /// Whether what was to fail once has not yet.
+    pub fn has_yet_to_fail(&self) -> bool {
+        let state = self.lock();
+        state.recording.as_ref().is_some_and(|recording| recording.fails_in.or(recording.sync_fails_in).is_some())
+    }
+
+    /// Whether there is no space for more.
+    pub fn set_full(&self, is_full: bool) {
+        if let Some(recording) = &mut self.lock().recording {
+            recording.is_full = is_full;
+        }
+    }
+
     /// What may be on the disk after a power cut now: what was synced, and of what was not any
     /// part, chosen by `seed`; writes are torn at sectors. The result records again.
     ///
@@ -146,7 +222,7 @@ impl MemoryDisk {
         }
         for node in names.values_mut() {
             let left = lock(node).after_power_cut(&mut draw);
-            *node = Arc::new(Mutex::new(FileState { now: left.clone(), durable: left, pending: Vec::new() }));
+            *node = Arc::new(Mutex::new(FileState { now: left.clone(), durable: left, unsure: Vec::new() }));
         }
         let recording = Some(Recording { durable_names: names.clone(), ..Recording::default() });
         Self(Arc::new(Mutex::new(State { names, recording })))
@@ -168,16 +244,40 @@ impl MemoryDisk {
         self.0.lock().expect("no operation on the disk panics")
     }
 
+    /// The state for an operation that looks.
+    fn look(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.recording.as_mut().map_or(Ok(()), Recording::look)?;
+        Ok(state)
+    }
+
     /// The state for an operation that changes something, if there is still power.
     fn change(&self) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.lock();
-        if let Some(recording) = &mut state.recording {
-            if recording.power_ends_at.is_some_and(|end| recording.operations >= end) {
-                return Err(io::Error::other("the power is off"));
-            }
-            recording.operations += 1;
-        }
+        let mut state = self.look()?;
+        state.recording.as_mut().map_or(Ok(()), Recording::change)?;
         Ok(state)
+    }
+
+    /// The same for one that takes space.
+    fn grow(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.change()?;
+        match &state.recording {
+            Some(Recording { is_full: true, .. }) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(state),
+        }
+    }
+
+    /// The same for a sync, and what becomes of it.
+    fn sync(&self) -> io::Result<(MutexGuard<'_, State>, io::Result<()>)> {
+        let mut state = self.lock();
+        let mut result = Ok(());
+        if let Some(recording) = &mut state.recording {
+            if is_due(&mut recording.sync_fails_in) || is_due(&mut recording.fails_in) {
+                result = Err(broken());
+            }
+            recording.change()?;
+        }
+        Ok((state, result))
     }
 }
 
@@ -209,18 +309,33 @@ impl Renaming {
 impl FileState {
     fn after_power_cut(&self, draw: &mut Draw) -> Pages {
         let mut pages = self.durable.clone();
-        for (offset, bytes) in &self.pending {
-            match draw.below(3) {
+        for Write { offset, bytes, fate } in &self.unsure {
+            match if *fate == Fate::Durable { 1 } else { draw.below(4) } {
                 0 => {}
                 1 => pages.write(bytes, *offset),
-                _ => {
+                2 => {
                     let sectors = bytes.len().div_ceil(SECTOR) as u64;
                     let keep = (draw.below(sectors + 1) as usize * SECTOR).min(bytes.len());
                     pages.write(&bytes[..keep], *offset);
                 }
+                _ => {
+                    for (number, sector) in bytes.chunks(SECTOR).enumerate().filter(|_| draw.below(2) == 0) {
+                        pages.write(sector, offset + (number * SECTOR) as u64);
+                    }
+                }
             }
         }
         pages
+    }
+
+    /// Makes durable what was written, or loses it.
+    fn sync(&mut self, fate: Fate) {
+        let pending = self.unsure.iter_mut().filter(|write| write.fate == Fate::Pending);
+        pending.for_each(|write| write.fate = fate);
+        if self.unsure.iter().all(|write| write.fate == Fate::Durable) {
+            self.durable = self.now.clone();
+            self.unsure.clear();
+        }
     }
 }
 
@@ -228,12 +343,12 @@ impl Disk for MemoryDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let node = match how {
             Open::Create => {
-                let mut state = self.change()?;
+                let mut state = self.grow()?;
                 let node = Node::default();
                 state.rename(Renaming { from: None, to: Some((path.into(), Arc::clone(&node))) });
                 node
             }
-            Open::Read | Open::Write => self.lock().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?,
+            Open::Read | Open::Write => self.look()?.names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?,
         };
         Ok(Arc::new(Handle { disk: self.clone(), node }))
     }
@@ -260,7 +375,9 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.change()?;
+        let (mut state, result) = self.sync()?;
+        // Names are metadata, of which the file system keeps a journal: they wait for the next sync.
+        result?;
         if let Some(recording) = &mut state.recording {
             let (durable, pending) =
                 std::mem::take(&mut recording.pending_names).into_iter().partition(|change| change.is_in(path));
@@ -274,7 +391,7 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let state = self.lock();
+        let state = self.look()?;
         let mut names: Vec<String> = state
             .names
             .range(path.to_path_buf()..)
@@ -293,27 +410,28 @@ struct Handle {
 
 impl DiskFile for Handle {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        drop(self.disk.look()?);
         lock(&self.node).now.read(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let recording = self.disk.change()?.recording.is_some();
+        let recording = self.disk.grow()?.recording.is_some();
         let mut file = lock(&self.node);
         file.now.write(bytes, offset);
         if recording {
-            file.pending.push((offset, bytes.to_vec()));
+            file.unsure.push(Write { offset, bytes: bytes.to_vec(), fate: Fate::Pending });
         }
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let recording = self.disk.change()?.recording.is_some();
-        let mut file = lock(&self.node);
+        let (state, result) = self.disk.sync()?;
+        let recording = state.recording.is_some();
+        drop(state);
         if recording {
-            file.durable = file.now.clone();
-            file.pending.clear();
+            lock(&self.node).sync(if result.is_ok() { Fate::Durable } else { Fate::Lost });
         }
-        Ok(())
+        result
     }
 
     fn len(&self) -> io::Result<u64> {

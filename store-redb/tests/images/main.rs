@@ -449,7 +449,7 @@ fn b51_whatever_operation_fails_once_nothing_is_between_and_it_goes_on() {
         "{rows} operations on rows and {journal} on journals failed, {} crash images after them",
         failed.images.into_inner()
     );
-    assert!(rows > 100 && journal > 50, "{rows} and {journal} failures are too few to mean anything");
+    assert!(rows > 100 && journal > 20, "{rows} and {journal} failures are too few to mean anything");
 }
 
 #[test]

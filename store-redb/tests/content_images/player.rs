@@ -356,7 +356,7 @@ fn are_files_known(store: &RedbStore, machine: &Machine, cast: &Cast) -> Result<
             false => ContentStatus::Missing,
         };
         let is_known = match kind {
-            FileKind::Complete => status != ContentStatus::Missing,
+            FileKind::Complete | FileKind::Overlay => status != ContentStatus::Missing,
             FileKind::Partial => matches!(status, ContentStatus::Partial { .. }),
         };
         if !is_known {

@@ -33,3 +33,9 @@ pub mod text;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+#[cfg(test)]
+#[path = "../../vectors/golden.rs"]
+mod golden;
+#[cfg(test)]
+mod vectors;

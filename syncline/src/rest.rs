@@ -70,7 +70,7 @@ impl NodeApi for Rest {
         let records = node.store().node_records(NodeKind::Token).await.map_err(failed)?;
         let value = records.into_iter().find(|record| record.name.ends_with(&hash)).and_then(|record| record.value);
         let Some(value) = value else { return Ok(None) };
-        let record: crate::node::TokenRecord = postcard::from_bytes(&value).map_err(failed)?;
+        let record = crate::node::TokenRecord::from_bytes(&value).map_err(failed)?;
         if record.expires.is_some_and(|expires| now().0 >= expires) {
             return Ok(None);
         }

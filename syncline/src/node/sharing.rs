@@ -27,6 +27,23 @@ pub struct TokenRecord {
     pub expires: Option<u64>,
 }
 
+impl TokenRecord {
+    /// The name of its record: the token of one replica has its id in front, and goes with it.
+    pub fn name(&self, hash: &[u8; 32]) -> Bytes {
+        [self.replica.as_ref().map_or(&[][..], |id| &id[..]), hash].concat().into()
+    }
+
+    /// The value of its record.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("a token's record can be encoded")
+    }
+
+    /// Reads the value of a record.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
+
 /// The hash under which a token is known.
 pub fn token_hash(token: &str) -> [u8; 32] {
     *blake3::hash(token.trim().as_bytes()).as_bytes()
@@ -181,10 +198,8 @@ impl Node {
         let secret = data_encoding::BASE32_NOPAD.encode(&SecretKey::generate().to_bytes()).to_lowercase();
         let expires = expiry(expires).map(|expires| expires.0);
         let record = TokenRecord { replica: replica.map(|replica| *replica.as_bytes()), expires };
-        let value = postcard::to_allocvec(&record).expect("a token's record can be encoded");
-        // The token of one replica has its id in front, and goes with it.
-        let name: Bytes = [record.replica.as_ref().map_or(&[][..], |id| &id[..]), &token_hash(&secret)].concat().into();
-        let record = NodeRecord { kind: NodeKind::Token, name, value: Some(value.into()) };
+        let (name, value) = (record.name(&token_hash(&secret)), Some(record.to_bytes().into()));
+        let record = NodeRecord { kind: NodeKind::Token, name, value };
         self.store.save(vec![record]).await?;
         Ok(json!({
             "token": secret,

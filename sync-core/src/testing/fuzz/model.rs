@@ -269,13 +269,14 @@ pub fn tickets(data: &[u8]) {
         let again: Ticket = written.parse().unwrap_or_else(|error| panic!("{error}: {written}"));
         assert_eq!(again.to_string(), written);
         if let Some(invite) = &ticket.invite {
-            let shown = format!("{ticket:?} {invite:?}").to_lowercase();
+            let (shown, given) = (format!("{ticket:?} {invite:?}").to_lowercase(), text.to_lowercase());
             let secret = invite.secret.to_bytes();
-            assert!(!shown.contains(&data_encoding::HEXLOWER.encode(&secret)), "a ticket shows its secret");
-            assert!(
-                !shown.contains(&data_encoding::BASE32_NOPAD.encode(&secret).to_lowercase()),
-                "a ticket shows its secret"
-            );
+            let base32 = data_encoding::BASE32_NOPAD.encode(&secret).to_lowercase();
+            for (secret, said) in [(data_encoding::HEXLOWER.encode(&secret), 0), (base32, 1)] {
+                // Who writes it into an address as well has said it himself.
+                let is_elsewhere = given.matches(&secret).count() > said;
+                assert!(is_elsewhere || !shown.contains(&secret), "a ticket shows its secret");
+            }
         }
     }
 }

@@ -74,10 +74,11 @@ enum Names {
 }
 
 /// The macros that make tests.
-const MAKE_TESTS: [(&str, Names); 11] = [
+const MAKE_TESTS: [(&str, Names); 12] = [
     ("programs", Names::Alone),
     ("everywhere", Names::Alone),
     ("on_every_wire", Names::Alone),
+    ("on_every_real_wire", Names::Alone),
     ("on_every_store", Names::Alone),
     ("targets", Names::BeforeColon),
     ("caught", Names::BehindAs),

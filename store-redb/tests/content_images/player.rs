@@ -24,7 +24,7 @@ use sync_core::{
 
 use crate::{
     machine::Machine,
-    scripts::{Cast, Script, Step},
+    scripts::{Cast, LARGE, LARGE_NEWER, Script, Step},
 };
 
 /// What was acknowledged.
@@ -207,9 +207,12 @@ impl<'a> Player<'a> {
 
     fn checkpoint(&mut self, content: usize) -> Result<(), StoreError> {
         let Some(download) = self.downloads.get(&content).cloned() else { return Ok(()) };
-        let have = download.partial().verified().byte_count(download.partial().len());
         block_on(self.opened()?.checkpoint_download(download))?;
-        self.told.have.insert(content, have);
+        // What the older version has is not durable with it, and is there as long as that is.
+        if let ContentStatus::Partial { have, .. } = block_on(self.opened()?.content_status(self.cast.hashes[content]))?
+        {
+            self.told.have.insert(content, have);
+        }
         Ok(())
     }
 
@@ -341,6 +344,12 @@ fn is_there(store: &RedbStore, cast: &Cast, told: &Told) -> Result<bool, StoreEr
     Ok(resumes)
 }
 
+/// The files of contents and downloads.
+fn files(machine: &Machine) -> Result<Vec<(FileKind, [u8; 32])>, String> {
+    let dir = ContentDir::open_on(Arc::new(machine.content().clone()), "/").map_err(|error| error.to_string())?;
+    Ok(dir.list().map_err(|error| error.to_string())?.into_iter().collect())
+}
+
 /// Every file is one that a row knows, and there is a file for each.
 fn are_files_known(store: &RedbStore, machine: &Machine, cast: &Cast) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -348,8 +357,7 @@ fn are_files_known(store: &RedbStore, machine: &Machine, cast: &Cast) -> Result<
     if !staged.is_empty() {
         return Err(format!("{staged:?} are staged, and nobody imports"));
     }
-    let dir = ContentDir::open_on(Arc::new(machine.content().clone()), "/").map_err(|error| text(&error))?;
-    for (kind, hash) in dir.list().map_err(|error| text(&error))? {
+    for (kind, hash) in files(machine)? {
         let hash = sync_core::model::Hash(hash);
         let status = match cast.hashes.contains(&hash) {
             true => block_on(store.content_status(hash)).map_err(|error| text(&error))?,
@@ -394,9 +402,15 @@ pub fn check(machine: &Machine, cast: &Cast, told: &Told) -> Result<bool, String
     }
     while block_on(store.collect_content()).map_err(text)? > 0 {}
     are_files_known(&store, machine, cast)?;
+    let files = files(machine)?;
     for (content, hash) in cast.hashes.iter().enumerate() {
         let status = block_on(store.content_status(*hash)).map_err(text)?;
-        if matches!(status, ContentStatus::Complete { .. }) && !told.is_referred(content) {
+        // What the other version stands on is kept with that.
+        let versions = [LARGE, LARGE_NEWER];
+        let stands = |other: usize| files.contains(&(FileKind::Overlay, cast.hashes[other].0));
+        let is_base =
+            versions.contains(&content) && versions.into_iter().any(|other| other != content && stands(other));
+        if matches!(status, ContentStatus::Complete { .. }) && !told.is_referred(content) && !is_base {
             return Err(format!("{content} is kept, and nobody refers to it"));
         }
     }

@@ -314,5 +314,5 @@ fn a_store_from_before_there_was_a_journal_is_opened() {
     assert_eq!(rows().expect("a file").len().expect("a length") % 4_096, 0);
     let core = Core::open(open(&machine).expect("opened"), [1; 32]).expect("the store of then");
     assert_eq!(format!("{:?}", core.store_id()), format!("{:?}", sync_core::store::StoreId([7; 16])));
-    assert_eq!(core.engine().snapshot().expect("a snapshot").get(b"\0format").expect("read"), Some(vec![0, 0, 0, 2]));
+    assert_eq!(core.engine().snapshot().expect("a snapshot").get(b"\0format").expect("read"), Some(vec![0, 0, 0, 3]));
 }

@@ -235,9 +235,11 @@ async fn b22_a_push_that_is_lost_with_its_connection_and_its_node_is_healed_by_t
     a.shutdown(LONG).await.unwrap();
     drop((a, left));
     assert_eq!(value(&right, "lost 00000").await, None);
-    let a = world.node("a").await;
+    // Before it meets anybody.
+    let a = world.builder("a").spawn().await.unwrap();
     let left = a.open_replica(id).await.unwrap();
     assert_eq!(peer_status(&a, id, peer).await.unwrap().pending, LOST, "it is owed, the disk says");
+    world.register(&a, world.wire.name(), world.wire, "a").await;
     // Nobody asks either for anything.
     equal(&[&left, &right]).await;
     let moved = peer_is(&b, id, a.node_id(), "it is synced", |peer| peer.synced).await.traffic.since(&before);

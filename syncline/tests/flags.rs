@@ -86,13 +86,14 @@ fn a_store_in_memory_forgets_and_a_folder_shared_from_it_begins_anew() {
     let up = a.share(&["--store", "mem", LOCAL[0], LOCAL[1]]);
     eventually("it is put", || a.run(["get", "file"]).stdout == b"x", || a.done(["why"]));
     a.done(["put", "key", "y"]);
+    // Else it stops with nothing but its memory that knows of the key.
+    eventually("the key is a file", || a.read("key").as_deref() == Some(b"y"), || a.done(["why"]));
     let first = up.field("replica");
     up.stop();
     assert!(!a.data().join("store.redb").exists());
     let up = a.share(&["--store", "mem"]);
     assert_ne!(up.field("replica"), first);
     eventually("the file is put again", || a.run(["get", "file"]).stdout == b"x", || a.done(["why"]));
-    // The key was a file, too.
     eventually("so is the key", || a.run(["get", "key"]).stdout == b"y", || a.done(["why"]));
 }
 

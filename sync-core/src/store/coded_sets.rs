@@ -7,7 +7,7 @@
 //! Of every replica few symbols are kept; of those of which more were asked for lately, all.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,19 +15,14 @@ use super::{
     coded::{CodedSet, MAX_SYMBOLS, SOME_SYMBOLS},
     engine::Scan,
     read::Reader,
-    rows::{self, EntryRow, Head, ReplicaNo, corrupt, entry_key},
-    types::{Found, Missing, Position, ShortId, StoreError},
+    rows::{self, EntryRow, Head, ReplicaNo, entry_key},
+    types::{Position, ShortId, StoreError},
 };
-use crate::model::{Hash, SlotKey, SlotRange};
+use crate::model::{Hash, SlotRange};
 
 /// Of how many entries symbols are made by a scan: about half a second of one reader. A replica that has
 /// grown beyond it while the store was open keeps what it has.
-const MAX_SCAN: u64 = 2_000_000;
-
-/// How many rows of a change log are looked through for entries, and so many more for each of them: a few
-/// milliseconds for a few, a fifth of a second for as many as symbols can tell.
-const MAX_FIND: usize = 4_096;
-const MAX_FIND_EACH: usize = 4;
+pub(super) const MAX_SCAN: u64 = 2_000_000;
 
 /// Of how many replicas symbols are kept before all are forgotten again: 24 MiB.
 const MAX_SETS: usize = 1_024;
@@ -181,48 +176,6 @@ pub(super) fn coded(
     })?;
     sets.keep(reader.replica, head, set.clone());
     Ok(Some(set))
-}
-
-/// Where the entries with these ids are, as far as they are among the latest of the change log: what one
-/// side has and the other lacks is, as a rule, what it has accepted lately.
-pub(super) fn find(reader: &Reader<'_>, ids: &[ShortId]) -> Result<Found, StoreError> {
-    let mut unknown: HashSet<ShortId> = ids.iter().copied().collect();
-    let mut places: Vec<SlotKey> = Vec::new();
-    let start = rows::log_key(reader.replica, 0);
-    let end = rows::after(&start[..5]);
-    let (mut looked_at, most) = (0, MAX_FIND + MAX_FIND_EACH * ids.len());
-    if !ids.is_empty() {
-        rows::scan(reader.rows, (&start, end.as_deref()), Scan::Backward, |_, value| {
-            let (_, slot) = rows::of_log_row(reader.replica, value)?;
-            let row = reader.rows.get(&slot)?.ok_or_else(|| corrupt("an entry in the change log"))?;
-            if unknown.remove(&ShortId::from(&EntryRow::hash(&row)?)) {
-                places.push(SlotKey::from_bytes(entry_key::place(&slot)?));
-            }
-            looked_at += 1;
-            Ok(!unknown.is_empty() && looked_at < most)
-        })?;
-    }
-    // In the order of the log, in which the entries of a commit are together: a few hashes prove what is sent of it.
-    // But rights go before what they cover.
-    places.reverse();
-    places.sort_by_key(|place| place.as_bytes().first() != Some(&0));
-    let mut seen = HashSet::new();
-    places.retain(|place| seen.insert(place.clone()));
-    let mut missing = Vec::with_capacity(places.len());
-    for place in places {
-        let (start, end) = entry_key::group(reader.replica, place.as_bytes());
-        let mut except = Vec::new();
-        rows::scan(reader.rows, (&start, Some(&end)), Scan::Forward, |_, value| {
-            let id = ShortId::from(&EntryRow::hash(value)?);
-            if ids.binary_search(&id).is_err() {
-                except.push(id);
-            }
-            Ok(true)
-        })?;
-        let after = SlotKey::from_bytes([place.as_bytes(), &[0][..]].concat());
-        missing.push(Missing { range: SlotRange { start: place, end: Some(after) }, except, until: Position::LAST });
-    }
-    Ok(Found { missing, is_complete: unknown.is_empty() })
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Finds the entries with these ids, ascending, among those that were accepted lately.
+    /// Finds the entries with these ids, ascending, as far as the store knows where they are.
     async fn find(&self, replica: ReplicaId, ids: Vec<ShortId>) -> Result<Found, StoreError> {
         let _ = replica;
         Ok(Found { missing: Vec::new(), is_complete: ids.is_empty() })

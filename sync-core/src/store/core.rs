@@ -13,6 +13,7 @@ use super::{
     engine::{Engine, EngineRead, EngineWrite, Scan, Visit},
     index::{Index, Salt},
     names::{self, Names, NewNames},
+    places::{self, AllPlaces},
     read::Reader,
     reconcile::{self, View, Widths},
     rights_cache::RightsCache,
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub rights: RightsCache,
     pub salt: Salt,
     pub coded: CodedSets,
+    pub places: AllPlaces,
 }
 
 /// Something that changes a store.
@@ -101,8 +103,13 @@ impl<E: Engine> Core<E> {
                 load_meta(&engine.snapshot()?, &place)?.ok_or_else(|| corrupt("the new store's format"))?
             }
         };
-        let shared =
-            Shared { names: Names::default(), rights: RightsCache::default(), salt, coded: CodedSets::default() };
+        let shared = Shared {
+            names: Names::default(),
+            rights: RightsCache::default(),
+            salt,
+            coded: CodedSets::default(),
+            places: AllPlaces::default(),
+        };
         Ok(Self { engine, store_id, shared, rows_read: AtomicU64::new(0), widths: Widths::default() })
     }
 
@@ -161,6 +168,7 @@ impl<E: Engine> Core<E> {
         if let Some(replica) = dropped {
             self.shared.rights.forget(replica);
             self.shared.coded.forget(replica);
+            self.shared.places.forget(replica);
         }
         if let Some(replica) = created {
             self.shared.coded.created(replica);
@@ -367,7 +375,7 @@ impl<E: Engine> Core<E> {
 
     /// See [`super::ReplicaStore::find`].
     pub fn find(&self, id: ReplicaId, ids: &[ShortId]) -> Result<Found, StoreError> {
-        self.replica(id, |reader| coded_sets::find(&reader, ids))
+        self.replica(id, |reader| places::find(&self.shared.places, &reader, ids))
     }
 
     /// See [`super::ReplicaStore::missing`].

@@ -21,6 +21,7 @@ pub(crate) mod index_alone;
 mod index_tests;
 mod names;
 mod page;
+mod places;
 mod queue;
 mod read;
 pub mod reconcile;

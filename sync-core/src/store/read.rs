@@ -174,27 +174,32 @@ impl Reader<'_> {
 
     pub fn log(&self, since: Position, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         let mut entries = Vec::new();
-        self.log_rows(since, |_, _, slot| {
+        self.log_rows(since, Scan::Forward, |_, _, slot| {
             if entries.len() == limit {
                 return Ok(false);
             }
-            let value = self.rows.get(&slot)?.ok_or_else(|| corrupt("an entry in the change log"))?;
-            entries.push(self.entry(&slot, &value)?);
+            entries.push(self.entry(&slot, &self.row(&slot)?)?);
             Ok(true)
         })?;
         Ok(entries)
     }
 
+    /// The row of an entry that is in the change log.
+    pub fn row(&self, slot: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.rows.get(slot)?.ok_or_else(|| corrupt("an entry in the change log"))
+    }
+
     /// Visits the change log after `since`: position, origin and the key of the entry's row.
-    fn log_rows(
+    pub fn log_rows(
         &self,
         since: Position,
+        order: Scan,
         mut visit: impl FnMut(u64, Option<rows::KeyNo>, Vec<u8>) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let Some(first) = since.0.checked_add(1) else { return Ok(()) };
         let start = rows::log_key(self.replica, first);
         let end = rows::after(&start[..5]);
-        rows::scan(self.rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
+        rows::scan(self.rows, (&start, end.as_deref()), order, |key, value| {
             let (origin, slot) = rows::of_log_row(self.replica, value)?;
             visit(rows::position_of(key)?, origin, slot)
         })
@@ -212,7 +217,7 @@ impl Reader<'_> {
         let mut run = Run::default();
         let mut full = false;
         let mut through = request.since.0;
-        self.log_rows(request.since, |position, origin, slot| {
+        self.log_rows(request.since, Scan::Forward, |position, origin, slot| {
             let skip = not_from.is_some() && origin == not_from
                 || !request.scope.is_all() && {
                     let place = SlotKey::from_bytes(entry_key::place(&slot)?);

@@ -39,6 +39,10 @@ pub const MAX_ANSWERS: usize = 8_192;
 /// many authors' at one key; both sides then send all of them.
 pub const MAX_IDS: u64 = 8_192;
 
+/// How many rows of a change log are looked through for entries that symbols name, and four more for each of them, before
+/// all places are: a few milliseconds for a few, a fifth of a second for as many as symbols can tell.
+pub const LOOK_BACK: usize = 4_096;
+
 /// How wide the steps of a reconciliation are. Each side may choose its own; a simulation makes them small, so that few
 /// entries need many rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +57,25 @@ pub struct Widths {
     pub max_ids: u64,
     /// See [`MAX_ANSWERS`].
     pub max_answers: usize,
+    /// See [`LOOK_BACK`].
+    #[serde(default = "look_back")]
+    pub look_back: usize,
+}
+
+fn look_back() -> usize {
+    LOOK_BACK
 }
 
 impl Default for Widths {
     fn default() -> Self {
-        Self { first_parts: FIRST_PARTS, parts: PARTS, leaf: LEAF, max_ids: MAX_IDS, max_answers: MAX_ANSWERS }
+        Self {
+            first_parts: FIRST_PARTS,
+            parts: PARTS,
+            leaf: LEAF,
+            max_ids: MAX_IDS,
+            max_answers: MAX_ANSWERS,
+            look_back: LOOK_BACK,
+        }
     }
 }
 

@@ -144,6 +144,8 @@ fn tight(random: &mut Random) -> Option<Tight> {
         leaf: *random.pick(&[1, 2, 8]),
         max_ids: *random.pick(&[4, 8_192]),
         max_answers: *random.pick(&[2, 20, 8_192]),
+        // Replicas are small here: else all that symbols name would be among the latest.
+        look_back: *random.pick(&[0, 5, 4_096]),
     };
     Some(Tight { limits, widths })
 }

@@ -7,7 +7,7 @@ use std::{
 
 use sync_core::{
     model::{Bundle, ReplicaId, Timestamp, Verifier},
-    store::{Apply, Origin, ReplicaStore},
+    store::{Apply, Origin, ReplicaStore, ShortId},
 };
 use transport_quic::QuicTransport;
 
@@ -25,9 +25,17 @@ pub enum Kind {
     Single,
     /// Both nodes have just started: symbols are made by a scan of the replica, and the peer is dialled.
     Cold,
-    /// So much was written after the d entries that they are not found among the last rows of the change log, and
-    /// ranges are compared. Both nodes were restarted, symbols are in memory, and the peer is dialled.
+    /// So much was written after the d entries that they are not among the last rows of the change log. Both nodes were
+    /// restarted, symbols and places are in memory, and the peer is dialled.
     Old,
+    /// The same, and nobody has asked either node for an old entry since it was started: it scans the replica.
+    OldFirst,
+}
+
+impl Kind {
+    fn is_after_a_start(self) -> bool {
+        matches!(self, Self::Cold | Self::Old | Self::OldFirst)
+    }
 }
 
 impl std::str::FromStr for Kind {
@@ -39,6 +47,7 @@ impl std::str::FromStr for Kind {
             "single" => Ok(Self::Single),
             "cold" => Ok(Self::Cold),
             "old" => Ok(Self::Old),
+            "old-first" => Ok(Self::OldFirst),
             _ => Err(()),
         }
     }
@@ -86,7 +95,7 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
             }
         }
         let entries = entry_bytes(&pair.a, &pair.left, here).await? + entry_bytes(&pair.b, &pair.right, there).await?;
-        if kind == Kind::Old {
+        if matches!(kind, Kind::Old | Kind::OldFirst) {
             let head = pair.left.state().await?.head;
             fill(&pair.left, fresh(round, 2), later(d), later(d), true).await?;
             let bundles = bundles_since(&pair.a, &pair.left, head).await?;
@@ -94,9 +103,17 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
             (pair, ()) = pair.restarted(async |store| bring(store, id, bundles).await).await?;
             for (node, replica) in [(&pair.a, &pair.left), (&pair.b, &pair.right)] {
                 node.store().coded(id, replica.state().await?.head, 1).await?;
+                if kind == Kind::Old {
+                    // There is none, so all places are looked at.
+                    node.store().find(id, vec![ShortId([0xff; 16])]).await?;
+                }
             }
         } else if kind == Kind::Cold {
             (pair, ()) = pair.restarted(async |_| Ok(())).await?;
+        }
+        if kind.is_after_a_start() {
+            // Else the first flush of the round waits for what was written before it.
+            std::process::Command::new("sync").status()?;
         }
         contest::begin();
         let started = Instant::now();

@@ -56,6 +56,9 @@ impl Default for Limits {
 /// The longest frame, in bytes. Bounds what one message can make a node hold.
 pub const MAX_FRAME_LEN: usize = 1 << 20;
 
+/// How often a frame of entries may be halved while none arrives: 4 KiB then.
+pub const MAX_NARROW: u32 = 6;
+
 /// The longest frame before the peer has proved who it is.
 pub const MAX_HANDSHAKE_FRAME_LEN: usize = 8 * 1024;
 

@@ -69,10 +69,15 @@ impl Synchronizer {
 
     fn open_session(&mut self, key: JobKey) {
         let connection = self.peers[&key.1].links[0];
-        let serial = self.io.number();
-        let session = Session::new(serial, key.0, key.1, Role::Dialer, connection, Phase::Preparing(None));
+        let session = self.new_session(key, Role::Dialer, connection, Phase::Preparing(None));
         self.sessions.insert(key, session);
         self.prepare(key);
+    }
+
+    fn new_session(&mut self, key: JobKey, role: Role, connection: ConnectionId, phase: Phase) -> Session {
+        let mut session = Session::new(self.io.number(), key.0, key.1, role, connection, phase);
+        session.narrow = self.peers.get(&key.1).map_or(0, |peer| peer.narrow);
+        session
     }
 
     /// Reads what an `Open` must say, as soon as what the last session left is taken in: it may say that it is here.
@@ -118,12 +123,11 @@ impl Synchronizer {
             // The peer has none, or its own goes first.
             self.forget_session(key);
         }
-        let serial = self.io.number();
         let phase = Phase::Preparing(Some(Box::new(open)));
-        let mut session = Session::new(serial, key.0, peer, Role::Acceptor, connection, phase);
+        let mut session = self.new_session(key, Role::Acceptor, connection, phase);
         session.stream = Some(stream);
         session.count_received(self.io.now.elapsed, len);
-        self.streams.insert((connection, stream), StreamUse::Session(key.0, peer, serial));
+        self.streams.insert((connection, stream), StreamUse::Session(key.0, peer, session.serial));
         self.sessions.insert(key, session);
         self.prepare(key);
     }
@@ -488,6 +492,9 @@ impl Synchronizer {
         let Some(session) = self.sessions.remove(&key) else { return };
         let total = self.traffic.entry(key).or_default();
         total.add(&session.traffic);
+        if let Some(peer) = self.peers.get_mut(&key.1) {
+            peer.narrow = session.narrow_next();
+        }
         if let Some(stream) = session.stream
             && self.streams.remove(&(session.connection, stream)).is_some()
         {

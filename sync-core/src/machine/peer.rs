@@ -71,6 +71,8 @@ pub(super) struct Peer {
     /// The replicas of which it knows what this node may do: it was shown, or let this node in, over these links.
     pub admits: BTreeSet<ReplicaId>,
     pub race: Option<Race>,
+    /// How much smaller frames of entries to it are: see [`MAX_NARROW`].
+    pub narrow: u32,
     /// Failed races since the last success.
     pub attempts: u32,
     pub next_try: Duration,

@@ -230,6 +230,8 @@ pub(super) struct Session {
     flying_len: usize,
     landed_len: usize,
     reading: bool,
+    /// How often what goes into a frame of entries is halved: see [`MAX_NARROW`]. Less by one with each frame that arrives.
+    pub narrow: u32,
     missing: Vec<Missing>,
     // Incoming.
     arrived: VecDeque<Arrived>,
@@ -311,6 +313,7 @@ impl Session {
             flying_len: 0,
             landed_len: 0,
             reading: false,
+            narrow: 0,
             missing: Vec::new(),
             arrived: VecDeque::new(),
             arrived_len: 0,
@@ -534,13 +537,12 @@ fn is_nearly_empty(limits: &Limits, facts: &Facts) -> bool {
 /// From where `sender` must stream its log to `receiver`; none when no position is valid.
 fn log_start(limits: &Limits, sender: &Facts, receiver: &Facts) -> Option<Position> {
     match receiver.have {
-        _ if is_nearly_empty(limits, receiver) => Some(Position(0)),
         Some((store, position))
             if (store == sender.store || canary::is_out(Canary::KeepCursor)) && position <= sender.head =>
         {
             Some(if canary::is_out(Canary::StartOver) { Position(0) } else { position })
         }
-        _ if is_nearly_empty(limits, sender) => Some(Position(0)),
+        _ if is_nearly_empty(limits, receiver) || is_nearly_empty(limits, sender) => Some(Position(0)),
         _ => None,
     }
 }

@@ -192,6 +192,9 @@ pub struct Pair {
     pub turns: Option<u64>,
     /// What somebody on the path makes of frames: of A's, or of B's.
     pub rewrites: Option<Rewrite>,
+    /// A connection ends when it has carried so many bytes.
+    pub carries: usize,
+    carried: usize,
     connections: u64,
     open: BTreeSet<ConnectionId>,
 }
@@ -207,6 +210,8 @@ impl Pair {
             b_says_nothing: false,
             turns: None,
             rewrites: None,
+            carries: usize::MAX,
+            carried: 0,
             connections: 0,
             open: BTreeSet::new(),
         }
@@ -260,6 +265,7 @@ impl Pair {
             Output::Dial { dial, .. } => match self.reachable {
                 Ok(()) => {
                     self.connections += 1;
+                    self.carried = 0;
                     let connection = ConnectionId(self.connections);
                     self.open.insert(connection);
                     let connected =
@@ -274,7 +280,13 @@ impl Pair {
             }
             // Types from 16 on are messages of sessions.
             Output::Send { frame, .. } if self.b_says_nothing && !from_a && frame[0] >= 16 => {}
+            Output::Send { connection, frame, .. }
+                if self.open.contains(&connection) && self.carried + frame.len() > self.carries =>
+            {
+                self.cut();
+            }
             Output::Send { connection, stream, frame } if self.open.contains(&connection) => {
+                self.carried += frame.len();
                 let from = if from_a { 1 } else { 2 };
                 let frame = self.rewrites.as_mut().map_or(frame.clone(), |rewrite| rewrite(from, frame));
                 there.tell(at, Input::Frame { connection, stream: other(stream), frame });

@@ -34,6 +34,25 @@ fn b12_what_had_arrived_when_the_connection_was_cut_is_not_sent_again() {
     }
 }
 
+#[test]
+fn b12_what_is_too_much_for_a_connection_in_one_frame_passes_in_smaller_ones() {
+    for source in [1, 2] {
+        let mut pair = Pair::new();
+        let id = pair.node(source).large_replica(source, &key(7), 700);
+        pair.node(3 - source).replica(3 - source, &key(7), 0);
+        pair.work();
+        pair.carries = 100_000;
+        pair.subscribe(id);
+        assert!(pair.node(3 - source).count(id) < 100, "a frame is longer than what a connection carries");
+        pair.wait_until(4 * 3_600_000);
+        assert_eq!(counts(&mut pair, id), (702, 702), "from {source}");
+        // All that a connection carries is lost with it when it is not durable yet, and the search for what is missing costs too.
+        let status = if source == 1 { pair.status() } else { pair.status_at_b() };
+        let sent = status.traffic.sent;
+        assert!(sent < 5 * 702, "{sent} entries sent in {} sessions", pair.opened());
+    }
+}
+
 fn counts(pair: &mut Pair, id: sync_core::model::ReplicaId) -> (u64, u64) {
     (pair.a.count(id), pair.b.count(id))
 }

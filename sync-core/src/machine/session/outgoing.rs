@@ -32,6 +32,18 @@ impl Session {
         sent.saturating_add(left.saturating_mul(each))
     }
 
+    /// How many bytes of entries go into a frame.
+    fn frame_len(&self, limits: &Limits) -> usize {
+        (limits.entries_frame_len >> self.narrow).max(1)
+    }
+
+    /// How often the next session with the peer is to halve them: more often when not one of this one's frames has
+    /// arrived, as the connection may not live long enough for one.
+    pub fn narrow_next(&self) -> u32 {
+        let is_stuck = self.frames_sent > 0 && self.frames_arrived == 0;
+        (self.narrow + u32::from(is_stuck)).min(MAX_NARROW)
+    }
+
     /// Whether no more entries may be under way.
     pub fn is_full(&self, limits: &Limits) -> bool {
         self.in_flight_len >= limits.window_len || self.frames_sent - self.frames_acked >= limits.window_frames
@@ -48,7 +60,7 @@ impl Session {
                 replica: self.replica,
                 scope: self.scope.clone(),
                 missing: std::mem::take(&mut self.missing),
-                max_bytes: io.limits.entries_frame_len,
+                max_bytes: self.frame_len(&io.limits),
             };
             io.store(self.key(), request);
         } else if self.is_reconcile_over() {
@@ -68,7 +80,7 @@ impl Session {
                 since: sent,
                 not_from: (sent >= self.echo_until).then_some(self.peer),
                 scope: self.scope.clone(),
-                max_bytes: io.limits.entries_frame_len,
+                max_bytes: self.frame_len(&io.limits),
             };
             io.store(self.key(), StoreRequest::Changes(request));
         } else if !self.scope.is_nothing() && self.root(known).is_none() && !self.asking_root {
@@ -140,6 +152,7 @@ impl Session {
             let at = usize::try_from(self.frames_arrived - self.frames_acked).expect("a window of frames");
             let len = self.in_flight[at].len;
             self.frames_arrived += 1;
+            self.narrow = self.narrow.saturating_sub(1);
             self.flying_len -= len;
             self.landed_len += len;
         }

@@ -20,6 +20,7 @@ mod driver;
 mod equivocate;
 mod faults;
 mod generate;
+mod healing;
 mod hostile;
 mod node;
 mod oracles;

@@ -1,4 +1,4 @@
-//! What the tests share that hold the files of this directory against the code of their crate: its `lib.rs` leads here.
+//! What the tests share that hold the files of this directory against the code of their crate: its `lib.rs`, or the test, leads here.
 //!
 //! A test makes its file from the code, and then checks what stands in it. A file that differs from what would be made now
 //! is a change of a format. When that is meant, the test writes it anew, run with `SYNCLINE_WRITE_VECTORS=1`.

@@ -26,57 +26,13 @@ mod reconciliation;
 mod rows;
 mod tickets;
 
-use std::path::PathBuf;
+#[path = "../../../vectors/golden.rs"]
+mod golden;
 
 use serde_json::Value as Json;
 use sync_core::model::{AuthorId, EntryError, Hash, Key, Op, PeerId, Prefix, PublicKey, SecretKey, Value, VerifyError};
 
-/// The file in `vectors/`, which must be what `made` is now.
-fn golden(name: &str, made: &Json) -> Json {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "vectors", name].iter().collect();
-    let text = serde_json::to_string_pretty(made).unwrap() + "\n";
-    if std::env::var_os("SYNCLINE_WRITE_VECTORS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let kept: Json = serde_json::from_str(&kept).unwrap();
-    assert!(kept == *made, "{} is not what the code says now; see the docs of this test", path.display());
-    kept
-}
-
-/// Bytes as the files have them: hexadecimal, long runs as `61*1024`, parts behind spaces.
-fn hex(bytes: impl AsRef<[u8]>) -> Json {
-    let bytes = bytes.as_ref();
-    let mut parts: Vec<String> = vec![String::new()];
-    let mut at = 0;
-    while at < bytes.len() {
-        let run = bytes[at..].iter().take_while(|byte| **byte == bytes[at]).count();
-        let digits = data_encoding::HEXLOWER.encode(&bytes[at..=at]);
-        if run >= 64 {
-            parts.push(format!("{digits}*{run}"));
-            parts.push(String::new());
-            at += run;
-        } else {
-            parts.last_mut().unwrap().push_str(&digits);
-            at += 1;
-        }
-    }
-    parts.retain(|part| !part.is_empty());
-    parts.join(" ").into()
-}
-
-/// Reads what [`hex`] wrote.
-fn bytes(json: &Json) -> Vec<u8> {
-    let text = json.as_str().unwrap_or_else(|| panic!("{json} is not text"));
-    let mut result = Vec::new();
-    for part in text.split_whitespace() {
-        let (digits, times) = part.split_once('*').unwrap_or((part, "1"));
-        let part = data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap();
-        result.extend(part.repeat(times.parse().unwrap()));
-    }
-    result
-}
+use self::golden::{bytes, golden, hex, list};
 
 fn bytes32(json: &Json) -> [u8; 32] {
     bytes(json).try_into().unwrap()
@@ -88,10 +44,6 @@ fn hash(json: &Json) -> Hash {
 
 fn number(json: &Json) -> u64 {
     json.as_u64().unwrap_or_else(|| panic!("{json} is not a number"))
-}
-
-fn list(json: &Json) -> &[Json] {
-    json.as_array().unwrap_or_else(|| panic!("{json} is not a list"))
 }
 
 /// The key of the seed of 32 times `seed`.

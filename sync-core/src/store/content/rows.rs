@@ -24,7 +24,7 @@ use crate::{
     model::{Hash, ReplicaId},
     store::{
         EngineRead, EngineWrite, Origin, Scan, Scope, StoreError,
-        rows::{Fields, ReplicaNo, after, corrupt, entry_key},
+        rows::{Fields, ReplicaNo, after, corrupt, entry_key, scan},
     },
 };
 
@@ -289,10 +289,10 @@ fn referring(rows: &dyn EngineRead, hash: &Hash) -> Result<Vec<(ReplicaNo, Vec<u
     let mut found: Vec<(ReplicaNo, Vec<u8>)> = Vec::new();
     loop {
         let before = found.len();
-        rows.scan(&start, end.as_deref(), Scan::Forward, &mut |key, len| {
-            let number = key[all.len()..all.len() + 4].try_into().expect("an entry's key names its replica");
-            found.push((ReplicaNo(u32::from_be_bytes(number)), len.to_vec()));
-            ControlFlow::Break(())
+        scan(rows, (&start, end.as_deref()), Scan::Forward, |key, len| {
+            let number = Fields(key.get(all.len()..).unwrap_or_default()).u32("a reference to a content")?;
+            found.push((ReplicaNo(number), len.to_vec()));
+            Ok(false)
         })?;
         // On with the next replica: how many entries of one refer to it does not matter.
         match found[before..].first().map(|(replica, _)| replica.0.checked_add(1)) {
@@ -470,18 +470,14 @@ pub(super) fn wants(
         start.push(0); // The first key after that of `from`.
     }
     let mut found = Vec::new();
-    let mut result = Ok(());
-    rows.scan(&start, Some(&[WANT + 1]), Scan::Forward, &mut |key, value| {
+    scan(rows, (&start, Some(&[WANT + 1][..])), Scan::Forward, |key, value| {
         if found.len() == limit {
-            return ControlFlow::Break(());
+            return Ok(false);
         }
-        match want(key, value) {
-            Ok(want) => found.push(want),
-            Err(error) => result = Err(error),
-        }
-        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        found.push(want(key, value)?);
+        Ok(true)
     })?;
-    result.map(|()| found)
+    Ok(found)
 }
 
 fn want(key: &[u8], value: &[u8]) -> Result<WantRow, StoreError> {
@@ -543,17 +539,28 @@ fn hashes(
         start.push(0); // The first key after that of `from`.
     }
     let mut seen = 0;
-    let mut result = Ok(());
-    rows.scan(&start, Some(&[space + 1]), Scan::Forward, &mut |key, value| {
+    scan(rows, (&start, Some(&[space + 1][..])), Scan::Forward, |key, value| {
         if seen == limit {
-            return ControlFlow::Break(());
+            return Ok(false);
         }
         seen += 1;
-        result = match <[u8; 32]>::try_from(&key[1..]) {
-            Ok(hash) => visit(Hash(hash), value),
-            Err(_) => Err(corrupt("the key of a content's row")),
-        };
-        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    result
+        let hash = <[u8; 32]>::try_from(&key[1..]).map_err(|_| corrupt("the key of a content's row"))?;
+        visit(Hash(hash), value)?;
+        Ok(true)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{store::Engine, testing::sim::Disk};
+
+    #[test]
+    fn the_key_of_a_reference_that_is_cut_short_is_an_error() {
+        let (disk, hash) = (Disk::default(), Hash([7; 32]));
+        let key = [&of_hash(REFERENCE, &hash)[..], &[0, 0]].concat();
+        disk.write(&mut |rows| rows.put(&key, &[])).expect("memory can be written");
+        let found = referring(&disk.snapshot().expect("memory can be read"), &hash);
+        assert!(matches!(&found, Err(StoreError::Corrupt(what)) if what.contains("reference")), "{found:?}");
+    }
 }

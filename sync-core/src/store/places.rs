@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 use super::{
@@ -61,11 +61,14 @@ impl Places {
 
     /// With what the change log has since.
     fn extended(&self, reader: &Reader<'_>, through: u64) -> Result<Self, StoreError> {
-        let mut of = self.of.clone();
+        let mut new = Vec::new();
         reader.log_rows(Position(self.through), Scan::Forward, |position, _, slot| {
-            of.extend(Self::item(&ShortId::from(&EntryRow::hash(&reader.row(&slot)?)?), position));
+            new.extend(Self::item(&ShortId::from(&EntryRow::hash(&reader.row(&slot)?)?), position));
             Ok(true)
         })?;
+        let mut of = Vec::with_capacity(self.of.len() + new.len());
+        of.extend_from_slice(&self.of);
+        of.extend(new);
         // It merges what is in order already.
         of.sort();
         Ok(Self { through, of })
@@ -75,7 +78,7 @@ impl Places {
 #[derive(Debug, Default)]
 pub(super) struct AllPlaces {
     kept: Mutex<Kept>,
-    /// Held while places are looked for: whoever wants the same waits for it instead of doing it too.
+    /// Held while places are looked for.
     making: Mutex<()>,
 }
 
@@ -121,34 +124,53 @@ impl AllPlaces {
 
     /// Up to which position of the change log places are known.
     pub fn through(&self, replica: ReplicaNo) -> u64 {
-        self.lock().places.get(&replica).map_or(0, |places| places.through)
+        // Later ones are in no map: see `Places::item`.
+        self.lock().places.get(&replica).map_or(0, |places| places.through.min(u32::MAX.into()))
     }
 
-    /// The positions at which the entries with these ids may be; nothing of a replica that is too large. What is not
-    /// known yet costs a scan of the replica, or a look at what was accepted since.
+    /// The positions at which the entries with these ids may be; nothing of a replica that is too large, and nothing
+    /// while another one's places are being looked for. What is not known yet costs a scan of the replica, or a look at
+    /// what was accepted since.
     pub fn positions(&self, reader: &Reader<'_>, ids: &[ShortId]) -> Result<Vec<u64>, StoreError> {
         let head = Head::load(reader.rows, reader.replica)?.position;
         let count = reader.index.total()?.count();
         if count > MAX_SCAN {
             return Ok(Vec::new());
         }
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        // Places know the beginning of an id alone: one of those that begin alike leads to all, and nobody can make many
+        // ids lead to many places each.
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup_by_key(|id| Places::item(id, 0));
+        let positions = |places: &Places| ids.iter().flat_map(|id| places.positions(id)).collect();
+        let is_known = |known: &Arc<Places>| known.through >= head;
         let known = self.lock().get(reader.replica);
-        let places = match known {
-            Some(known) if known.through >= head => known,
-            known => {
-                // What is no longer there is left out by a scan, and is never more than what is.
-                let is_near = |known: &Arc<Places>| known.of.len() as u64 + (head - known.through) <= 2 * count;
-                let places = match known.filter(is_near) {
-                    Some(known) => known.extended(reader, head)?,
-                    None => Places::scanned(reader, head, count)?,
-                };
-                let places = Arc::new(places);
-                self.lock().keep(reader.replica, places.clone(), MAX_PLACES);
-                places
-            }
+        if let Some(known) = known.filter(is_known) {
+            return Ok(positions(&known));
+        }
+        // Who waited would hold a reader of the store: ranges are compared instead.
+        let _making = match self.making.try_lock() {
+            Ok(making) => making,
+            Err(TryLockError::Poisoned(making)) => making.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Vec::new()),
         };
-        Ok(ids.iter().flat_map(|id| places.positions(id)).collect())
+        let known = self.lock().get(reader.replica);
+        if let Some(known) = known.clone().filter(is_known) {
+            return Ok(positions(&known));
+        }
+        // A row of the log leads to one anywhere: a scan reads some eight in that time. And it leaves out what is no
+        // longer there, which is never more than what is.
+        let is_near = |known: &Arc<Places>| {
+            let since = head - known.through;
+            since <= count / 8 && known.of.len() as u64 + since <= 2 * count
+        };
+        let places = match known.filter(is_near) {
+            Some(known) => known.extended(reader, head)?,
+            None => Places::scanned(reader, head, count)?,
+        };
+        let places = Arc::new(places);
+        self.lock().keep(reader.replica, places.clone(), MAX_PLACES);
+        Ok(positions(&places))
     }
 }
 
@@ -174,6 +196,9 @@ pub(super) fn find(places: &AllPlaces, reader: &Reader<'_>, ids: &[ShortId]) -> 
     if !unknown.is_empty() {
         let older: Vec<ShortId> = unknown.iter().copied().collect();
         for position in places.positions(reader, &older)? {
+            if unknown.is_empty() {
+                break;
+            }
             // What is no longer there has no row.
             if let Some(row) = reader.rows.get(&rows::log_key(reader.replica, position))? {
                 look_at(position, &rows::of_log_row(reader.replica, &row)?.1, &mut unknown)?;

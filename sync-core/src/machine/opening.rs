@@ -76,7 +76,7 @@ impl Synchronizer {
 
     fn new_session(&mut self, key: JobKey, role: Role, connection: ConnectionId, phase: Phase) -> Session {
         let mut session = Session::new(self.io.number(), key.0, key.1, role, connection, phase);
-        session.narrow = self.peers.get(&key.1).map_or(0, |peer| peer.narrow);
+        session.narrow = self.jobs.get(&key).map_or(0, |job| job.narrow);
         session
     }
 
@@ -492,8 +492,8 @@ impl Synchronizer {
         let Some(session) = self.sessions.remove(&key) else { return };
         let total = self.traffic.entry(key).or_default();
         total.add(&session.traffic);
-        if let Some(peer) = self.peers.get_mut(&key.1) {
-            peer.narrow = session.narrow_next();
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.narrow = session.narrow_next();
         }
         if let Some(stream) = session.stream
             && self.streams.remove(&(session.connection, stream)).is_some()

@@ -71,8 +71,6 @@ pub(super) struct Peer {
     /// The replicas of which it knows what this node may do: it was shown, or let this node in, over these links.
     pub admits: BTreeSet<ReplicaId>,
     pub race: Option<Race>,
-    /// How much smaller frames of entries to it are: see [`MAX_NARROW`].
-    pub narrow: u32,
     /// Failed races since the last success.
     pub attempts: u32,
     pub next_try: Duration,
@@ -249,6 +247,8 @@ pub(super) struct Job {
     /// Not before this is a session opened.
     pub next_open: Duration,
     pub attempts: u32,
+    /// How much smaller frames of entries are: see [`MAX_NARROW`].
+    pub narrow: u32,
     /// Show credentials in the next opening.
     pub show_credentials: bool,
     /// Since when something keeps it from being done; none while all is equal.

@@ -536,7 +536,10 @@ fn is_nearly_empty(limits: &Limits, facts: &Facts) -> bool {
 
 /// From where `sender` must stream its log to `receiver`; none when no position is valid.
 fn log_start(limits: &Limits, sender: &Facts, receiver: &Facts) -> Option<Position> {
+    let is_one_way = !(sender.gives_to(receiver) && receiver.gives_to(sender));
     match receiver.have {
+        // Roots that differ then are no reason to repair anything: what little is there may be less than a position says.
+        _ if is_one_way && is_nearly_empty(limits, receiver) => Some(Position(0)),
         Some((store, position))
             if (store == sender.store || canary::is_out(Canary::KeepCursor)) && position <= sender.head =>
         {

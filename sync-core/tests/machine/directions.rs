@@ -176,3 +176,17 @@ fn b30_a_question_where_entries_go_one_way_is_answered_when_all_has_gone() {
         assert!(!pair.status().synced && !pair.status_at_b().synced);
     }
 }
+
+#[test]
+fn b30_who_only_pulls_and_may_read_more_than_before_gets_what_is_older_too() {
+    let mut pair = Pair::new();
+    let id = pair.a.replica_with(1, &key(7), 40, "1 1");
+    pair.b.replica_with(2, &key(7), 0, "1 1");
+    pair.b.tell(now(pair.at), Input::SetDirection { replica: id, direction: Direction::Pull });
+    pair.subscribe(id);
+    assert_eq!(pair.b.count(id), RIGHTS + 11, "1 1 and 1 10 to 1 19");
+    pair.a.grant_everybody(&key(7));
+    pair.work();
+    pair.wait_until(pair.at + 10_000);
+    assert_eq!(pair.b.count(id), RIGHTS + 1 + 40);
+}

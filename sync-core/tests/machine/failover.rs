@@ -40,6 +40,11 @@ fn b12_what_is_too_much_for_a_connection_in_one_frame_passes_in_smaller_ones() {
         let mut pair = Pair::new();
         let id = pair.node(source).large_replica(source, &key(7), 700);
         pair.node(3 - source).replica(3 - source, &key(7), 0);
+        // Others of which nothing is to be sent have no say.
+        for other in [6, 8] {
+            let other = [1, 2].map(|n| pair.node(n).replica(n, &key(other), 0))[0];
+            pair.subscribe_only(other);
+        }
         pair.work();
         pair.carries = 100_000;
         pair.subscribe(id);

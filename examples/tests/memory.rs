@@ -151,6 +151,9 @@ async fn b37_a_bootstrap_and_a_value_larger_than_memory_pass_on_every_transport(
     }
 }
 
+/// Who is not read for so long gives up flooding.
+const GIVEN_UP: Duration = Duration::from_secs(2);
+
 /// The most that a flood may add to what is held, at the node and at the stranger. Each flood would be more.
 const FLOOD_BOUND: usize = 32 << 20;
 
@@ -161,12 +164,11 @@ const FLOOD: usize = 333_334;
 const MORE: usize = 200_000;
 
 /// Writes frames again and again, until there were enough or nobody takes them any more. Answers how many there were.
-async fn pour(stream: &mut ByteStream, frame: &[u8], count: usize) -> usize {
+async fn pour(stream: &mut ByteStream, frame: &[u8], count: usize, patience: Duration) -> usize {
     let one = [&u32::try_from(frame.len()).unwrap().to_be_bytes(), frame].concat();
     let (piece, mut poured) = (one.repeat((64 << 10) / one.len() + 1), 0);
     while poured < count {
-        // Who is not read any more gives up.
-        let written = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&piece)).await;
+        let written = tokio::time::timeout(patience, stream.write_all(&piece)).await;
         if !matches!(written, Ok(Ok(()))) || stream.flush().await.is_err() {
             break;
         }
@@ -215,7 +217,7 @@ async fn b77_a_million_frames_and_streams_and_marks_without_end_are_held_in_a_fe
         // What a later version may say is skipped, and what follows is answered.
         let connection = member.dial(&pair.a).await;
         let mut control = member.shake(&*connection).await;
-        let poured = pour(&mut control, &[200; 250], FLOOD).await;
+        let poured = pour(&mut control, &[200; 250], FLOOD, PATIENCE).await;
         assert!(poured >= FLOOD, "{poured} unknown messages taken");
         send(&mut control, &Message::Ping(42).encode()).await.unwrap();
         let answered =
@@ -224,7 +226,7 @@ async fn b77_a_million_frames_and_streams_and_marks_without_end_are_held_in_a_fe
         held(&format!("{poured} unknown messages of 250 bytes"));
 
         // Who asks and does not listen is not read any more, or loses the link.
-        let poured = pour(&mut control, &Message::Ping(7).encode(), MORE).await;
+        let poured = pour(&mut control, &Message::Ping(7).encode(), MORE, GIVEN_UP).await;
         drop((control, connection));
         held(&format!("{poured} pings whose answers nobody reads"));
 
@@ -237,7 +239,7 @@ async fn b77_a_million_frames_and_streams_and_marks_without_end_are_held_in_a_fe
                 break;
             };
             let kind = [StreamKind::Session as u8];
-            if tokio::time::timeout(Duration::from_secs(2), stream.write_all(&kind)).await.is_err() {
+            if tokio::time::timeout(patience, stream.write_all(&kind)).await.is_err() {
                 break;
             }
             streams += 1;
@@ -250,7 +252,7 @@ async fn b77_a_million_frames_and_streams_and_marks_without_end_are_held_in_a_fe
         let control = member.shake(&*connection).await;
         let mut marks = session(&member, &*connection, &pair).await;
         let mark = Mark { durable: 0, received: 0, through: Some(Position(1)), root: None, synced: false };
-        let poured = pour(&mut marks, &Message::Mark(mark).encode(), MORE).await;
+        let poured = pour(&mut marks, &Message::Mark(mark).encode(), MORE, GIVEN_UP).await;
         drop((marks, control, connection));
         held(&format!("{poured} marks"));
 

@@ -40,7 +40,7 @@ fn a_token_gives_its_replica_for_its_time_and_no_more() {
     }
     let all = a.done(["token"]);
     assert!(String::from_utf8(get("replicas", all.trim()).body).unwrap().contains(&id_b));
-    let short = a.done(["token", "--expires", "2s"]);
+    let short = a.done(["token", "--expires", "10s"]);
     assert_eq!(get("replicas", short.trim()).status, 200);
     eventually("it expires", || get("replicas", short.trim()).status == 401, String::new);
     // What everybody may read needs none; what is beside it does.

@@ -57,7 +57,7 @@ fn when_the_right_to_write_ends_the_folder_goes_on_receiving_and_a_new_ticket_br
     assert!(read_only());
     assert_eq!(b.done(["why"]).trim(), "nothing is in the way", "who only reads lacks nothing");
     // The running daemon takes the new right, while it lasts.
-    b.done(["join", a.done(["ticket", "--write", "--expires", "6s"]).trim(), b.folder().to_str().unwrap()]);
+    b.done(["join", a.done(["ticket", "--write", "--expires", "15s"]).trim(), b.folder().to_str().unwrap()]);
     eventually("the right ends", || refused_put(&b), String::new);
     b.save("late", "waits here");
     eventually("why says so", || b.done(["why"]).contains("right to write"), || b.done(["why"]));
@@ -89,7 +89,14 @@ fn sync_moves_contents_too_and_then_a_command_has_them() {
     let out = a.dir.path().join("out");
     eventually(
         "a takes it into use",
-        || a.run(["get", "other", "--out", out.to_str().unwrap()]).status.success(),
+        || {
+            let has = a.run(["get", "other", "--out", out.to_str().unwrap()]).status.success();
+            // A peer that asks for nothing for two seconds is served no longer: on a busy machine it may be slow.
+            if !has {
+                b.done(["sync"]);
+            }
+            has
+        },
         || a.done(["status"]),
     );
     assert!(fs::read(&out).unwrap() == bytes.repeat(2));
@@ -99,7 +106,7 @@ fn sync_moves_contents_too_and_then_a_command_has_them() {
     fs::remove_dir_all(a.data().join("store.content")).unwrap();
     let _up_a = a.up(&[]);
     c.done(["join", late.trim()]);
-    refused_after_output(&c.run(["sync", "--timeout", "3s"]), &["2 contents", "syncline up"]);
+    refused_after_output(&c.run(["sync", "--timeout", "12s"]), &["2 contents", "syncline up"]);
 }
 
 #[track_caller]

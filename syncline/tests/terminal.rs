@@ -82,6 +82,8 @@ fn a_terminal_shows_progress_to_a_hundred_percent() {
     signal(up_a.child.id(), Signal::CONT);
     equal(&[&a, &b]);
     terminal.shows("equal", &b);
+    // What is drawn comes in pieces.
+    terminal.shows("100 %", &b);
     let seen = terminal.seen();
     // The daemon ends with its terminal.
     drop(terminal);

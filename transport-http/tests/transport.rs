@@ -219,7 +219,7 @@ async fn b78_a_caller_that_drips_its_request_is_dropped_within_the_deadline() {
         assert_eq!(answer, b"");
     }
     let took = started.elapsed();
-    assert!(took >= limits::REQUEST_DEADLINE && took < limits::REQUEST_DEADLINE + Duration::from_secs(5), "{took:?}");
+    assert!(took >= limits::REQUEST_DEADLINE && took < limits::REQUEST_DEADLINE + Duration::from_secs(30), "{took:?}");
 }
 
 #[tokio::test]

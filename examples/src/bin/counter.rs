@@ -45,7 +45,7 @@ async fn main() -> Outcome {
     }
     let front = nodes[0].create_replica().await?;
     let back = nodes[1].join(front.share(Access::WRITE).await?).await?;
-    nodes[1].wait_synced(back.id(), nodes[0].node_id(), Duration::from_secs(10)).await?;
+    nodes[1].wait_synced(back.id(), nodes[0].node_id(), Duration::from_secs(30)).await?;
 
     // The doors lose sight of each other, and both count on.
     network.freeze("back");
@@ -61,7 +61,7 @@ async fn main() -> Outcome {
     println!("{} visitors by two doors", total(&front, PREFIX).await?);
     assert_eq!(total(&front, PREFIX).await?, 30);
     for node in nodes {
-        node.shutdown(Duration::from_secs(5)).await?;
+        node.shutdown(Duration::from_secs(30)).await?;
     }
     Ok(())
 }

@@ -33,13 +33,13 @@ async fn main() -> Outcome {
     wait_for(&notes, "answer", "kept in redb").await?;
 
     // What it acknowledged is in the file.
-    alice.shutdown(Duration::from_secs(5)).await?;
+    alice.shutdown(Duration::from_secs(30)).await?;
     let alice = SyncManager::builder(Arc::new(custom_store::open(dir.join("alice.sqlite"))?)).spawn().await?;
     let notes = alice.open_replica(notes.id()).await?;
     println!("after a restart: {:?}", text(&notes, "answer").await);
     assert_eq!(text(&notes, "answer").await.as_deref(), Some("kept in redb"));
     for node in [alice, bob] {
-        node.shutdown(Duration::from_secs(5)).await?;
+        node.shutdown(Duration::from_secs(30)).await?;
     }
     std::fs::remove_dir_all(&dir)?;
     Ok(())

@@ -28,7 +28,7 @@ async fn main() -> Outcome {
     wait_for(&replica, "from", "bob").await?;
 
     for node in &nodes {
-        node.shutdown(Duration::from_secs(5)).await?;
+        node.shutdown(Duration::from_secs(30)).await?;
     }
     std::fs::remove_dir(&dir).map_err(|error| format!("a socket was left behind: {error}"))?;
     println!("equal over a transport of our own");

@@ -43,8 +43,8 @@ async fn main() -> Outcome {
     }
     for (_, spoke, _) in &spokes {
         assert_eq!(spoke.peers().await?.len(), 1, "it knows the hub alone");
-        spoke.shutdown(Duration::from_secs(5)).await?;
+        spoke.shutdown(Duration::from_secs(30)).await?;
     }
-    hub.shutdown(Duration::from_secs(5)).await?;
+    hub.shutdown(Duration::from_secs(30)).await?;
     Ok(())
 }

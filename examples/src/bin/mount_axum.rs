@@ -40,8 +40,8 @@ async fn main() -> Outcome {
     assert!(ask(here, "/sync/v1/health").await?.starts_with("HTTP/1.1 200"));
 
     // Syncline ends; the application goes on.
-    visitor.shutdown(Duration::from_secs(5)).await?;
-    server.shutdown(Duration::from_secs(5)).await?;
+    visitor.shutdown(Duration::from_secs(30)).await?;
+    server.shutdown(Duration::from_secs(30)).await?;
     assert!(ask(here, "/").await?.ends_with("the application"));
     assert!(ask(here, "/sync/v1/health").await?.starts_with("HTTP/1.1 503"));
     serving.abort();

@@ -56,8 +56,8 @@ async fn main() -> Outcome {
     println!("equal over the application's endpoints");
 
     // The nodes end; the endpoints are the application's and go on.
-    alice.shutdown(Duration::from_secs(5)).await?;
-    bob.shutdown(Duration::from_secs(5)).await?;
+    alice.shutdown(Duration::from_secs(30)).await?;
+    bob.shutdown(Duration::from_secs(30)).await?;
     let connection = there.connect(here.addr(), GREETING).await?;
     let greeting = connection.accept_uni().await?.read_to_end(64).await?;
     assert_eq!(greeting, b"welcome");

@@ -17,7 +17,7 @@ async fn start(registry: &StoreRegistry, url: &str) -> Result<u32, Box<dyn std::
     };
     let starts = text(&replica, "starts").await.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) + 1;
     replica.put("starts", starts.to_string()).await?;
-    node.shutdown(Duration::from_secs(5)).await?;
+    node.shutdown(Duration::from_secs(30)).await?;
     println!("{url}: start number {starts}");
     Ok(starts)
 }

@@ -52,7 +52,7 @@ async fn main() -> Outcome {
 
     let error = hub.remove_transport("office").await.expect_err("it is gone already");
     println!("removing it twice: {error}");
-    hub.shutdown(Duration::from_secs(5)).await?;
-    laptop.shutdown(Duration::from_secs(5)).await?;
+    hub.shutdown(Duration::from_secs(30)).await?;
+    laptop.shutdown(Duration::from_secs(30)).await?;
     Ok(())
 }

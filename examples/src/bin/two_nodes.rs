@@ -26,7 +26,7 @@ async fn main() -> Outcome {
 
     // Bob joins, and everything that is there comes.
     let copy = bob.join(ticket.parse()?).await?;
-    bob.wait_synced(copy.id(), alice.node_id(), Duration::from_secs(10)).await?;
+    bob.wait_synced(copy.id(), alice.node_id(), Duration::from_secs(30)).await?;
     wait_for(&copy, "shopping/milk", "2 litres").await?;
 
     // From now on every change on either side reaches the other.
@@ -40,7 +40,7 @@ async fn main() -> Outcome {
     assert_eq!(notes.state().await?.root, copy.state().await?.root);
     println!("both have the same root: {:?}", copy.state().await?.root.hash);
 
-    alice.shutdown(Duration::from_secs(5)).await?;
-    bob.shutdown(Duration::from_secs(5)).await?;
+    alice.shutdown(Duration::from_secs(30)).await?;
+    bob.shutdown(Duration::from_secs(30)).await?;
     Ok(())
 }

@@ -205,7 +205,7 @@ async fn b78_a_silent_or_dripping_peer_holds_nothing_but_its_own_link(world: Wor
         }
     };
     soon("each is cut off", all).await;
-    assert!(began.elapsed() < HANDSHAKE_DEADLINE + Duration::from_secs(7), "{:?}", began.elapsed());
+    assert!(began.elapsed() < HANDSHAKE_DEADLINE + Duration::from_secs(30), "{:?}", began.elapsed());
     unharmed(&pair, &mut events).await;
 }
 

@@ -101,7 +101,7 @@ async fn b61_a_right_that_ends_ends_an_open_session() {
     let (a, b) = (world.node("a").await, world.node("b").await);
     let left = a.create_replica().await.unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    let expires = Timestamp(now.as_micros() as u64).plus(Duration::from_secs(3));
+    let expires = Timestamp(now.as_micros() as u64).plus(Duration::from_secs(12));
     let right = join(&left, &b, Access { right: Right::Read, expires: Some(expires) }).await;
     let mut events = a.events();
     left.put("before", "1").await.unwrap();

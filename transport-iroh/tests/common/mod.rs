@@ -16,7 +16,7 @@ use tokio::{
 use transport_iroh::{IrohBuilder, IrohTransport};
 
 /// Longer than anything takes that happens at all.
-pub const SOON: Duration = Duration::from_secs(6);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Accepted connections.
 pub type Accepted = Receiver<Box<dyn Connection>>;

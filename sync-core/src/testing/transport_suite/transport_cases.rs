@@ -68,7 +68,7 @@ pub async fn stop_frees_the_port(factory: &dyn TransportFactory) -> Result<(), B
     let (before, accepted) = listen(&listening).await?;
     soon("stop_listening", listening.stop_listening()).await?.map_err(|error| broken("stop_listening", error))?;
     drop(accepted);
-    let refused = within(DIAL_DEADLINE + Duration::from_secs(2), "dialling", dialing.dial(first(&before)?)).await?;
+    let refused = within(DIAL_DEADLINE + Duration::from_secs(10), "dialling", dialing.dial(first(&before)?)).await?;
     ensure(refused.is_err(), || "the address could be dialled after stop_listening".into())?;
     let (after, mut accepted) = listen(&listening).await?;
     ensure(before == after, || format!("it listened at {before:?} before and listens at {after:?} now"))?;
@@ -81,7 +81,7 @@ pub async fn dial_fails_within_the_deadline(factory: &dyn TransportFactory) -> R
     use TransportErrorKind::{ConnectionLost, Protocol, Refused, TimedOut, Unreachable};
     let dialing = factory.transport().await;
     for (address, kept) in factory.dead_addresses().await {
-        let time = DIAL_DEADLINE + Duration::from_secs(2);
+        let time = DIAL_DEADLINE + Duration::from_secs(10);
         let outcome = within(time, &format!("dialling {address}"), dialing.dial(&address)).await?;
         let Err(error) = outcome else { return Err(Broken(format!("dialling {address} succeeded"))) };
         ensure(matches!(error.kind, Unreachable | Refused | TimedOut | ConnectionLost | Protocol), || {
@@ -133,7 +133,7 @@ pub async fn close_ends_everything(factory: &dyn TransportFactory) -> Result<(),
     ensure_kind("listen after close", listening.listen(Incoming::channel().0).await, TransportErrorKind::Closed)?;
     ensure_kind("stop after close", listening.stop_listening().await, TransportErrorKind::Closed)?;
     soon("the second close", listening.close()).await?;
-    let refused = within(DIAL_DEADLINE + Duration::from_secs(2), "dialling", dialing.dial(address)).await?;
+    let refused = within(DIAL_DEADLINE + Duration::from_secs(10), "dialling", dialing.dial(address)).await?;
     ensure(refused.is_err(), || "the address could be dialled after close".into())
 }
 
@@ -142,6 +142,6 @@ pub async fn dropping_closes(factory: &dyn TransportFactory) -> Result<(), Broke
     drop(listening);
     soon("the end of the connection at the dropped end", there.closed()).await?;
     soon("the end of the connection at the other end", here.closed()).await?;
-    let refused = within(DIAL_DEADLINE + Duration::from_secs(2), "dialling", dialing.dial(first(&addresses)?)).await?;
+    let refused = within(DIAL_DEADLINE + Duration::from_secs(10), "dialling", dialing.dial(first(&addresses)?)).await?;
     ensure(refused.is_err(), || "the address could be dialled after the transport was dropped".into())
 }

@@ -239,7 +239,7 @@ async fn b77_a_million_frames_and_streams_and_marks_without_end_are_held_in_a_fe
                 break;
             };
             let kind = [StreamKind::Session as u8];
-            if tokio::time::timeout(patience, stream.write_all(&kind)).await.is_err() {
+            if tokio::time::timeout(GIVEN_UP, stream.write_all(&kind)).await.is_err() {
                 break;
             }
             streams += 1;

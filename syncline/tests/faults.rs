@@ -103,7 +103,11 @@ fn weight(machine: &Machine) -> u64 {
 }
 
 /// Two machines become equal through a proxy, and again after each has written something.
-fn converge_through<P>(scheme: &str, start: impl AsyncFnOnce(SocketAddr, Faults) -> P, seen: impl Fn(&P) -> (SocketAddr, u64)) {
+fn converge_through<P>(
+    scheme: &str,
+    start: impl AsyncFnOnce(SocketAddr, Faults) -> P,
+    seen: impl Fn(&P) -> (SocketAddr, u64),
+) {
     if !has_ipv6() {
         return;
     }

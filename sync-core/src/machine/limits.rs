@@ -53,6 +53,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How many messages of a session may wait for the disk: as many again as a window's entries and their marks, but
+    /// a whole round at least, in which a message may be half as long as it may be or have as many claims as it may.
+    pub fn waiting_messages(&self) -> u64 {
+        let round = 2 * (self.round_len / self.entries_frame_len.max(1)) + self.round_claims / self.claims.max(1);
+        (4 * self.window_frames).max(2 * self.window_frames + round as u64)
+    }
+}
+
 /// The longest frame, in bytes. Bounds what one message can make a node hold.
 pub const MAX_FRAME_LEN: usize = 1 << 20;
 

@@ -54,7 +54,7 @@ impl Session {
             }
             other => effects.push(Effect::Violation(format!("an unexpected message in a session: {}", other.name()))),
         }
-        if self.arrived.len() as u64 > io.limits.window_frames * 4
+        if self.arrived.len() as u64 > io.limits.waiting_messages()
             || self.rounds_len > io.limits.round_len + MAX_FRAME_LEN
         {
             effects.push(Effect::Violation("it sends more messages than the window allows".into()));

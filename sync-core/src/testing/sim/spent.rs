@@ -132,7 +132,11 @@ impl World<'_> {
         let ended = self.nodes[to].ended_us;
         let started = self.nodes[to].process.as_ref().map_or(0, |process| process.started_us);
         let is_lost = |at: &u64| *at <= started && at + SAVED_WITHIN_US > ended;
-        let count = again.iter().filter(|at| !is_lost(at)).count() as u64;
+        // An opening that another session has overtaken says nothing of what came in that.
+        let began = |side: usize| saids[side].began.map(|(_, at)| at);
+        let is_overtaken =
+            |at: &u64| began(1 - side).zip(began(side)).is_some_and(|(asked, mine)| (asked..mine).contains(at));
+        let count = again.iter().filter(|at| !is_lost(at) && !is_overtaken(at)).count() as u64;
         let delivered = self.delivered.get_mut(&(from, to, replica)).expect("just found");
         delivered.again += count;
         let (all, again) = (delivered.entries.len() as u64, delivered.again);

@@ -25,8 +25,9 @@ use crate::model::{
     VerifiedEntry, successor_of_prefix,
 };
 
-/// How many changes to the index wait in memory: a prefix tombstone can remove any number of entries.
-const MAX_DELTAS: usize = 65_536;
+/// How many changes to the index wait in memory, each about 400 bytes while it is brought up to date. A batch comes in
+/// the order of its places, so that what is brought up to date in parts costs what it would in one go.
+const MAX_DELTAS: usize = 4_096;
 
 /// How many rows a removal of many reads at once.
 const REMOVAL_CHUNK: usize = 4_096;
@@ -56,7 +57,7 @@ pub(super) fn apply(
         .map(|request| vec![Outcome::Dominated; request.bundles.iter().map(VerifiedBundle::len).sum()])
         .collect();
     let (mut candidates, admitted) = judge(requests, rights, before.position, &mut outcomes);
-    candidates.sort_by(|a, b| a.key().cmp(&b.key()));
+    candidates.sort_unstable_by(|a, b| (a.key(), a.position).cmp(&(b.key(), b.position)));
     let mut writer = Writer {
         rows,
         shared,
@@ -74,6 +75,7 @@ pub(super) fn apply(
         outcomes[candidate.request][candidate.at] = outcome;
         rights_changed |= candidate.system && matches!(outcome, Outcome::Inserted { .. });
     }
+    drop(candidates);
     if rights_changed {
         writer.head.rights_version += 1;
     }
@@ -117,7 +119,7 @@ fn judge<'a>(
     outcomes: &mut [Vec<Outcome>],
 ) -> (Vec<Candidate<'a>>, Arc<Rights>) {
     let mut rights = rights;
-    let mut candidates = Vec::new();
+    let mut candidates = Vec::with_capacity(outcomes.iter().map(Vec::len).sum());
     for (number, request) in requests.iter().enumerate() {
         // A local write never fails because of a clock.
         let latest = match request.origin {

@@ -344,7 +344,7 @@ fn changes(
     salt: &Salt,
     Deltas(mut deltas): Deltas,
 ) -> Result<Vec<Change>, StoreError> {
-    deltas.sort_by(|a, b| a.place.cmp(&b.place));
+    deltas.sort_unstable_by(|a, b| a.place.cmp(&b.place));
     let mut changes: Vec<Change> = Vec::with_capacity(deltas.len());
     for Delta { place, hash, came } in deltas {
         let term = Summary::of(&hash);

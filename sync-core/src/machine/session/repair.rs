@@ -30,7 +30,8 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         // What was not accepted yet is to be offered again, so the position stays before it.
-        if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
+        let tells = self.tells_position && !self.early;
+        if let (Some(through), Some(store), true) = (mark.through, self.their_store, tells) {
             effects.push(Effect::Received(store, through));
         }
         self.uncompared = None;

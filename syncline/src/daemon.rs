@@ -1,6 +1,6 @@
 //! `syncline up`: the node that keeps running.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use serde_json::json;
 use sync_core::{PeerAddress, manager::Replica, model::Ticket};
@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::Up,
-    data_dir::{DataDir, write_whole},
+    data_dir::{DataDir, LOCK_INTERVAL, Lock, WAIT_FOR_LOCK, write_whole},
     error::{CliError, Result},
     folder::{
         checks::{Missing, Shareable},
@@ -17,7 +17,8 @@ use crate::{
     made::Made,
     node::{Listen, Node, StoreKind, parse_ticket},
     output::{Output, say},
-    progress, socket,
+    progress,
+    socket::{self, Client},
 };
 
 /// Runs a node until it is told to end.
@@ -31,7 +32,7 @@ pub async fn run(data: DataDir, up: Up, asked_replica: Option<String>, output: O
     // From here on a signal ends the node in good order.
     let mut signals = Signals::new()?;
     let is_new = !data.exists();
-    let (lock, made) = data.claim()?;
+    let (lock, made) = claim(&data).await?;
     let permission = if up.allow_mass_delete { Permission::Given } else { Permission::Ask };
     let node = Node::open(data.clone(), lock, kind, permission, true).await?;
     let mut made = Some(made);
@@ -46,6 +47,21 @@ pub async fn run(data: DataDir, up: Up, asked_replica: Option<String>, output: O
         made.into_iter().for_each(Made::keep);
     }
     ran.and(ended)
+}
+
+/// Takes the data directory. A command has it for a moment, and a process that was killed for as long as the kernel
+/// takes to end it: those are waited for, a node that answers is not.
+async fn claim(data: &DataDir) -> Result<(Lock, Made)> {
+    let deadline = Instant::now() + WAIT_FOR_LOCK;
+    loop {
+        if let Some(claimed) = data.claim()? {
+            return Ok(claimed);
+        }
+        if Instant::now() >= deadline || Client::connect(data).await.is_some() {
+            return Err(data.held());
+        }
+        tokio::time::sleep(LOCK_INTERVAL).await;
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -235,6 +251,34 @@ mod tests {
 
     /// The story: what the first `up` had made went away with everything that was in it, the owner's key too, when
     /// the process panicked after days.
+    /// The kernel may need a moment to take apart a process that was killed.
+    #[tokio::test]
+    async fn a_start_waits_for_whoever_has_the_data_directory_and_does_not_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::choose(Some(dir.path())).unwrap();
+        let (lock, made) = data.claim().unwrap().unwrap();
+        made.keep();
+        let mut starting = std::pin::pin!(claim(&data));
+        tokio::select! {
+            biased;
+            claimed = &mut starting => panic!("it has not waited: {claimed:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(lock);
+        let (lock, made) = starting.await.unwrap();
+        made.keep();
+        // A node that answers is not waited for.
+        let _node = socket::listen(&data).unwrap();
+        let mut starting = std::pin::pin!(claim(&data));
+        let refused = tokio::select! {
+            biased;
+            claimed = &mut starting => claimed.unwrap_err(),
+            () = tokio::time::sleep(WAIT_FOR_LOCK / 2) => panic!("it waits for a node that answers"),
+        };
+        assert!(refused.to_string().contains("another syncline uses"), "{refused}");
+        drop(lock);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_announced_stays_however_the_node_ends() {
         let dir = tempfile::tempdir().unwrap();
@@ -244,7 +288,7 @@ mod tests {
             panic!("it is `up`")
         };
         let asked: Vec<Listen> = up.listen.iter().map(|text| text.parse().unwrap()).collect();
-        let (lock, made) = data.claim().unwrap();
+        let (lock, made) = data.claim().unwrap().unwrap();
         let node = Node::open(data.clone(), lock, StoreKind::Redb, Permission::Ask, true).await.unwrap();
         let mut made = Some(made);
         let is_ready = async {

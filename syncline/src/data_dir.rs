@@ -14,6 +14,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +28,12 @@ use crate::{
 
 /// What a node keeps in its directory.
 const CONTENTS: [&str; 6] = ["store.redb", "store.redb.journal", "store.content", "settings.json", "folders", "socket"];
+
+/// How long a command or a start waits for another process that has the data directory and does not answer.
+pub const WAIT_FOR_LOCK: Duration = Duration::from_secs(5);
+
+/// How often it looks meanwhile.
+pub const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The newest format of `settings.json` that this program knows.
 pub const FORMAT: u32 = 1;
@@ -127,8 +134,9 @@ impl DataDir {
     }
 
     /// Takes the directory for this process, and makes it where it is not there. What is made goes away again
-    /// with the second value, unless that is kept: a command that fails on a fresh directory leaves none.
-    pub fn claim(&self) -> Result<(Lock, Made)> {
+    /// with the second value, unless that is kept: a command that fails on a fresh directory leaves none. None when
+    /// another process has it ([`Self::held`]).
+    pub fn claim(&self) -> Result<Option<(Lock, Made)>> {
         let is_fresh = !self.exists();
         let cannot = |error: io::Error| {
             let path = self.path.display();
@@ -138,7 +146,7 @@ impl DataDir {
         };
         let mut made = Made::directory(&self.path, 0o700).map_err(cannot)?;
         rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).map_err(|error| cannot(error.into()))?;
-        let lock = self.lock()?;
+        let Some(lock) = self.lock()? else { return Ok(None) };
         // Only now: without the lock it may be another process that makes these.
         if is_fresh {
             CONTENTS.iter().for_each(|name| made.note(self.file(name)));
@@ -149,10 +157,18 @@ impl DataDir {
             let path = folders.display();
             CliError::failed(format!("{path} is no directory ({error}): move it away, or choose another with --data"))
         })?;
-        Ok((lock, made))
+        Ok(Some((lock, made)))
     }
 
-    fn lock(&self) -> Result<Lock> {
+    /// What is said when another process has it.
+    pub fn held(&self) -> CliError {
+        CliError::failed(format!(
+            "another syncline uses the data directory {}: stop it, or choose another with --data",
+            self.path.display()
+        ))
+    }
+
+    fn lock(&self) -> Result<Option<Lock>> {
         let path = self.file("lock");
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let file = file.map_err(|error| {
@@ -163,12 +179,9 @@ impl DataDir {
         })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // Not one that was removed between the opening and the locking.
-            Ok(()) if is_at(&file, &path) => Ok(Lock { _file: file }),
+            Ok(()) if is_at(&file, &path) => Ok(Some(Lock { _file: file })),
             Ok(()) => self.lock(),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(CliError::failed(format!(
-                "another syncline uses the data directory {}: stop it, or choose another with --data",
-                self.path.display()
-            ))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(CliError::io(path.display(), &error.into())),
         }
     }
@@ -265,27 +278,27 @@ mod tests {
     fn one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::choose(Some(dir.path())).unwrap();
-        let (lock, made) = data.claim().unwrap();
+        let (lock, made) = data.claim().unwrap().unwrap();
         made.keep();
-        assert!(data.claim().unwrap_err().to_string().contains("another syncline uses"));
+        assert!(data.claim().unwrap().is_none());
         drop(lock);
-        data.claim().unwrap().1.keep();
+        data.claim().unwrap().unwrap().1.keep();
     }
 
     #[test]
     fn what_was_made_for_a_command_that_failed_goes_away_and_what_was_there_stays() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::choose(Some(&dir.path().join("a/b"))).unwrap();
-        let claimed = data.claim().unwrap();
+        let claimed = data.claim().unwrap().unwrap();
         data.save(&Settings::default()).unwrap();
         fs::create_dir(data.file("store.content")).unwrap();
-        assert!(data.claim().is_err(), "somebody else takes nothing away");
+        assert!(data.claim().unwrap().is_none(), "somebody else takes nothing away");
         assert!(data.exists());
         drop(claimed);
         assert!(!dir.path().join("a").exists());
-        data.claim().unwrap().1.keep();
+        data.claim().unwrap().unwrap().1.keep();
         data.save(&Settings::default()).unwrap();
-        drop(data.claim().unwrap());
+        drop(data.claim().unwrap().unwrap());
         assert!(data.exists());
     }
 
@@ -293,7 +306,7 @@ mod tests {
     fn settings_survive_and_damage_or_a_newer_format_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::choose(Some(dir.path())).unwrap();
-        let _claimed = data.claim().unwrap();
+        let _claimed = data.claim().unwrap().unwrap();
         assert_eq!(data.settings().unwrap(), Settings::default());
         let settings = Settings { listen: vec!["iroh:".into()], ..Settings::default() };
         data.save(&settings).unwrap();

@@ -17,7 +17,7 @@ use std::{
     ffi::OsString,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::{
     cli::{Cli, Command},
     daemon,
-    data_dir::DataDir,
+    data_dir::{DataDir, LOCK_INTERVAL, WAIT_FOR_LOCK},
     error::{CliError, Result},
     folder::guard::Permission,
     node::{Node, StoreKind},
@@ -34,9 +34,6 @@ use crate::{
     socket::Client,
     text::MostlyText,
 };
-
-/// How long a command waits for another one that holds the data directory.
-const WAIT_FOR_LOCK: Duration = Duration::from_secs(5);
 
 /// What all commands share.
 struct Context {
@@ -95,10 +92,10 @@ impl Context {
                 )));
             }
             // Between two commands, or while a daemon starts, the directory is held for a moment.
-            match self.data.claim() {
-                Ok(claimed) => break claimed,
-                Err(error) if Instant::now() >= deadline => return Err(error),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            match self.data.claim()? {
+                Some(claimed) => break claimed,
+                None if Instant::now() >= deadline => return Err(self.data.held()),
+                None => tokio::time::sleep(LOCK_INTERVAL).await,
             }
         };
         let node = Node::open(self.data.clone(), lock, StoreKind::Redb, Permission::Ask, false).await?;

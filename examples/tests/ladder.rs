@@ -237,7 +237,7 @@ async fn climb(wire: Wire, faults: Faults) -> Climbed {
         assert!(proxy.accepted() > least, "{} connections for more than {least} cuts", proxy.accepted());
     }
     for node in [alice, bob] {
-        node.shutdown(Duration::from_secs(5)).await.unwrap();
+        node.shutdown(Duration::from_secs(30)).await.unwrap();
     }
     Climbed { bootstrap, live }
 }

@@ -5,13 +5,14 @@
 mod common;
 
 use std::{
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use common::{Certificate, build, echo, free_port, listen, socket};
+use common::{Certificate, build, echo, listen, socket};
 use sync_core::{
     PeerAddress,
     manager::{Access, SyncManager},
@@ -46,24 +47,33 @@ impl Nginx {
         let path = folder.path();
         std::fs::write(path.join("certificate.pem"), &tls.certificate).unwrap();
         std::fs::write(path.join("key.pem"), &tls.key).unwrap();
-        let (http, https) = (free_port(), free_port());
-        let configuration = configuration(path, upstream, http, https);
-        std::fs::write(path.join("nginx.conf"), configuration).unwrap();
-        let process = Command::new(program)
-            .args(["-e", "stderr", "-p"])
-            .arg(path)
-            .arg("-c")
-            .arg(path.join("nginx.conf"))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let nginx = Self { process, _folder: folder, http, https };
-        // It says nothing when it is ready.
-        for _ in 0..200 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", https)).await.is_ok() {
-                return Some(nginx);
+        // Somebody else may take one of the ports before nginx does. Then it ends, and others are tried.
+        for _ in 0..5 {
+            // Both are held while they are chosen, so that they differ.
+            let held = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+            let [http, https] = held.each_ref().map(|port| port.local_addr().unwrap().port());
+            drop(held);
+            std::fs::write(path.join("nginx.conf"), configuration(path, upstream, http, https)).unwrap();
+            let mut process = Command::new(program)
+                .args(["-e", "stderr", "-p"])
+                .arg(path)
+                .arg("-c")
+                .arg(path.join("nginx.conf"))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            // It says nothing when it is ready, but writes its number down when it has both ports.
+            for _ in 0..200 {
+                if path.join("pid").exists() && tokio::net::TcpStream::connect(("127.0.0.1", https)).await.is_ok() {
+                    return Some(Self { process, _folder: folder, http, https });
+                }
+                if process.try_wait().unwrap().is_some() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            process.kill().ok();
+            process.wait().ok();
         }
         panic!("nginx does not start");
     }
@@ -189,6 +199,6 @@ async fn b17_two_nodes_become_equal_and_stay_so_through_nginx_by_http_and_by_htt
         common::soon(back.next()).await.unwrap();
         let status = far.status().await.unwrap();
         assert_eq!(status.replicas[0].peers[0].address.as_ref(), Some(&address), "it went through nginx");
-        far.shutdown(Duration::from_secs(5)).await.unwrap();
+        far.shutdown(Duration::from_secs(30)).await.unwrap();
     }
 }

@@ -160,6 +160,7 @@ async fn b6_state_gives_the_same_port_again_and_two_transports_have_their_own() 
     let state = server.state().unwrap();
     assert_eq!(state.kind, STATE_KIND);
     server.close().await;
+    port_becomes_free(ip_port(&address)).await;
 
     let server = build(loopback(), Some(state.clone())).await;
     let (incoming, _accepted) = Incoming::channel();

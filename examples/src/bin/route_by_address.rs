@@ -11,7 +11,7 @@ use transport_http::HttpTransport;
 use transport_iroh::IrohTransport;
 use transport_quic::QuicTransport;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Outcome {

@@ -1,6 +1,6 @@
 //! What the conformance suite does not see: the pipe beneath, hostile ends, and speed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -289,7 +289,10 @@ fn a_runtime_that_ends_with_open_streams_does_not_hang() {
         (ours, theirs)
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
-    let started = Instant::now();
-    drop(streams);
-    assert!(started.elapsed() < Duration::from_secs(1));
+    let (done, dropped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(streams);
+        let _ = done.send(());
+    });
+    dropped.recv_timeout(Duration::from_secs(20)).expect("dropping them does not hang");
 }

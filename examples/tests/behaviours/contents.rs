@@ -124,7 +124,7 @@ async fn b69_b70_what_nobody_has_now_is_wanted_over_a_restart_and_arrives_when_s
     // A third node gets the entry, and wants what its only neighbour does not have.
     let c = world.node("c").await;
     let third = join(&right, &c, Access::READ).await;
-    assert_eq!(third.content_status(hash).await.unwrap(), ContentStatus::Missing);
+    assert!(!matches!(third.content_status(hash).await.unwrap(), ContentStatus::Complete { .. }));
     b.shutdown(LONG).await.unwrap();
     let id = right.id();
     drop((b, right));

@@ -198,6 +198,9 @@ async fn b6_each_name_keeps_its_own_state_over_restarts(world: World) {
     assert_ne!(states[0].value, states[1].value, "each name has its own");
     node.shutdown(LONG).await.unwrap();
     drop(node);
+    for address in &addresses {
+        port_is_free(address).await;
+    }
     let node = start().await;
     assert_eq!(node.addresses().await.unwrap(), addresses);
     assert_eq!(node.node_id(), id);
@@ -296,7 +299,7 @@ async fn b16_a_manager_that_ends_frees_its_ports_and_can_start_again_on_the_same
 }
 
 /// Waits until the port of an address can be bound: it is free in the end, whoever held it last.
-async fn port_is_free(address: &PeerAddress) {
+pub async fn port_is_free(address: &PeerAddress) {
     let bind: Box<dyn Fn() -> bool> = match address.scheme() {
         "quic" => {
             let port = address.url().port().unwrap();

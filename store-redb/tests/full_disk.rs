@@ -60,8 +60,11 @@ fn b51_a_full_disk_loses_nothing_acknowledged_and_writing_goes_on_when_there_is_
     };
     assert!(matches!(error, StoreError::DiskFull(_)) && error.is_temporary(), "{error:?}");
     assert!(acknowledged > 3, "some batches fitted");
-    let again = core.write(&[batch(acknowledged)]).remove(0).map(|_| ());
-    assert!(matches!(again, Err(StoreError::DiskFull(_))), "{again:?}");
+    match core.write(&[batch(acknowledged)]).remove(0) {
+        // What the refused one gave back may be enough for it.
+        Ok(_) => acknowledged += 1,
+        Err(again) => assert!(matches!(again, StoreError::DiskFull(_)), "{again:?}"),
+    }
     fs::remove_file(&ballast).expect("removed");
     assert_eq!(count(), acknowledged as u64 * 8, "what was acknowledged, and nothing else");
     core.write(&[batch(acknowledged)]).remove(0).expect("there is space again");

@@ -502,23 +502,34 @@ async fn b70_after_a_restart_only_the_rest_is_asked_for() {
 
 #[tokio::test]
 async fn b70_what_a_peer_does_not_have_yet_comes_as_soon_as_it_has_it() {
+    // A busy machine may be late; who asks in vain always is.
+    for _ in 0..3 {
+        if comes_before_it_is_asked_for_again().await {
+            return;
+        }
+    }
+    panic!("it was not told, and asked in vain");
+}
+
+async fn comes_before_it_is_asked_for_again() -> bool {
     let (theirs, ours) = (Node::new(), Node::new());
     let content = bytes(1, 500_000);
     ours.want(&content);
-    let (asker, server) = pipe();
+    let (asker, server, sent) = meddled(Way::Plain);
     theirs.serve(server);
     let fetcher = ours.fetcher();
-    let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(6), asker).await });
-    // Something that it has shows that the other was asked for before.
-    let known = bytes(2, 20_000);
-    theirs.import(&known).await;
-    ours.want(&known);
     let start = tokio::time::Instant::now();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let fetching = tokio::spawn(async move { fetcher.fetch_from(peer(6), asker).await });
+    let is_answered = async {
+        while sent.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, is_answered).await.expect("it is told that the content is not there");
     theirs.import(&content).await;
     ours.has(&content).await;
-    assert!(start.elapsed() < ASK_AGAIN, "it was told, and did not ask in vain");
     fetching.abort();
+    start.elapsed() < ASK_AGAIN
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::{Certificate, build, client, context, echo, free_port, listen, socket, soon};
 use sync_core::{
-    testing::tap::Tap,
+    PeerAddress,
+    testing::{skipped, tap::Tap},
     transport::{CloseReason, Incoming, SyncTransport, TransportBuilder, TransportErrorKind, TransportState},
 };
 use tokio::{
@@ -278,6 +279,39 @@ async fn b35_connections_beyond_the_cap_are_refused_and_places_come_back() {
     first_accepted.closed().await;
     drop(first_accepted);
     soon(dialler.dial(&addresses[0])).await.unwrap();
+}
+
+/// Proxies on this machine come from loopback, for many others: it has no bound of its own. So this needs an interface.
+#[tokio::test]
+async fn b35_one_address_has_so_many_connections_and_leaves_the_others_their_places() {
+    let everywhere = "0.0.0.0:0".parse().unwrap();
+    let server = HttpTransport::builder().bind(everywhere).build_transport(&context(1, None)).unwrap();
+    let (addresses, mut accepted) = listen(&server).await;
+    let is_loopback = |address: &&PeerAddress| socket(address).ip().is_loopback();
+    let loopback = addresses.iter().find(is_loopback).unwrap();
+    let Some(own) = addresses.iter().find(|address| !is_loopback(address)) else {
+        return skipped("this machine has no interface but loopback");
+    };
+    let dialler = build(HttpTransport::builder());
+    let mut held = Vec::new();
+    for _ in 0..limits::MAX_PER_ADDRESS {
+        let here = soon(dialler.dial(own)).await.unwrap();
+        held.push((here, soon(accepted.recv()).await.unwrap()));
+    }
+    let refused = soon(dialler.dial(own)).await.unwrap_err();
+    assert_ne!(refused.kind, TransportErrorKind::TimedOut, "{refused}");
+    echo(&dialler, loopback, &mut accepted).await;
+    // The place of one that ends is free.
+    let (here, there) = held.pop().unwrap();
+    here.close(CloseReason::Done);
+    there.closed().await;
+    drop(there);
+    let is_free = async {
+        while dialler.dial(own).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(is_free).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ what comes after. By hand, without peers:
 The folder is made of the sources of the crates that cargo has fetched. SYNCLINE names the program
 (default: bench/target/release/syncline), WORK a folder on a real disk for everything that is written.
 """
-import atexit, hashlib, json, os, random, shutil, signal, subprocess, sys, tempfile, time, urllib.request
+import atexit, hashlib, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 import xml.etree.ElementTree
 
 from contestants import BUILT, loopback_bytes
@@ -96,6 +96,19 @@ def last_change(folder):
     return newest
 
 
+def sizes(folder):
+    """The names in a folder, and how long each file is: what a look tells without reading."""
+    found = {}
+    for base, names in walk(folder):
+        for name in names:
+            at = os.path.join(base, name)
+            try:
+                found[os.path.relpath(at, folder)] = os.lstat(at).st_size
+            except FileNotFoundError:
+                pass
+    return found
+
+
 def equal(a, b):
     exclude = [flag for name in OWN for flag in ("-x", name + "*")]
     return subprocess.run(["diff", "-rq", "--no-dereference", *exclude, a, b], capture_output=True).returncode == 0
@@ -118,10 +131,32 @@ def until(condition, timeout, what, pause=0.01):
         time.sleep(pause)
 
 
-def until_equal(a, b, started, timeout=600):
-    """Looks seldom, because looking costs as much as copying; the time is that of the last file in place."""
+def until_equal(a, b, timeout=600):
+    """Looks seldom, because looking costs as much as copying."""
     until(lambda: count_files(a) == count_files(b) and equal(a, b), timeout, "diff -r finds nothing", 0.3)
-    return max(last_change(a), last_change(b)) - started
+
+
+def until_synced(tool, started, timeout=600):
+    """Until both folders are equal and the program says that it is in sync: the time of the last file in place, or that
+    from which the program has said so without a break, whichever is later. The word is cheap to ask for; while it
+    holds, names and sizes are looked at, for a tenth of the time at most. Bytes are compared outside of the clock."""
+    a, b = tool.source, tool.folder
+    end, look_at, said = time.monotonic() + timeout, 0, None
+    while True:
+        if not tool.in_sync():
+            said = None
+        else:
+            said = said or time.time()
+            looked = time.monotonic()
+            if looked >= look_at:
+                if sizes(a) == sizes(b) and tool.in_sync():
+                    break
+                look_at = time.monotonic() + max(0.3, 10 * (time.monotonic() - looked))
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {timeout} s: the folders are equal, and the program says so")
+        time.sleep(0.05)
+    until_equal(a, b, timeout)
+    return max(said, last_change(a), last_change(b)) - started
 
 
 def discard(*places):
@@ -131,6 +166,17 @@ def discard(*places):
             shutil.rmtree(place)
         elif os.path.exists(place):
             os.remove(place)
+
+
+def family(pid):
+    """A process and those that it has started."""
+    children = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            children += open(f"/proc/{pid}/task/{task}/children").read().split()
+    except OSError:
+        pass
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def peak_mb(*pids):
@@ -170,8 +216,21 @@ class Node:
         done = subprocess.run([SYNCLINE, "--data", self.data, "--json", *args], capture_output=True, text=True)
         return json.loads(done.stdout) if done.stdout.strip() else {"error": done.stderr}
 
+    def status(self):
+        """`syncline status --json`, asked at the node's socket as that command asks: it is asked often, and a process
+        for each time would take its share of the cores."""
+        at = os.path.join(self.data, "socket")
+        if len(os.fsencode(at)) > 107:
+            return self.command("status")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(at)
+            question = json.dumps({"status": {"replica": None}}).encode()
+            connection.sendall(len(question).to_bytes(4, "big") + question)
+            with connection.makefile("rb") as answer:
+                return json.loads(answer.read(int.from_bytes(answer.read(4), "big")))["done"]
+
     def synced(self):
-        replica = self.command("status")["replicas"][0]
+        replica = self.status()["replicas"][0]
         return replica["blobs_missing"] == 0 and any(peer["synced"] for peer in replica["peers"])
 
     def stop(self, how=signal.SIGTERM):
@@ -213,8 +272,12 @@ class Syncline:
         self.b = Node(f"b-{self.name}-{self.number}", self.folder, join=self.a.ready["ticket"], listen=self.listen)
         return started
 
+    def in_sync(self):
+        """What the nodes say. They speak of entries and contents; that files are in the folder must be looked at."""
+        return self.b.synced() and self.a.synced()
+
     def settle(self):
-        until(lambda: self.a.synced() and self.b.synced(), 60, "synced")
+        until(self.in_sync, 60, "synced")
 
     def contents(self):
         """The bytes of contents that each node has received since it started."""
@@ -230,9 +293,11 @@ class Syncline:
         self.b.start()
         return started
 
-    def restarted(self, started):
+    def restarted(self):
         until(self.b.synced, 60, "synced", 0.005)
-        return time.time() - started
+
+    def told(self, name):
+        """Its watcher sees it."""
 
     def peak(self):
         return max(peak_mb(self.a.process.pid), peak_mb(self.b.process.pid))
@@ -242,6 +307,19 @@ class Syncline:
             if node is not None:
                 node.stop()
         self.a = self.b = None
+
+
+class Socket(http.client.HTTPConnection):
+    """HTTP over a socket of the file system, so that the loopback device does not count questions."""
+
+    def __init__(self, at, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.at = at
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.at)
 
 
 class Syncthing:
@@ -292,7 +370,7 @@ class Syncthing:
             for old in options.findall("listenAddress"):
                 options.remove(old)
             xml.etree.ElementTree.SubElement(options, "listenAddress").text = f"tcp://127.0.0.1:{self.BASE + n}"
-            root.find("gui").find("address").text = f"127.0.0.1:{self.BASE + 50 + n}"
+            root.find("gui").find("address").text = f"{home}.socket"
             self.keys.append(root.find("gui").find("apikey").text)
             tree.write(f"{home}/config.xml")
 
@@ -307,13 +385,15 @@ class Syncthing:
             process.terminate()
             process.wait(30)
 
-    def ask(self, n, what):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.BASE + 50 + n}/rest/{what}",
-                                         headers={"X-API-Key": self.keys[n]})
+    def ask(self, n, what, method="GET", timeout=5):
+        connection = Socket(f"{self.homes[n]}.socket", timeout)
         try:
-            return json.load(urllib.request.urlopen(request, timeout=5))
-        except OSError:
+            connection.request(method, f"/rest/{what}", headers={"X-API-Key": self.keys[n]})
+            return json.loads(connection.getresponse().read() or "{}")
+        except (OSError, http.client.HTTPException):
             return {}
+        finally:
+            connection.close()
 
     def idle(self, n):
         status = self.ask(n, "db/status?folder=bench")
@@ -339,8 +419,11 @@ class Syncthing:
         connections = self.ask(self.number, "system/connections").get("connections", {})
         return any(connection["connected"] for connection in connections.values())
 
+    def in_sync(self):
+        return self.idle(self.number) and self.idle(0)
+
     def settle(self):
-        until(lambda: self.idle(self.number), 60, "syncthing is idle", 0.1)
+        until(self.in_sync, 60, "syncthing is idle", 0.1)
 
     def away(self):
         self.end(self.number)
@@ -350,16 +433,16 @@ class Syncthing:
         self.start(self.number)
         return started
 
-    def restarted(self, started):
+    def restarted(self):
         until(lambda: self.connected() and self.idle(self.number), 60, "connected and idle", 0.02)
-        return time.time() - started
+
+    def told(self, name):
+        """It is asked to look at this file, because its watcher would wait a second: it does when it has looked through
+        the whole folder once."""
+        self.ask(self.number, f"db/scan?folder=bench&sub={name}", "POST", 60)
 
     def peak(self):
-        pids = []
-        for process in self.processes.values():
-            children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-            pids.append([process.pid, *map(int, children)])
-        return max((peak_mb(*group) for group in pids), default=0)
+        return max((peak_mb(*family(process.pid)) for process in self.processes.values()), default=0)
 
     def stop(self):
         for n in list(self.processes):
@@ -372,7 +455,7 @@ class Rsync:
     discards = False
 
     def __init__(self, source, flags=()):
-        self.source, self.flags, self.number, self.daemon = source, list(flags), 0, None
+        self.source, self.flags, self.number, self.daemon, self.most = source, list(flags), 0, None, 0
         self.label = " ".join(["rsync 3.5", *self.flags])
 
     def start(self):
@@ -388,8 +471,21 @@ class Rsync:
 
     def call(self):
         exclude = [f"--exclude={name}*" for name in OWN]
-        subprocess.run(["rsync", "-a", *exclude, *self.flags, f"rsync://127.0.0.1:{self.port}/source/", self.folder],
-                       check=True)
+        process = spawn(["rsync", "-a", *exclude, *self.flags, f"rsync://127.0.0.1:{self.port}/source/", self.folder])
+        ended = threading.Event()
+        watcher = threading.Thread(target=self.watch, args=(process.pid, ended))
+        watcher.start()
+        code = process.wait()
+        ended.set()
+        watcher.join()
+        if code != 0:
+            raise RuntimeError(f"rsync ended with {code}")
+
+    def watch(self, pid, ended):
+        """Keeps the peak memory of the largest process, the daemon's among them. They end with the copy, and what is said
+        of a process that has ended (`ru_maxrss`) counts the memory of the one that started it."""
+        while not ended.wait(0.01):
+            self.most = max(self.most, *(peak_mb(one) for one in family(pid) + family(self.daemon.pid)))
 
     def copy(self):
         if self.daemon is None:
@@ -402,8 +498,17 @@ class Rsync:
         self.call()
         return started
 
+    def in_sync(self):
+        """It ends when it is."""
+        return True
+
     def settle(self):
         pass
+
+    def peak(self):
+        """Since it was asked last."""
+        peak, self.most = self.most, 0
+        return peak
 
     def stop(self):
         if self.daemon is not None:
@@ -427,9 +532,9 @@ class First:
             seconds = time.time() - started
             if not equal(self.tool.source, self.tool.folder):
                 raise RuntimeError("rsync has not copied everything")
-            return {"seconds": seconds, "bytes": loopback_bytes() - moved}
-        seconds = until_equal(self.tool.source, self.tool.folder, started)
-        self.tool.settle()
+        else:
+            seconds = until_synced(self.tool, started)
+            self.tool.settle()
         peak = self.tool.peak()
         if isinstance(self.tool, Syncline) and peak >= MEMORY_MB:
             raise RuntimeError(f"a node took {peak:.0f} MB")
@@ -455,26 +560,61 @@ class After:
                 opened.write(f"\n// {word} {self.number}\n")
         return sum(os.path.getsize(file) for file in changed)
 
+    def rsync(self):
+        """A call for each: rsync ends when it has looked at everything, and its changes come from one side."""
+        os.sync()
+        moved, started = loopback_bytes(), time.time()
+        probe, arrived = (os.path.join(folder, "probe") for folder in (self.tool.source, self.tool.folder))
+        with open(probe, "w") as file:
+            file.write(f"{self.number}")
+        self.tool.call()
+        restart, restart_bytes = time.time() - started, loopback_bytes() - moved
+        if not reads(arrived, f"{self.number}"):
+            raise RuntimeError("rsync has not copied the new file")
+        discard(probe, arrived)
+        self.changes(self.tool.source, 100, "left")
+        os.sync()
+        moved, started = loopback_bytes(), time.time()
+        self.tool.call()
+        apart, apart_bytes = time.time() - started, loopback_bytes() - moved
+        if not equal(self.tool.source, self.tool.folder):
+            raise RuntimeError("rsync has not copied everything")
+        return {"restart_s": restart, "restart_bytes": restart_bytes, "apart_s": apart, "apart_wire_bytes": apart_bytes,
+                "peak_mb": self.tool.peak()}
+
+    def restart(self):
+        """Until the side that was started is in sync and has looked through its whole folder. That it has looked it does
+        not say: the clock ends when a new small file in it has arrived on the other side, as changes wait for that look."""
+        self.tool.away()
+        os.sync()
+        moved, started = loopback_bytes(), self.tool.back()
+        self.tool.restarted()
+        probe, arrived = (os.path.join(folder, "probe") for folder in (self.tool.folder, self.tool.source))
+        with open(probe, "w") as file:
+            file.write(f"{self.number}")
+        self.tool.told("probe")
+        until(lambda: reads(arrived, f"{self.number}"), 60, "a change after a restart", 0.002)
+        seconds, bytes_moved = time.time() - started, loopback_bytes() - moved
+        # The next round begins as this one did.
+        os.remove(probe)
+        self.tool.told("probe")
+        until(lambda: not os.path.exists(arrived), 60, "the deletion of it")
+        self.tool.settle()
+        return seconds, bytes_moved
+
     def round(self, _):
         self.number += 1
         if not self.ready:
             self.ready = True
             started = self.tool.copy()
             if not isinstance(self.tool, Rsync):
-                until_equal(self.tool.source, self.tool.folder, started)
+                until_synced(self.tool, started)
                 self.tool.settle()
         if isinstance(self.tool, Rsync):
-            started = time.time()
-            self.tool.call()
-            restart = time.time() - started
-            self.changes(self.tool.source, 100, "left")
-            started = time.time()
-            self.tool.call()
-            return {"restart_s": restart, "apart_s": time.time() - started}
-        self.tool.away()
-        restart = self.tool.restarted(self.tool.back())
-        self.tool.settle()
-        live = []
+            return self.rsync()
+        restart, restart_bytes = self.restart()
+        os.sync()
+        live, moved = [], loopback_bytes()
         for n in range(10):
             here, there = (self.tool.source, self.tool.folder) if n % 2 == 0 else (self.tool.folder, self.tool.source)
             name, text = f"live {n}", f"{self.number} {n}"
@@ -486,17 +626,21 @@ class After:
             live.append(time.time() - started)
             time.sleep(0.05)
         self.tool.settle()
+        live_bytes = (loopback_bytes() - moved) / len(live)
         position = self.position()
         self.tool.away()
         changed = [self.changes(self.tool.source, 100, "left"), self.changes(self.tool.folder, 100, "right")]
         # The side that is up has seen its changes before the other comes back.
         time.sleep(3)
         before = (self.tool.contents(), position) if isinstance(self.tool, Syncline) else None
-        apart = until_equal(self.tool.source, self.tool.folder, self.tool.back())
+        os.sync()
+        moved = loopback_bytes()
+        apart = until_synced(self.tool, self.tool.back())
         self.tool.settle()
         live.sort()
-        figures = {"restart_s": restart, "live_s": live[len(live) // 2], "live_max_s": live[-1], "apart_s": apart,
-                   "peak_mb": self.tool.peak()}
+        figures = {"restart_s": restart, "restart_bytes": restart_bytes, "live_s": live[len(live) // 2],
+                   "live_max_s": live[-1], "live_bytes": live_bytes, "apart_s": apart,
+                   "apart_wire_bytes": loopback_bytes() - moved, "peak_mb": self.tool.peak()}
         if before is not None:
             figures |= self.only_the_difference_moved(changed, before)
         return figures
@@ -546,32 +690,33 @@ class Large:
 
     def round(self, _):
         self.number += 1
-        rsync = isinstance(self.tool, Rsync)
         with open(self.file, "rb") as file:
             head = file.read(16)
+        os.sync()
         moved = loopback_bytes()
         started = self.tool.copy()
-        until(lambda: self.arrived(0, head), 300, "the large file", 0.005)
+        until(lambda: self.arrived(0, head) and self.tool.in_sync(), 300, "the large file", 0.005)
         first, first_bytes = time.time() - started, loopback_bytes() - moved
         self.tool.settle()
         if not self.same():
             raise RuntimeError("the copy is not the file")
         seed = random.Random(f"{self.tool.label} {self.number}")
         at, new = seed.randrange(os.path.getsize(self.file) - (64 << 10)), seed.randbytes(64 << 10)
+        os.sync()
         moved = loopback_bytes()
         started = time.time()
         with open(self.file, "r+b") as file:
             file.seek(at)
             file.write(new)
-        if rsync:
+        if isinstance(self.tool, Rsync):
             self.tool.call()
-        until(lambda: self.arrived(at, new), 300, "the change", 0.005)
+        until(lambda: self.arrived(at, new) and self.tool.in_sync(), 300, "the change", 0.005)
         changed, changed_bytes = time.time() - started, loopback_bytes() - moved
         self.tool.settle()
         if not self.same():
             raise RuntimeError("the copy is not the changed file")
-        figures = {"seconds": first, "bytes": first_bytes, "changed_s": changed, "changed_bytes": changed_bytes}
-        return figures if rsync else {**figures, "peak_mb": self.tool.peak()}
+        return {"seconds": first, "bytes": first_bytes, "changed_s": changed, "changed_bytes": changed_bytes,
+                "peak_mb": self.tool.peak()}
 
     def stop(self):
         self.tool.stop()
@@ -697,7 +842,7 @@ def live():
         times.append(time.monotonic() - started)
         if times[-1] > 0.2:
             print(f"  slow: change {n}, {kind}: {times[-1] * 1000:.0f} ms")
-    until_equal(source, copy, 0, 30)
+    until_equal(source, copy, 30)
     times.sort()
     print(f"200 single changes: all arrived; median {times[100] * 1000:.0f} ms, p99 {times[197] * 1000:.0f} ms, "
           f"longest {times[-1] * 1000:.0f} ms")
@@ -733,7 +878,7 @@ def kill(rounds=30):
         print(f"\rround {n + 1} of {rounds}", end="", flush=True)
     started = time.monotonic()
     until(lambda: os.path.exists(f"{copy}/large.bin"), 300, "the large file")
-    until_equal(source, copy, 0, 120)
+    until_equal(source, copy, 120)
     left = [name for folder in (source, copy) for base, _, ns in os.walk(folder) for name in ns
             if "syncline" in os.path.relpath(os.path.join(base, name), folder)]
     # Of a content that is whole nothing is left where it was put together.

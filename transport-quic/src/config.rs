@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quinn::{
     ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
@@ -83,6 +84,12 @@ fn mtu_discovery() -> MtuDiscoveryConfig {
     config
 }
 
+fn congestion() -> CubicConfig {
+    let mut config = CubicConfig::default();
+    config.initial_window(limits::INITIAL_WINDOW);
+    config
+}
+
 fn transport_config(windows: Windows) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
@@ -94,6 +101,7 @@ fn transport_config(windows: Windows) -> TransportConfig {
         .send_window(u64::from(windows.stream) * 4)
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::try_from(limits::IDLE_TIMEOUT).expect("25 s fit 62 bits of ms")))
+        .congestion_controller_factory(Arc::new(congestion()))
         .mtu_discovery_config(Some(mtu_discovery()));
     config
 }

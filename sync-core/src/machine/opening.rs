@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     canary::{self, Canary},
-    model::{Digest, PeerId, ReadScope, ReplicaId, Right, Rights, Timestamp},
+    model::{Digest, PeerId, ReadScope, ReplicaId, Right, Timestamp},
     store::{ReplicaState, Scope},
 };
 
@@ -536,13 +536,10 @@ impl Synchronizer {
     }
 
     /// Rights of a replica have changed: sessions whose peers see more or less now begin anew.
-    pub(super) fn rights_changed(&mut self, replica: ReplicaId, before: &Rights) {
+    pub(super) fn rights_changed(&mut self, replica: ReplicaId) {
         let rights = self.replicas[&replica].rights.clone();
         let wall = self.io.now.wall;
         let readable = Scope::of(&rights.readable(&self.me, wall));
-        if readable != Scope::of(&before.readable(&self.me, wall)) {
-            self.forget_received(replica);
-        }
         let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
         for (_, session) in self.sessions.range_mut(peers) {
             session.readable = readable.clone();
@@ -560,34 +557,6 @@ impl Synchronizer {
             if let Some(job) = self.jobs.get_mut(&key) {
                 job.next_open = self.io.now.elapsed;
             }
-        }
-    }
-
-    /// This node may read more than before, or less: a position up to which it has a peer's log does not cover what
-    /// was kept from it until now. Where entries go both ways the roots tell; elsewhere sessions begin anew without one.
-    fn forget_received(&mut self, replica: ReplicaId) {
-        let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
-        let mut forgotten = Vec::new();
-        for (key, job) in self.jobs.range_mut(peers.clone()) {
-            if job.record.received.take().is_some() {
-                forgotten.push(*key);
-            }
-        }
-        for key in forgotten {
-            self.job_changed(key);
-            // A crash before it is saved would bring the position back.
-            self.save_at = Some(self.io.now.elapsed);
-        }
-        let mut one_way = Vec::new();
-        for (key, session) in self.sessions.range_mut(peers.clone()) {
-            if session.is_one_way() && session.takes {
-                session.tells_position = false;
-                one_way.push(*key);
-            }
-        }
-        self.draining.range_mut(peers).for_each(|(_, session)| session.tells_position = false);
-        for key in one_way {
-            self.begin_anew(key, "what this node may read has changed");
         }
     }
 

@@ -205,8 +205,6 @@ pub(super) struct Session {
     /// Whether entries go to the peer, and whether they come from it.
     pub gives: bool,
     pub takes: bool,
-    /// How far the peer's log is here is worth keeping. Not when this node may read more or less since it began.
-    pub tells_position: bool,
     /// The peer only pulls, and sends because an application here waits for it.
     pub takes_by_asking: bool,
     /// The peer only pulls, and is not asked.
@@ -298,7 +296,6 @@ impl Session {
             uncompared: None,
             gives: true,
             takes: true,
-            tells_position: true,
             takes_by_asking: false,
             could_ask: false,
             gone_one_way: None,

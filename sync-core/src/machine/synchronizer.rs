@@ -249,11 +249,10 @@ impl Synchronizer {
         match self.replicas.get(&replica) {
             Some(before) if before.head > known.head => return,
             Some(before) => {
-                let before = before.rights.clone();
-                let rights_changed = !std::sync::Arc::ptr_eq(&before, &known.rights);
+                let rights_changed = !std::sync::Arc::ptr_eq(&before.rights, &known.rights);
                 self.replicas.insert(replica, known);
                 if rights_changed {
-                    self.rights_changed(replica, &before);
+                    self.rights_changed(replica);
                     self.wake_replica(replica);
                 }
             }

@@ -141,14 +141,14 @@ impl Node {
 
     /// The replica of `owner` becomes readable for everybody.
     pub fn grant_everybody(&mut self, owner: &SecretKey) {
-        self.grant_reading(owner, sync_core::model::PublicKey([0; 32]), "");
-    }
-
-    /// A key may read what begins with `prefix` in the replica of `owner`.
-    pub fn grant_reading(&mut self, owner: &SecretKey, subject: sync_core::model::PublicKey, prefix: &'static str) {
         let id = ReplicaId(owner.public());
-        let grant =
-            Grant { subject, right: Right::Read, prefix: Prefix::new(prefix).unwrap(), expires: None, parent: None };
+        let grant = Grant {
+            subject: sync_core::model::PublicKey([0; 32]),
+            right: Right::Read,
+            prefix: Prefix::default(),
+            expires: None,
+            parent: None,
+        };
         let op = grant.to_op(&AuthorId(owner.public()));
         let bundle = sign_commit(id, owner, &HybridClock::default(), Timestamp(6), vec![op]).unwrap();
         let batch = Apply {

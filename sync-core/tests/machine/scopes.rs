@@ -1,9 +1,6 @@
 //! A peer that may read a part of a replica.
 
-use sync_core::{
-    machine::{Direction, Input},
-    model::ReplicaId,
-};
+use sync_core::model::ReplicaId;
 
 use super::common::*;
 
@@ -38,45 +35,4 @@ fn b29_a_reader_of_a_part_is_synced_live_and_honestly() {
     pair.wait_until(pair.at + 300_000);
     assert!(!pair.status().synced && !pair.status_at_b().synced);
     assert!(pair.status_at_b().traffic.messages - sent < 60, "{:?}", pair.status_at_b().traffic);
-}
-
-/// Roots that differ are no reason to repair anything where entries go one way, so the position must not say too much.
-#[test]
-fn who_only_pulls_and_may_read_more_gets_what_is_older_than_its_position() {
-    for seed in 0..60 {
-        let mut pair = Pair::new();
-        let id = pair.a.replica_with(1, &key(7), 400, "1 1");
-        pair.b.replica_with(2, &key(7), 0, "1 1");
-        pair.b.tell(now(5), Input::SetDirection { replica: id, direction: Direction::Pull });
-        pair.subscribe(id);
-        assert_eq!(pair.b.count(id), 2 + 111, "the rights; 1 1, and 1 10 to 1 199");
-        // Entries are on their way when the right comes; in each order that two machines can take their turns in.
-        pair.turns = Some(seed);
-        pair.a.put(1, id, "1 1 more", 30);
-        for _ in 0..seed {
-            pair.step();
-        }
-        let is_cut = seed % 3 == 0;
-        if is_cut {
-            pair.cut();
-        }
-        pair.a.grant_reading(&key(7), peer(2).0, "1 2");
-        for _ in 0..seed {
-            pair.step();
-        }
-        if seed % 5 == 0 {
-            pair.cut();
-        }
-        pair.work();
-        pair.wait_until(pair.at + 120_000);
-        assert_eq!(pair.b.count(id), 2 + 111 + 30 + 1 + 111, "seed {seed}: 1 2, and 1 20 to 1 299");
-        // Once: what came by that is not asked for again.
-        let received = pair.status_at_b().traffic.received;
-        pair.a.put(1, id, "1 2 more", 3);
-        pair.work();
-        assert_eq!(pair.status_at_b().traffic.received - received, 3);
-        pair.cut();
-        pair.wait_until(pair.at + 120_000);
-        assert_eq!(pair.status_at_b().traffic.received - received, 3);
-    }
 }

@@ -30,8 +30,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         // What was not accepted yet is to be offered again, so the position stays before it.
-        let tells = self.tells_position && !self.early;
-        if let (Some(through), Some(store), true) = (mark.through, self.their_store, tells) {
+        if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
             effects.push(Effect::Received(store, through));
         }
         self.uncompared = None;

@@ -53,6 +53,8 @@ class Row:
     figure: str = "seconds"
     peers: tuple = ()
     alone: tuple = ()  # Peers that do only a part of the work: ids, in memory.
+    differs: dict = field(default_factory=dict)  # What differs at a peer, by its label without `, n = ...`.
+    unasked: str = ""  # Why no peer was asked.
     limit: Limit = None
     also: tuple = ()
     must: tuple = ()
@@ -81,15 +83,16 @@ def docs(*arguments):
 
 
 def differ(quick, sizes):
-    """`sizes` maps n to the numbers of differences; one prepared pair serves all of them."""
+    """`sizes` maps n to the numbers of differences. What Syncline exchanged stays in its pair, so many differences have a
+    pair of their own; iroh-docs and negentropy begin each round with n."""
     made = []
     for n, ds in sizes.items():
-        ours, theirs, sets = bench("differ", n, "latest"), docs("redb", "differ", n), Program("peer-negentropy", "differ", n)
+        few, theirs, sets = bench("differ", n, "latest"), docs("redb", "differ", n), Program("peer-negentropy", "differ", n)
         for d in ds:
-            made.append(Series(f"Syncline, n = {n:,}, d = {d:,}", ours, d))
+            made.append(Series(f"Syncline, n = {n:,}, d = {d:,}", few if d < 1_000 else bench("differ", n, "latest"), d))
             made.append(Series(f"negentropy, n = {n:,}, d = {d:,}", sets, d))
             if n <= N:
-                made.append(Series(f"iroh-docs, n = {n:,}, d = {d:,}", theirs, d, rounds=5))
+                made.append(Series(f"iroh-docs, n = {n:,}, d = {d:,}", theirs, d))
     return made
 
 
@@ -144,45 +147,50 @@ def groups(quick):
             Series("Syncline, commits of 1,000", bench("bootstrap", n, 1000, "ordered")),
             Series("Syncline, one entry a commit", bench("bootstrap", n, 1, "ordered")),
             Series("Syncline, commits of 1,000, random keys", bench("bootstrap", n, 1000, "random")),
-            Series("iroh-docs, redb", docs("redb", "bootstrap", n)),
+            Series("iroh-docs, redb, ordered keys", docs("redb", "bootstrap", n, "ordered")),
+            Series("iroh-docs, redb, random keys", docs("redb", "bootstrap", n, "random")),
         ], "A fresh node joins and gets everything. Syncline: both sides on redb, each transaction durable before it is "
            "acknowledged, every signature verified strictly, each side a process of its own, the join and the rights in "
            "the time, values in the entries. iroh-docs: both sides on redb in one process, acknowledged up to 500 ms before it is on disk; its "
-           "entries hold hashes, values would be fetched afterwards; two signatures an entry; random keys.",
-            few, ("seconds", "bytes", "messages", "peak_mb", "extra_mb", "serving_extra_mb", "cpu_s", "joining_cpu_s",
-                  "serving_cpu_s"), called={"cpu_s": "processor, both sides", "peak_mb": "peak memory (Syncline: joining)"}),
+           "entries hold hashes, values would be fetched afterwards; two signatures an entry. Keys are in order unless it says random. `extra, serving` is what the serving side's memory grew by at its peak, in this "
+           "round or one before, since it opened the store, which another process had filled.",
+            few, ("seconds", "bytes", "messages", "peak_mb", "serving_peak_mb", "extra_mb", "serving_extra_mb", "cpu_s", "joining_cpu_s",
+                  "serving_cpu_s"), called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides (Syncline: joining)"}),
         Group("bootstrap-peers", "Bootstrap beside systems without durability", lambda: [
             Series("Syncline, commits of 1,000", bench("bootstrap", n, 1000, "ordered")),
             Series(f"Syncline, {n // 5:,} entries", bench("bootstrap", n // 5, 1000, "ordered")),
-            Series("iroh-docs, in memory", docs("memory", "bootstrap", n)),
+            Series("iroh-docs, in memory", docs("memory", "bootstrap", n, "ordered")),
             Series(f"samod, one document of {n:,} changes", Program("peer-samod", "bootstrap", n)),
             Series(f"p2panda-sync, a log of {n // 5:,} operations", Program("peer-p2panda", "bootstrap", n // 5)),
         ], "samod has no signatures and no encryption and keeps everything in memory; its history travels compressed. p2panda-sync's receiver neither checks "
            "signatures nor stores, nothing is encrypted or sent over a network; a fifth of the entries, and Syncline with as many beside it. `on the "
            "wire` is what the loopback device carried in the round, with all headers.",
-            few, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb", "cpu_s", "joining_cpu_s", "serving_cpu_s"),
+            few, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb", "serving_peak_mb", "cpu_s", "joining_cpu_s", "serving_cpu_s"),
             "samod does not count its messages and p2panda's protocol hands values from one task to another: nothing is on a wire.",
-            {"cpu_s": "processor, both sides"}),
+            {"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides (Syncline: joining)"}),
         Group("bootstrap-million", f"Bootstrap of {million:,} entries", lambda: [
             Series(f"Syncline, n = {n:,}", bench("bootstrap", n, 1000, "ordered")),
             Series(f"Syncline, n = {million:,}", bench("bootstrap", million, 1000, "ordered")),
-        ], "In commits of 1,000. `extra` is what a side's memory grows by at its peak. iroh-docs is not asked: it would send one message of a quarter of a "
+        ], "In commits of 1,000. `extra` is what a side's memory grows by at its peak; that of the serving side over all rounds until then, since it opened the store, "
+           "which another process had filled. `serving, afterwards` is what is resident there when the round has ended. iroh-docs is not asked: it would send one message of a quarter of a "
            "GB and take some two minutes a round, and twice as long to be prepared.", few,
-            ("seconds", "bytes", "messages", "peak_mb", "extra_mb", "serving_extra_mb", "cpu_s", "joining_cpu_s", "serving_cpu_s"),
+            ("seconds", "bytes", "messages", "peak_mb", "serving_peak_mb", "serving_after_mb", "extra_mb", "serving_extra_mb", "cpu_s",
+             "joining_cpu_s", "serving_cpu_s"),
             called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, joining"}),
         Group("bootstrap-small", "Bootstrap of few entries", lambda: [
             Series(f"{who}, n = {m:,}", program(m)) for m in (1_000, 10_000)
             for who, program in (("Syncline", lambda m: bench("bootstrap", m, 1000, "ordered")),
-                                 ("iroh-docs", lambda m: docs("redb", "bootstrap", m)))
-        ], "For the curve.", few, ("seconds", "bytes", "messages", "peak_mb")),
+                                 ("iroh-docs", lambda m: docs("redb", "bootstrap", m, "ordered")))
+        ], "For the curve. Keys in order.", few, ("seconds", "bytes", "messages", "peak_mb", "serving_peak_mb"),
+            called={"peak_mb": "peak memory, both sides (Syncline: joining)"}),
         Group("differ", f"Differences in {n:,}, no position known", lambda: differ(
             quick, {n: (0, 1, 10, 100) if quick else (0, 1, 10, 100, 1000, 10_000)}),
             "d entries more on either side: on each they are one commit, at random keys, and the last that was written, so that the newest rows of the change "
             "log name them; the coded symbols are in memory. The group `differ-kinds` has the other cases. Syncline and iroh-docs: over QUIC on loopback, redb on both sides, all entries exchanged; "
             "Syncline durable, on a link that is up; iroh-docs dials. negentropy: two vectors in memory in one process, "
-            "no network, ids only, no entries. What was exchanged stays, so the replicas of Syncline and iroh-docs grow with the rounds, to more than twice n at the "
-            "end of a whole run with d = 10,000; negentropy's vectors are made anew. `beside` is what the session moves beside the entries themselves; processor and memory are of "
-            "both sides together, which are one process. iroh-docs has five rounds, the others seven.",
+            "no network, ids only, no entries. What Syncline exchanged stays, so its replica grows by 2 d a round, with d = 10,000 to 2.6 x n at the end (1,000 and "
+            "10,000 have a pair of their own); iroh-docs has a copy of the prepared pair each round, whose caches an uncounted sync of the equal replicas warms, and negentropy's vectors are made anew. `beside` is what the session moves beside the entries themselves; processor and memory are of "
+            "both sides together, which are one process.",
             1 if quick else 7, ("seconds", "messages", "round_trips", "bytes", "beside_entries", "cpu_s", "peak_mb"),
             "iroh-docs' messages are counted once for each d, not by round; that and negentropy have no round trips of their own to count.",
             {"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
@@ -212,7 +220,7 @@ def groups(quick):
             "The time counts the dial, the handshake of the transport and Syncline's own. Six messages: `Open` each way, which says the positions; what follows them each way; "
             "a mark each way, which acknowledges that it is durable. A round trip is counted when something arrives after something was sent: the opening is one, entries against "
             "entries the next, and when the marks do not cross there is a third. So beside the opening it is one round trip and its acknowledgement. "
-            "No peer has positions: iroh-docs compares ranges each time, samod keeps its documents in memory and what it has told a peer with the connection, and "
+            "No peer is asked: iroh-docs compares ranges each time, samod keeps its documents in memory and what it has told a peer with the connection, and "
             "p2panda-sync compares the heights of logs, which its bootstrap above does.", 1 if quick else 7,
             ("seconds", "messages", "round_trips", "bytes", "entry_bytes", "cpu_s", "peak_mb"),
             called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
@@ -330,24 +338,36 @@ def rows(quick):
                      rows_of(n, "ordered_10000_per_s"))
     dialled = Limit("a dial, two round trips and a flush",
                     lambda get: get("limits", ECHO, "dial_s") + 2 * trip(get) + flush(get))
+    joins = {f"iroh-docs, redb, {keys} keys": "not durable, hashes without their values, two signatures an entry" for keys in ("ordered", "random")}
+    hashes = "hashes only: no network, no signatures, no entries moved"
+    equal = {"iroh-docs": "dial counted", "negentropy": hashes}
+    apart = {"iroh-docs": "dial counted, not durable, hashes without their values", "negentropy": hashes}
+    live = {"iroh-docs, redb": "not durable, hashes without their values", "iroh-docs, in memory": "memory only, hashes without their values",
+            "samod": "memory only, unsigned, not encrypted"}
+    writes = {"iroh-docs, redb": "not durable, into an empty replica"}
+    one_way = "one way, unsigned, not encrypted"
+    files = {"rsync 3.5 --fsync": one_way, "rsync 3.5": f"not durable, {one_way}", "syncthing 1.19": "files are not signed"}
     kilobytes = dict(scale=1000, unit="KB")
     each = lambda bound: Must("an entry", bound, True, lambda one: one["bytes"] / n, unit="B")
     return [
         Row(f"bootstrap of {n:,}, commits of 1,000", "bootstrap", "Syncline, commits of 1,000",
-            "<= 0.7 s, <= 140 B an entry", peers=("iroh-docs, redb",), limit=in_order, also=(("bytes", n, "B an entry"),),
+            "<= 0.7 s, <= 140 B an entry", peers=("iroh-docs, redb, ordered keys",), differs=joins, limit=in_order, also=(("bytes", n, "B an entry"),),
             must=(most("", "seconds", 0.7), each(140)), why="bootstrap"),
         Row("the same, one entry a commit", "bootstrap", "Syncline, one entry a commit", "<= 3.0 s, <= 230 B",
-            peers=("iroh-docs, redb",), also=(("bytes", n, "B an entry"),),
+            peers=("iroh-docs, redb, ordered keys",), differs=joins, also=(("bytes", n, "B an entry"),),
             limit=Limit("to verify all signatures on both cores", lambda get: n / checked(get)),
             must=(most("", "seconds", 3.0), each(230)), why="bootstrap"),
         Row("the same, random keys", "bootstrap", "Syncline, commits of 1,000, random keys", "<= 1.0 s",
-            peers=("iroh-docs, redb",), also=(("bytes", n, "B an entry"),),
+            peers=("iroh-docs, redb, random keys",), differs=joins, also=(("bytes", n, "B an entry"),),
             limit=Limit("to insert the rows of as many entries into redb at random, on one core",
                         rows_of(n, "random_10000_per_s")),
             must=(most("", "seconds", 1.0),), why="bootstrap"),
         Row(f"bootstrap of {n:,} beside systems in memory", "bootstrap-peers", "Syncline, commits of 1,000", "",
             peers=("iroh-docs, in memory", f"samod, one document of {n:,} changes",
-                   (f"p2panda-sync, a log of {n // 5:,} operations", f"Syncline, {n // 5:,} entries")), limit=in_order),
+                   (f"p2panda-sync, a log of {n // 5:,} operations", f"Syncline, {n // 5:,} entries")), limit=in_order,
+            differs={"iroh-docs, in memory": "not durable, hashes without their values, two signatures an entry",
+                     f"samod, one document of {n:,} changes": "memory only, unsigned, not encrypted",
+                     f"p2panda-sync, a log of {n // 5:,} operations": "no network, memory only, signatures not checked"}),
         Row(f"bootstrap of {million:,}, commits of 1,000", "bootstrap-million", f"Syncline, n = {million:,}",
             "<= 9 s, extra memory <= 64 MiB a side, an entry <= 1.3 x that of 100,000",
             limit=Limit("to insert the rows of as many entries into redb, in order, on one core",
@@ -357,45 +377,48 @@ def rows(quick):
                   most("serving", "serving_extra_mb", 67.1, unit="MB"),
                   derived("an entry", 1.3, lambda get: ratio("bootstrap-million", "seconds", f"Syncline, n = {million:,}",
                                                              f"Syncline, n = {n:,}")(get) * n / million, unit="x")),
-            why="million"),
+            unasked="iroh-docs sends it in one frame, not resumable, and would take some two minutes a round", why="million"),
         Row(f"equal replicas, {n:,}", "differ", ours(n, 0), "<= 0.5 ms beside the round trip, <= 400 B",
-            peers=(docs(n, 0),), alone=(sets(n, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages")), limit=trips,
+            peers=(docs(n, 0),), alone=(sets(n, 0),), differs=equal, also=(("bytes", 1, "B"), ("messages", 1, "messages")), limit=trips,
             must=(derived("beside the round trip", 0.5, lambda get: 1e3 * (get("differ", ours(n, 0), "seconds") - trip(get)),
                           unit="ms"), most("", "bytes", 400, unit="B")), why="equal"),
         Row(f"equal replicas, {million:,}", "differ-million", ours(million, 0), "<= 1.2 x that of 1,000",
-            alone=(sets(million, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages")), limit=trips,
+            alone=(sets(million, 0),), differs=equal, also=(("bytes", 1, "B"), ("messages", 1, "messages")), limit=trips,
             must=(derived("", 1.2, ratio("differ-million", "seconds", ours(million, 0), ours(1_000, 0)), unit="x"),),
             why="equal"),
         Row("equal replicas, 1,000", "differ-million", ours(1_000, 0), "",
-            peers=(docs(1_000, 0),), alone=(sets(1_000, 0),), also=(("bytes", 1, "B"), ("messages", 1, "messages")),
+            peers=(docs(1_000, 0),), alone=(sets(1_000, 0),), differs=equal, also=(("bytes", 1, "B"), ("messages", 1, "messages")),
             limit=trips),
         Row(f"1 + 1 in {n:,}, the latest", "differ", ours(n, 1), "<= 6 ms, <= 8 messages, <= 6 KB beside the entries",
-            peers=(docs(n, 1),), alone=(sets(n, 1),), also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside")),
+            peers=(docs(n, 1),), alone=(sets(n, 1),), differs=apart, also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside")),
             limit=differs(1, None), must=(most("", "seconds", 6e-3), most("messages", "messages", 8),
                                           most("beside", "beside_entries", 6, **kilobytes)), why="differ"),
         Row(f"100 + 100 in {n:,}, the latest", "differ", ours(n, 100),
             "<= 40 ms, <= 300 KB beside the entries, aim 32 KB in 2 round trips",
-            peers=(docs(n, 100),), alone=(sets(n, 100),),
+            peers=(docs(n, 100),), alone=(sets(n, 100),), differs=apart,
             also=(("messages", 1, "messages"), ("round_trips", 1, "round trips"), ("beside_entries", 1, "B beside")),
             limit=differs(100, "random_10000_per_s"),
             must=(most("", "seconds", 40e-3), most("beside", "beside_entries", 300, **kilobytes),
                   most("beside", "beside_entries", 32, aim=True, **kilobytes),
                   most("round trips", "round_trips", 2, aim=True)), why="differ"),
-        *[Row(f"100 + 100 in {n:,}, {text}", "differ-kinds", f"Syncline, {kind}, d = {100 if not quick else 10}", goal,
+        *[Row(f"100 + 100 in {n:,}, {text}", "differ-kinds", f"Syncline, {kind}, d = {100 if not quick else 10}",
+              "<= 40 ms, <= 300 KB beside the entries",
               also=(("messages", 1, "messages"), ("round_trips", 1, "round trips"), ("beside_entries", 1, "B beside")),
-              limit=limit, must=must, why="kinds")
-          for kind, text, goal, limit, must in (
-              ("single commits", "each a commit of its own", "<= 40 ms, <= 300 KB beside the entries", Limit(
+              limit=limit, must=(most("", "seconds", 40e-3), most("beside", "beside_entries", 300, **kilobytes)), unasked=unasked, why="kinds")
+          for kind, text, limit, unasked in (
+              ("single commits", "each a commit of its own", Limit(
                   "two round trips, a flush, and as many signatures checked on both cores",
                   lambda get: 2 * trip(get) + flush(get) + 200 / checked(get)),
-               (most("", "seconds", 40e-3), most("beside", "beside_entries", 300, **kilobytes))),
-              ("after a start", "the first time after a start, with the dial", "", dialled, ()),
-              ("old", "older than the newest 4,096 changes, with the dial", "<= 40 ms, <= 300 KB beside the entries", dialled,
-               (most("", "seconds", 40e-3), most("beside", "beside_entries", 300, **kilobytes))),
-              ("old, the first", "older, the first time after a start, with the dial", "", dialled, ()))],
+               "iroh-docs signs each entry by itself in the row above too"),
+              ("after a start", "the first time after a start, with the dial", dialled,
+               "iroh-docs would do as in the row of the latest, with empty caches"),
+              ("old", "older than the newest 4,096 changes, with the dial", dialled,
+               "iroh-docs has no log, so the age changes nothing for it: see the row of the latest"),
+              ("old, the first", "older, the first time after a start, with the dial", dialled,
+               "iroh-docs would do as in the row of the latest, with empty caches"))],
         Row(f"100 + 100 in {million:,}, the latest", "differ-million", ours(million, 100),
             "<= 45 ms of processor a side, <= 4 round trips, <= 400 KB; aim 10 ms, 2, 32 KB",
-            alone=(sets(million, 100),), limit=differs(100, "random_10000_into_300k_per_s"),
+            alone=(sets(million, 100),), differs=apart, limit=differs(100, "random_10000_into_300k_per_s"),
             also=(("cpu_s", 2e-3, "ms of processor a side"), ("messages", 1, "messages"), ("round_trips", 1, "round trips"),
                   ("beside_entries", 1, "B beside")),
             must=(most("processor a side", "cpu_s", 45, scale=2e-3, unit="ms"), most("round trips", "round_trips", 4),
@@ -410,27 +433,31 @@ def rows(quick):
             limit=Limit("a dial, two round trips, a flush and 100 entries in redb",
                         lambda get: get("limits", ECHO, "dial_s") + 2 * trip(get) + flush(get)
                         + 100 / get("limits", ENTRIES, "random_10000_per_s")),
+            unasked="p2panda-sync's heights of logs are nearest to it, and its sync has no network here",
             must=(most("messages, `Open`, entries and a mark each way", "messages", 6),
+                  most("round trips: the opening, the entries, their acknowledgement", "round_trips", 3),
                   Must("of the entries' bytes", 1.1, True, lambda one: one["bytes"] / one["entry_bytes"], unit="x")), why="known"),
         Row("a write, until the other shows it", "live", "Syncline", "median <= 1.0 ms, p99 <= 4 ms",
-            peers=("iroh-docs, redb", "iroh-docs, in memory", "samod"), also=(("p99_s", 1e-3, "ms p99"),),
+            peers=("iroh-docs, redb", "iroh-docs, in memory", "samod"), differs=live, also=(("p99_s", 1e-3, "ms p99"),),
             limit=Limit("a flush at the writer, half a round trip, a flush at the reader",
                         lambda get: 2 * flush(get) + trip(get) / 2),
             must=(most("", "seconds", 1e-3), most("p99", "p99_s", 4, scale=1e-3, unit="ms")), why="live"),
         Row("burst of 5,000 writes", "burst", "Syncline, 16 writers", ">= 10,000/s, aim 25,000", figure="per_s",
             peers=("iroh-docs, redb, 16 writers", "samod, 500 changes"),
+            differs={"iroh-docs, redb, 16 writers": live["iroh-docs, redb"], "samod, 500 changes": live["samod"] + ", a tenth of the writes"},
             limit=Limit("a second, if both cores did nothing but sign and verify each once", signed),
             must=(least("", "per_s", 10_000), least("", "per_s", 25_000, aim=True)), why="burst"),
-        Row("local writes, one writer", "write", "Syncline", ">= 1,500/s", figure="one_per_s", peers=("iroh-docs, redb",),
+        Row("local writes, one writer", "write", "Syncline", ">= 1,500/s", figure="one_per_s", peers=("iroh-docs, redb",), differs=writes,
             limit=Limit("flushes a second, one after the other", lambda get: 1 / flush(get)),
             must=(least("", "one_per_s", 1_500),), why="write"),
         Row("local writes, 16 writers", "write", "Syncline", ">= 10,000/s, aim 30,000", figure="sixteen_per_s",
-            peers=("iroh-docs, redb",),
+            peers=("iroh-docs, redb",), differs=writes,
             limit=Limit("a second: 16 share a flush, as long as both cores can sign so many",
                         lambda get: min(16 / flush(get), 2 * get("limits", VERIFY, "sign_per_s"))),
             must=(least("", "sixteen_per_s", 10_000), least("", "sixteen_per_s", 30_000, aim=True)), why="write"),
         Row("one transaction of 10,000 in key order", "write", "Syncline", ">= 150,000/s", figure="transaction_per_s",
             limit=Limit("entries a second into redb, in order, on one core", lambda get: get("limits", ENTRIES, "ordered_10000_per_s")),
+            unasked="iroh-docs' interface takes one entry a call",
             must=(least("", "transaction_per_s", 150_000),), why="write"),
         Row(f"content of {mebibytes:,} MiB, QUIC", "blob-quic", "Syncline",
             ">= 85 % of the raw stream (the issue: quinn's 640 MB/s)", figure="mb_per_s",
@@ -441,21 +468,22 @@ def rows(quick):
                   derived("of the raw stream with quinn's defaults", 85, lambda get: 100 * ratio(
                       "blob-quic", "mb_per_s", "Syncline", "raw stream")(get), at_most=False, unit="%"),
                   derived("of 640 MB/s", 85, lambda get: get("blob-quic", "Syncline", "mb_per_s") / 6.4, at_most=False, unit="%")),
-            why="quic"),
+            unasked="iroh-blobs could, over iroh; a raw stream is the row's limit", why="quic"),
         Row(f"content of {mebibytes:,} MiB, iroh", "blob-iroh", "Syncline", ">= 85 % of the raw stream (the issue: iroh's 690 MB/s)",
             figure="mb_per_s", limit=Limit("MB/s, a raw stream of iroh's", lambda get: get("blob-iroh", "raw stream", "mb_per_s")),
             must=(derived("of the raw stream", 85, lambda get: 100 * ratio("blob-iroh", "mb_per_s", "Syncline", "raw stream")(get),
                           at_most=False, unit="%"),
                   derived("of 690 MB/s", 85, lambda get: get("blob-iroh", "Syncline", "mb_per_s") / 6.9, at_most=False, unit="%")),
-            why="iroh"),
+            unasked="iroh-blobs could; iroh's raw stream is the row's limit", why="iroh"),
         Row(f"content of {mebibytes:,} MiB, HTTP", "blob-http", "Syncline", ">= 400 MB/s", figure="mb_per_s",
             limit=Limit("MB/s, a bare WebSocket in clear, its bytes sealed and opened, and hashed at both ends, on two cores",
                         lambda get: 1 / (1 / get("blob-http", "raw stream", "mb_per_s") + (
                             1 / get("limits", SEAL, "mb_per_s") + 2 / get("limits", HASH, "mb_per_s")) / 2)),
+            unasked="samod's WebSocket carries documents; for files see the row of one file",
             must=(least("", "mb_per_s", 400),), why="http"),
         Row("folder of real files, first copy", "folder-first", "Syncline",
             "<= 4.5 s, 4 x syncthing, within 1.5 x of rsync --fsync",
-            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"),
+            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"), differs=files,
             limit=Limit("to copy it on the disk, one thread and one sync", alone("folder-first", "seconds")),
             note=lambda get: f"{get('folder-first', ALONE, 'files'):,.0f} files, {get('folder-first', ALONE, 'folder_bytes') / 1e6:.0f} MB",
             must=(most("", "seconds", 4.5),
@@ -463,30 +491,36 @@ def rows(quick):
                   derived("x rsync --fsync", 1.5, ratio("folder-first", "seconds", "Syncline", "rsync 3.5 --fsync"))), why="folder"),
         Row("the same: restart, nothing changed", "folder-after", "Syncline", "<= 1 s", figure="restart_s",
             peers=("rsync 3.5", "syncthing 1.19"),
+            differs={"rsync 3.5": "called once, watches nothing", "syncthing 1.19": "files are not signed"},
             limit=Limit("to look at every file of both folders, one thread", alone("folder-after", "restart_s")),
             must=(most("", "restart_s", 1.0),), why="folder"),
         Row("the same: one small change, live", "folder-after", "Syncline", "median <= 60 ms", figure="live_s",
-            peers=("syncthing 1.19",),
+            peers=("syncthing 1.19",), differs={"syncthing 1.19": "its watcher waits a second at least"},
             limit=Limit("to bring one small file and its name to the disk", alone("folder-after", "live_s")),
             must=(most("", "live_s", 60e-3),), why="folder"),
         Row("the same: 100 + 100 changes apart", "folder-after", "Syncline", "<= 1.5 s", figure="apart_s",
             peers=("rsync 3.5", "syncthing 1.19"), also=(("apart_bytes", 1e6, "MB moved"),),
+            differs={"rsync 3.5": "100 changes, of one side; not durable", "syncthing 1.19": "files are not signed"},
             limit=Limit("to look at every file of one folder and to copy 200 with one sync", alone("folder-after", "apart_s")),
             must=(most("", "apart_s", 1.5),), why="folder"),
         Row(f"one file of {mebibytes:,} MiB, first", "large", "Syncline", "<= 4 s",
-            peers=("rsync 3.5 --fsync", "syncthing 1.19"),
+            peers=("rsync 3.5 --fsync", "syncthing 1.19"), differs=files,
             limit=Limit("to copy and sync it", alone("large", "seconds")), must=(most("", "seconds", 4.0),), why="large"),
         Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s",
             peers=("rsync 3.5 --fsync", "syncthing 1.19"), also=(("changed_bytes", 1e6, "MB moved"),),
+            differs={"rsync 3.5 --fsync": "called, watches nothing", "syncthing 1.19": "its watcher waits a second at least"},
             limit=Limit("to read and hash it and to write 64 KiB", alone("large", "changed_s")),
             must=(most("", "changed_s", 4.0), most("moved", "changed_bytes", 6.29, scale=1e6, unit="MB")), why="large"),
         Row(f"memory of a node with {million:,} entries, idle", "idle", "Syncline", "<= 60 MB", figure="resident_mb",
             also=(("disk_bytes_per_entry", 1, "B an entry on the disk"),),
             limit=Limit("a process of the same program that does nothing", lambda get: get("idle", "a process that does nothing", "resident_mb")),
+            note=lambda get: f"a node that has just served all of it: {get('bootstrap-million', f'Syncline, n = {million:,}', 'serving_after_mb'):.0f} MB",
+            unasked="iroh-docs could; to sign 1,000,000 entries takes it minutes",
             must=(most("", "resident_mb", 60, unit="MB"),), why="idle"),
         Row(f"a hub with {hub}, their stores in memory, one write", "hub", f"Syncline, {hub}", "<= 1 s, <= 100 KB a peer",
             also=(("kb_per_peer", 1, "KB a peer"),),
             limit=Limit("256 bytes over as many connections of quinn and an answer from each",
                         lambda get: get("hub", f"quinn alone, {hub}", "seconds")),
+            unasked="samod and iroh-docs' gossip could; quinn's connections alone are the row's limit",
             must=(most("", "seconds", 1.0), most("a peer", "kb_per_peer", 100, unit="KB")), why="hub"),
     ]

@@ -13,6 +13,7 @@ FIGURES = {
     "mb_per_s": ("MB/s", "rate"), "bytes": ("bytes", "bytes"), "beside_entries": ("beside the entries", "bytes"),
     "entry_bytes": ("entries", "bytes"), "messages": ("messages", "count"), "round_trips": ("round trips", "count"),
     "peak_mb": ("peak memory", "mb"), "extra_mb": ("extra, joining", "mb"), "serving_extra_mb": ("extra, serving", "mb"),
+    "serving_peak_mb": ("peak memory, serving", "mb"), "serving_after_mb": ("serving, afterwards", "mb"),
     "resident_mb": ("resident", "mb"), "disk_bytes_per_entry": ("disk, an entry", "bytes"), "lost": ("lost", "count"),
     "one_per_s": ("one writer, a second", "rate"), "sixteen_per_s": ("16 writers, a second", "rate"),
     "transaction_per_s": ("one transaction of 10,000, a second", "rate"),
@@ -80,12 +81,20 @@ def group_table(group, result):
         cells = [series]
         for name in shown:
             values = values_of(result, series, name)
+            if name == "wire_bytes" and not is_on_a_wire(result, series):
+                values = []
             cells.append(spread(values, FIGURES[name][1]) if values else "")
         lines.append(cells)
     text = table(["", *(group.called.get(name, FIGURES[name][0]) for name in shown)], lines)
     for series, error in result["failed"].items():
         text += f"\n\n{series} failed: {shortened(error)}"
     return text
+
+
+def is_on_a_wire(result, series):
+    """Whether the device carried what was counted; else it is somebody else's noise."""
+    counted = median_of(result, series, "bytes") or median_of(result, series, "bytes_each") or 0
+    return (median_of(result, series, "wire_bytes") or 0) >= counted
 
 
 def shortened(error):
@@ -101,10 +110,14 @@ def better(figure):
     return FIGURES[figure][1] == "rate"
 
 
-def getter(results):
-    """What limits and goals ask: the median of a figure of a series of a group."""
+def getter(results, of=None, number=None):
+    """What limits and goals ask: the median of a figure of a series of a group; of the group `of` that of one round."""
     def get(group, series, figure):
-        value = median_of(results.get(group), series, figure)
+        if group == of:
+            rounds = results[group]["figures"].get(series, [])
+            value = rounds[number].get(figure) if number < len(rounds) else None
+        else:
+            value = median_of(results.get(group), series, figure)
         if value is None:
             raise KeyError(f"{group}, {series}, {figure}")
         return value
@@ -139,15 +152,17 @@ def judged(row, results):
     result = results.get(row.group)
     for must in row.must:
         if must.derived:
-            median = tried(must.derived, get)
-            rounds = [median] if median is not None else []
+            # Of what was measured in other groups, such as the limits, the median counts in every round.
+            count = len(result["figures"].get(row.ours, [])) if result else 0
+            rounds = [tried(must.derived, getter(results, row.group, number)) for number in range(count)]
         else:
             rounds = [tried(must.value, one) for one in (result["figures"].get(row.ours, []) if result else [])]
-            rounds = [one for one in rounds if one is not None]
-        if not rounds:
+        rounds = [one for one in rounds if one is not None]
+        # A ratio is that of the medians, as everywhere else.
+        median = tried(must.derived, get) if must.derived else statistics.median(rounds) if rounds else None
+        if median is None or not rounds:
             found.append((must, None, "not measured"))
             continue
-        median = statistics.median(rounds)
         reaches = (lambda value: value <= must.bound) if must.most else (lambda value: value >= must.bound)
         what = ("aim " if must.aim else "") + (f"{must.what} " if must.what else "")
         sign = "<=" if must.most else ">="
@@ -173,8 +188,8 @@ def reached_cell(row, results):
     return "<br>".join((["goal reached" if any(must.aim for must, _, _ in found) and said else "yes"] if whole else []) + said)
 
 
-def cost(result, series):
-    """Messages, bytes and memory of a series, as far as they were counted."""
+def cost(result, series, whose):
+    """Messages, bytes and memory of a series, as far as they were counted; `whose` memory, if not that of one process."""
     parts = []
     for name in ("messages", "messages_each"):
         value = median_of(result, series, name)
@@ -182,23 +197,28 @@ def cost(result, series):
             parts.append(f"{number(value)} messages" + (" a write" if name.endswith("each") else ""))
     for name, after in (("bytes", ""), ("bytes_each", " a write"), ("wire_bytes", " on the wire")):
         value = median_of(result, series, name)
-        # Of a process with both sides, or without a network, what the device carried says nothing.
-        if value and not (name == "wire_bytes" and any("bytes" in part or " B" in part for part in parts)):
+        if value and (name != "wire_bytes" or is_on_a_wire(result, series)):
             parts.append(write_value(value, "bytes") + after)
     value = median_of(result, series, "peak_mb")
     if value is not None:
-        parts.append(f"{value:.0f} MB of memory")
+        serving = values_of(result, series, "serving_peak_mb")
+        if serving:
+            value, whose = statistics.median(map(sum, zip(values_of(result, series, "peak_mb"), serving))), "both sides"
+        elif values_of(result, series, "joining_cpu_s"):
+            whose = "joining alone"
+        parts.append(f"{value:.0f} MB of memory" + (f" ({whose})" if whose else ""))
     return ", ".join(parts)
 
 
 def cost_cell(row, group, result):
     shown = set(group.figures)
-    only = {"figures": {series: [{name: value for name, value in one.items() if name in shown or name == "peak_mb"} for one in rounds]
+    only = {"figures": {series: [{name: value for name, value in one.items() if name in shown or name in ("peak_mb", "serving_peak_mb", "joining_cpu_s")} for one in rounds]
                         for series, rounds in result["figures"].items()}}
-    lines = [("Syncline", cost(only, row.ours))]
+    whose = "both sides" if "both sides" in group.called.get("peak_mb", "") else ""
+    lines = [("Syncline", cost(only, row.ours, whose))]
     for peer in (*row.peers, *row.alone):
         label = peer if isinstance(peer, str) else peer[0]
-        lines.append((re.sub(r", n = .*", "", label), cost(only, label)))
+        lines.append((re.sub(r", n = .*", "", label), cost(only, label, whose)))
     return "<br>".join(f"{who}: {text}" for who, text in lines if text)
 
 
@@ -226,13 +246,16 @@ def row_cells(row, results, group):
             error = result["failed"].get(peer)
             peers.append(f"{name}: {shortened(error) if error else 'not measured'}")
             continue
+        differs = f" ({row.differs[name]})" if name in row.differs else ""
         ratio = ours_then / theirs if better(row.figure) else theirs / ours_then
         beside = f" (Syncline with as many: {write_value(ours_then, kind)})" if own != row.ours else ""
-        peers.append(f"{name}: {write_value(theirs, kind)}, **{ratio:.3g} x**{beside}")
+        peers.append(f"{name}: {write_value(theirs, kind)}, **{ratio:.3g} x**{beside}{differs}")
     for peer in row.alone:
         theirs = median_of(result, peer, row.figure)
         if theirs is not None:
-            peers.append(f"{re.sub(r', n = .*', '', peer)}, ids alone in memory: {write_value(theirs, kind)}, **{theirs / mine:.3g} x**")
+            name = re.sub(r", n = .*", "", peer)
+            differs = f" ({row.differs[name]})" if name in row.differs else ""
+            peers.append(f"{name}: {write_value(theirs, kind)}, **{theirs / mine:.3g} x**{differs}")
     limit = "not measured"
     value = tried(row.limit.value, get) if row.limit else None
     if value is not None:
@@ -240,7 +263,7 @@ def row_cells(row, results, group):
         if (mine > value) if better(row.figure) else (mine < value):
             far += ", so the floor is an estimate that is beaten"
         limit = f"{write_value(value, kind)}{' ' if better(row.figure) else ': '}{row.limit.text}; {far}"
-    return [work, row.goal or "none in the issue", reached_cell(row, results), ours, "<br>".join(peers) or "none does it", cost_cell(row, group, result), limit]
+    return [work, row.goal or "none in the issue", reached_cell(row, results), ours, "<br>".join(peers) or (f"not asked: {row.unasked}" if row.unasked else "not asked"), cost_cell(row, group, result), limit]
 
 
 def sections():
@@ -304,13 +327,21 @@ def curve(results, pattern, figure, groups_, by):
     return sorted(points.items())
 
 
+def times_as_long(points, of):
+    """How the last point of a curve compares with the first, in words."""
+    if len(points) < 2:
+        return "not measured"
+    (few, first), (many, last) = points[0], points[-1]
+    return f"with {many / few:,.0f} x as many {of} it takes {last / first:.3g} x as long ({write_value(first, 'time')}, {write_value(last, 'time')})"
+
+
 def curves(results):
     """Name, title, axes and lines of every plot, and a sentence on what bounds it."""
     number = r"([\d,]+)"
     differ = ("differ", "differ-million", "differ-small")
     boot = [*curve(results, rf"Syncline, n = {number}", "seconds", ("bootstrap-small", "bootstrap-million"), 1)]
     docs = curve(results, rf"iroh-docs, n = {number}", "seconds", ("bootstrap-small",), 1)
-    hundred = median_of(results.get("bootstrap"), "iroh-docs, redb", "seconds")
+    hundred = median_of(results.get("bootstrap"), "iroh-docs, redb, ordered keys", "seconds")
     docs += [(groups.N, hundred)] if hundred else []
     yield ("bootstrap", "Bootstrap", "entries", "seconds", {"Syncline": boot, "iroh-docs": docs},
            "Linear in n, with a constant at the left: Syncline is bound by redb's inserts (entry, log and index rows) and hashing at the joining side, "
@@ -323,7 +354,8 @@ def curves(results):
             0: "Syncline compares two roots, so n does not matter: a round trip. iroh-docs and negentropy read every entry.",
             1: "Syncline sends coded symbols of all that it holds, which are kept up to date with every write: a constant number "
                "of round trips and two commits, whatever n; the others read every entry first.",
-            100: "The same symbols, some more of them: their decoding and the entries themselves count, n does not.",
+            100: "The same symbols, some more of them, and the entries, which go at random keys: " + times_as_long(
+                lines["Syncline"], "entries") + ". Rows at random keys cost redb more in a larger table (see `limits`).",
         }[d])
     for figure, name, up in (("seconds", "time", "seconds"), ("bytes", "bytes", "bytes")):
         lines = {who: curve(results, rf"{who}, n = {groups.N:,}, d = {number}", figure, ("differ",), 1)
@@ -340,8 +372,9 @@ def curves(results):
                      "alone. How many symbols are asked for is estimated from the first ones, so their number jumps about."}[name])
     hub = {who: curve(results, rf"{who}, {number} peers", "seconds", ("hub",), 1) for who in ("Syncline", "quinn alone")}
     yield ("hub", "One write on a hub", "peers", "seconds until all show it", hub,
-           "From 10 peers on linear in the peers: two cores run the hub and all its peers, and each peer verifies, stores and acknowledges by itself. Up to 10 it is "
-           "what a single write takes: a flush at the hub, a way over the network, a peer's own work.")
+           "Two cores run the hub and all its peers, and each peer verifies, stores and acknowledges by itself; only the flush at the hub is one for all. From the least to ten: "
+           + times_as_long([(x, y) for x, y in hub["Syncline"] if x <= 10], "peers") + ". From ten on: "
+           + times_as_long([(x, y) for x, y in hub["Syncline"] if x >= 10], "peers") + ".")
     memory = {who: [(x, y * 1e3) for x, y in curve(results, rf"{who}, {number} peers", "kb_per_peer", ("hub",), 1)]
               for who in ("Syncline", "quinn alone")}
     yield ("hub-memory", "Memory of a hub", "peers", "bytes a peer", memory,
@@ -374,12 +407,12 @@ bench/instructions --check                      # fails when one is over 5 % awa
 ```
 
 {machine}; loopback; release builds. Every figure is a median with least and most in brackets (one number where they are the same), of five rounds after one that does not count, of
-seven where only Syncline and negentropy differ by few entries; within a group all contestants take turns, a round each, so ratios are of one run while absolute times differ from machine to
+seven in {seven}; within a group all contestants take turns, a round each, so ratios are of one run while absolute times differ from machine to
 machine and from day to day. A round of `live` is itself the median, or p99, of 1,000 writes, one of `limits` that of 500 flushes, 2,000 round trips or 50 dials, one of `folder-after` of ten changes.
 Not so: the hot paths are what divan says of up to 100 samples of one run, and instructions and iroh-docs' messages and bytes are counted once. In the first table only the row's own figure has its
-spread; that of the others is in the group's table below. **n x** says how many times faster Syncline is: less than 1 means slower. Memory is the peak of a process in the round. Bytes and messages are
-those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried. Syncline is durable and verifies everything strictly in every row; what
-differs at a peer is said in the group's text below.
+spread; that of the others is in the group's table below. **n x** says how many times faster Syncline is: less than 1 means slower. Memory is the peak of a process in the round, or of both sides together where it says so. Bytes and messages are
+those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried. Syncline is durable and verifies everything strictly in every row, but for
+the hub's peers, whose stores are in memory; what differs at a peer is said in its cell, and more of it in the group's text below.
 Peers: iroh-docs 0.101 (iroh 1.1, blobs 0.103, no relay, no lookup), negentropy 0.5, samod 0.16, p2panda-sync 0.7, rsync 3.5 and syncthing 1.19 from Debian.
 
 """
@@ -395,7 +428,8 @@ def write(results_file, quick):
     by_name = {group.name: group for group in all_groups}
     all_rows = groups.rows(quick)
     # How a group runs must not be built for a report.
-    out = [INTRODUCTION.format(machine=machine()),
+    seven = " and".join(", ".join(f"`{group.name}`" for group in groups.groups(False) if group.rounds == 7).rsplit(",", 1))
+    out = [INTRODUCTION.format(machine=machine(), seven=seven),
            "## The rows\n\n",
            "Where messages or bytes are not counted, the text of the row's group says why. The limit is what the machine would take for the part of the work that "
            "nobody can leave out, measured in the group `limits` or beside the row, and then how far from it we are.\n\n",

@@ -7,22 +7,25 @@ use sync_core::{manager::Access, model::Ticket};
 use crate::{
     Result,
     child::{self, Side},
-    node::{LONG, fill, fill_single, node, traffic},
+    node::{LONG, node, traffic},
 };
 
 /// The side that has the entries.
 pub async fn serve(n: u64, commit: u64, random: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let a = node(&dir.path().join("a")).await?;
-    let left = a.create_replica().await?;
-    match commit {
-        1 => fill_single(&left, 0, n, 64, random).await?,
-        _ => fill(&left, 0, n, commit, random).await?,
-    }
-    let mut round = 0;
+    let place = dir.path().join("a");
+    let path = place.to_str().ok_or("a temporary directory with a plain name")?;
+    let keys = if random { "random" } else { "ordered" };
+    let mut filling = Side::start(["fill", path, &n.to_string(), &commit.to_string(), keys])?;
+    filling.figures().await?;
+    filling.end().await?;
+    let a = node(&place).await?;
+    let left = a.open_replica(*a.replicas().await?.first().ok_or("a replica is there")?).await?;
+    // What serving adds is counted from here, over all rounds: the one that warms up has its share too.
+    let fresh = contest::memory_mb("VmRSS");
+    let (mut round, mut highest) = (0, fresh);
     while contest::next_round().is_some() {
         round += 1;
-        let before = contest::memory_mb("VmRSS");
         let ticket = left.share(Access::WRITE).await?.to_string();
         let place = dir.path().join(format!("b{round}"));
         let place = place.to_str().ok_or("a temporary directory with a plain name")?;
@@ -33,8 +36,11 @@ pub async fn serve(n: u64, commit: u64, random: bool) -> Result<()> {
         figures.push(("serving_cpu_s".into(), serving_cpu));
         figures.push(("cpu_s".into(), serving_cpu + joining_cpu));
         other.end().await?;
-        let serving = contest::memory_mb("VmHWM") - before;
-        figures.push(("serving_extra_mb".into(), serving));
+        let peak = contest::memory_mb("VmHWM");
+        highest = peak.max(highest);
+        figures.push(("serving_peak_mb".into(), peak));
+        figures.push(("serving_extra_mb".into(), highest - fresh));
+        figures.push(("serving_after_mb".into(), contest::memory_mb("VmRSS")));
         let entries = figures.iter().find(|(name, _)| name == "entries").map(|(_, value)| *value);
         if entries.is_none_or(|entries| entries < n as f64) {
             return Err(format!("{entries:?} of {n} came").into());

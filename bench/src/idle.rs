@@ -5,14 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     Result,
     child::{self, Side},
-    node::{self, node},
+    node::{LONG, fill, fill_single, node},
 };
 
 pub async fn idle(n: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let place = dir.path().join("a");
     let place = place.to_str().ok_or("a temporary directory with a plain name")?;
-    let mut filling = Side::start(["fill", place, &n.to_string()])?;
+    let mut filling = Side::start(["fill", place, &n.to_string(), "10000", "random"])?;
     filling.figures().await?;
     filling.end().await?;
     let files = std::fs::read_dir(dir.path())?.map(|file| Ok(file?.metadata()?.len())).collect::<Result<Vec<u64>>>()?;
@@ -49,12 +49,16 @@ pub async fn empty() -> Result<()> {
     Ok(())
 }
 
-/// Makes the replica.
-pub async fn fill(place: PathBuf, n: u64) -> Result<()> {
+/// Makes the replica: in a process of its own, so that what it takes is not in the memory of who opens it.
+pub async fn make(place: PathBuf, n: u64, commit: u64, random: bool) -> Result<()> {
     let node = node(&place).await?;
     let replica = node.create_replica().await?;
-    node::fill(&replica, 0, n, 10_000, true).await?;
-    node.shutdown(Duration::from_secs(10)).await?;
+    match commit {
+        1 => fill_single(&replica, 0, n, 64, random).await?,
+        _ => fill(&replica, 0, n, commit, random).await?,
+    }
+    drop(replica);
+    node.shutdown(LONG).await?;
     child::say(&[("done", 1.0)]);
     child::until_the_end().await;
     Ok(())

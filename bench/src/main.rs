@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
         "hub" => hub::hub(argument(2)).await,
         "spokes" => hub::spokes(argument(2), argument(3)).await,
         "idle" => idle::idle(argument(2)).await,
-        "fill" => idle::fill(argument(2), argument(3)).await,
+        "fill" => idle::make(argument(2), argument(3), argument(4), argument::<String>(5) == "random").await,
         "open" => idle::open(argument(2)).await,
         "nothing" => idle::nothing().await,
         "empty" => idle::empty().await,

@@ -7,7 +7,7 @@ use iroh::{
     endpoint::{PortmapperConfig, presets},
 };
 use iroh_docs::{
-    ALPN, Author, Capability, NamespaceSecret, SyncOutcome,
+    ALPN, Author, AuthorId, Capability, NamespaceSecret, SyncOutcome,
     actor::{OpenOpts, SyncHandle},
     net::{AcceptOutcome, connect_and_sync, handle_connection},
     store::Store,
@@ -19,7 +19,7 @@ use crate::Result;
 pub struct Side {
     pub endpoint: Endpoint,
     pub sync: SyncHandle,
-    author: Author,
+    author: AuthorId,
 }
 
 pub async fn endpoint() -> Result<Endpoint> {
@@ -33,7 +33,8 @@ pub async fn endpoint() -> Result<Endpoint> {
 }
 
 impl Side {
-    async fn new(dir: Option<&Path>, secret: &NamespaceSecret, n: u64) -> Result<Self> {
+    /// One that holds `n` entries.
+    async fn new(dir: Option<&Path>, secret: &NamespaceSecret, n: u64, random: bool) -> Result<Self> {
         let mut store = match dir {
             Some(dir) => Store::persistent(dir)?,
             None => Store::memory(),
@@ -41,28 +42,34 @@ impl Side {
         let author = store.new_author(&mut rand::rng())?;
         let mut replica = store.new_replica(secret.clone())?;
         for i in 0..n {
-            replica.hash_and_insert(contest::key(i, true), &author, vec![i as u8; 32]).await?;
+            replica.hash_and_insert(contest::key(i, random), &author, vec![i as u8; 32]).await?;
         }
         drop(replica);
         store.close_replica(secret.id());
         store.flush()?;
+        Self::on(store, endpoint().await?, secret, &author).await
+    }
+
+    /// One on a store that is there.
+    async fn on(store: Store, endpoint: Endpoint, secret: &NamespaceSecret, author: &Author) -> Result<Self> {
         let sync = SyncHandle::spawn(store, None, "bench".into());
         sync.import_namespace(Capability::Write(secret.clone())).await?;
         sync.open(secret.id(), OpenOpts::default().sync()).await?;
-        Ok(Self { endpoint: endpoint().await?, sync, author })
+        let author = sync.import_author(author.clone()).await?;
+        Ok(Self { endpoint, sync, author })
     }
 
     async fn insert(&self, secret: &NamespaceSecret, from: u64, count: u64) -> Result<()> {
         for i in from..from + count {
             let value = iroh_blobs::Hash::new(vec![i as u8; 32]);
             let key = contest::key(i, true).into_bytes().into();
-            self.sync.insert_local(secret.id(), self.author.id(), key, value, 32).await?;
+            self.sync.insert_local(secret.id(), self.author, key, value, 32).await?;
         }
         Ok(())
     }
 
-    /// Accepts syncs for ever.
-    fn serve(&self) {
+    /// Accepts syncs until the task is ended.
+    fn serve(&self) -> tokio::task::JoinHandle<Result<()>> {
         let (endpoint, sync) = (self.endpoint.clone(), self.sync.clone());
         tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
@@ -71,7 +78,13 @@ impl Side {
                 tokio::spawn(handle_connection(sync.clone(), connection, allow, None));
             }
             anyhow::Ok(())
-        });
+        })
+    }
+
+    /// Ends the store's thread and closes its file.
+    async fn end(self) -> Result<Endpoint> {
+        drop(self.sync.shutdown().await?);
+        Ok(self.endpoint)
     }
 }
 
@@ -86,13 +99,13 @@ fn at(redb: bool, dir: &Path, name: &str) -> Option<std::path::PathBuf> {
     redb.then(|| dir.join(name))
 }
 
-pub async fn bootstrap(redb: bool, n: u64) -> Result<()> {
+pub async fn bootstrap(redb: bool, n: u64, random: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let secret = NamespaceSecret::new(&mut rand::rng());
-    let left = Side::new(at(redb, dir.path(), "left").as_deref(), &secret, n).await?;
+    let left = Side::new(at(redb, dir.path(), "left").as_deref(), &secret, n, random).await?;
     left.serve();
     // What such a sync sends, counted once by hand, because its own code does not say.
-    let empty = Side::new(None, &secret, 0).await?;
+    let empty = Side::new(None, &secret, 0, random).await?;
     let asked = empty.sync.sync_initial_message(secret.id()).await?;
     let from = *empty.endpoint.id().as_bytes();
     let asked_bytes = postcard::to_stdvec(&asked)?.len();
@@ -102,7 +115,7 @@ pub async fn bootstrap(redb: bool, n: u64) -> Result<()> {
     let mut round = 0;
     while contest::next_round().is_some() {
         round += 1;
-        let right = Side::new(at(redb, dir.path(), &format!("right {round}")).as_deref(), &secret, 0).await?;
+        let right = Side::new(at(redb, dir.path(), &format!("right {round}")).as_deref(), &secret, 0, random).await?;
         let (seconds, outcome) = sync(&right, left.endpoint.addr(), &secret).await?;
         anyhow::ensure!(outcome.num_recv as u64 == n, "{} of {n} came", outcome.num_recv);
         contest::report(&[("seconds", seconds), ("bytes", bytes), ("messages", 2.0)]);
@@ -111,21 +124,32 @@ pub async fn bootstrap(redb: bool, n: u64) -> Result<()> {
     Ok(())
 }
 
-pub async fn differ(redb: bool, n: u64) -> Result<()> {
+/// A pair of n entries is prepared once; each round has a copy of it, so that all have as many entries, whatever the
+/// rounds before have added.
+pub async fn differ(n: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let secret = NamespaceSecret::new(&mut rand::rng());
-    let left = Side::new(at(redb, dir.path(), "left").as_deref(), &secret, n).await?;
-    let right = Side::new(at(redb, dir.path(), "right").as_deref(), &secret, 0).await?;
-    left.serve();
+    let author = Author::new(&mut rand::rng());
+    let left = Side::new(Some(&dir.path().join("left")), &secret, n, true).await?;
+    let right = Side::new(Some(&dir.path().join("right")), &secret, 0, true).await?;
+    let serving = left.serve();
     sync(&right, left.endpoint.addr(), &secret).await?;
+    serving.abort();
+    let mut ends = (left.end().await?, right.end().await?);
     let mut counted = std::collections::HashMap::new();
     let mut next = 1 << 40;
     while let Some(d) = contest::next_round() {
-        if !counted.contains_key(&d) {
-            counted.insert(d, count(&left, &right, &secret, next, d).await?);
+        if let std::collections::hash_map::Entry::Vacant(place) = counted.entry(d) {
+            let (left, right) = copies(dir.path(), ends, &secret, &author).await?;
+            place.insert(count(&left, &right, &secret, next, d).await?);
             next += 1 << 21;
+            ends = (left.end().await?, right.end().await?);
         }
         let (messages, bytes) = counted[&d];
+        let (left, right) = copies(dir.path(), ends, &secret, &author).await?;
+        let serving = left.serve();
+        // They are equal: it warms the caches of the stores, which were just opened.
+        sync(&right, left.endpoint.addr(), &secret).await?;
         left.insert(&secret, next, d).await?;
         right.insert(&secret, next + (1 << 20), d).await?;
         next += 1 << 21;
@@ -135,8 +159,26 @@ pub async fn differ(redb: bool, n: u64) -> Result<()> {
         let (seconds, outcome) = sync(&right, left.endpoint.addr(), &secret).await?;
         anyhow::ensure!(outcome.num_recv as u64 >= d, "{} of {d} came", outcome.num_recv);
         contest::report(&[("seconds", seconds), ("bytes", bytes), ("messages", messages)]);
+        serving.abort();
+        ends = (left.end().await?, right.end().await?);
     }
     Ok(())
+}
+
+/// Two sides on copies of the prepared stores.
+async fn copies(
+    dir: &Path,
+    ends: (Endpoint, Endpoint),
+    secret: &NamespaceSecret,
+    author: &Author,
+) -> Result<(Side, Side)> {
+    let copy = |name: &str| {
+        let to = dir.join(format!("{name} copy"));
+        std::fs::copy(dir.join(name), &to)?;
+        Store::persistent(to)
+    };
+    let left = Side::on(copy("left")?, ends.0, secret, author).await?;
+    Ok((left, Side::on(copy("right")?, ends.1, secret, author).await?))
 }
 
 /// The messages of such a sync and their bytes, counted once without the network, because its own code does not say.

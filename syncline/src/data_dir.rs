@@ -32,6 +32,9 @@ const CONTENTS: [&str; 6] = ["store.redb", "store.redb.journal", "store.content"
 /// How long a command or a start waits for another process that has the data directory and does not answer.
 pub const WAIT_FOR_LOCK: Duration = Duration::from_secs(5);
 
+/// How long a node that runs may take to answer.
+pub const WAIT_FOR_ANSWER: Duration = Duration::from_secs(1);
+
 /// How often it looks meanwhile.
 pub const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -145,7 +148,10 @@ impl DataDir {
             ))
         };
         let mut made = Made::directory(&self.path, 0o700).map_err(cannot)?;
-        rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).map_err(|error| cannot(error.into()))?;
+        match rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            access => access.map_err(|error| cannot(error.into()))?,
+        }
         let Some(lock) = self.lock()? else { return Ok(None) };
         // Only now: without the lock it may be another process that makes these.
         if is_fresh {
@@ -171,12 +177,16 @@ impl DataDir {
     fn lock(&self) -> Result<Option<Lock>> {
         let path = self.file("lock");
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| {
-            let path = self.path.display();
-            CliError::failed(format!(
-                "the data directory {path} cannot be written ({error}): choose another with --data"
-            ))
-        })?;
+        let file = match file {
+            // Another's command has failed, and taken away what it had made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| {
+                let path = self.path.display();
+                CliError::failed(format!(
+                    "the data directory {path} cannot be written ({error}): choose another with --data"
+                ))
+            })?,
+        };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // Not one that was removed between the opening and the locking.
             Ok(()) if is_at(&file, &path) => Ok(Some(Lock { _file: file })),

@@ -7,7 +7,7 @@ use iroh::{
     endpoint::{PortmapperConfig, presets},
 };
 use iroh_docs::{
-    ALPN, Author, AuthorId, Capability, NamespaceSecret, SyncOutcome,
+    ALPN, AuthorId, Capability, NamespaceSecret, SyncOutcome,
     actor::{OpenOpts, SyncHandle},
     net::{AcceptOutcome, connect_and_sync, handle_connection},
     store::Store,
@@ -47,15 +47,14 @@ impl Side {
         drop(replica);
         store.close_replica(secret.id());
         store.flush()?;
-        Self::on(store, endpoint().await?, secret, &author).await
+        Self::on(store, secret, endpoint().await?, author.id()).await
     }
 
     /// One on a store that is there.
-    async fn on(store: Store, endpoint: Endpoint, secret: &NamespaceSecret, author: &Author) -> Result<Self> {
+    async fn on(store: Store, secret: &NamespaceSecret, endpoint: Endpoint, author: AuthorId) -> Result<Self> {
         let sync = SyncHandle::spawn(store, None, "bench".into());
         sync.import_namespace(Capability::Write(secret.clone())).await?;
         sync.open(secret.id(), OpenOpts::default().sync()).await?;
-        let author = sync.import_author(author.clone()).await?;
         Ok(Self { endpoint, sync, author })
     }
 
@@ -81,10 +80,11 @@ impl Side {
         })
     }
 
-    /// Ends the store's thread and closes its file.
-    async fn end(self) -> Result<Endpoint> {
-        drop(self.sync.shutdown().await?);
-        Ok(self.endpoint)
+    /// Ends the store's thread and closes its file; what is left is for another one.
+    async fn end(self) -> Result<(Endpoint, AuthorId)> {
+        let mut store = self.sync.shutdown().await?;
+        store.flush()?;
+        Ok((self.endpoint, self.author))
     }
 }
 
@@ -129,7 +129,6 @@ pub async fn bootstrap(redb: bool, n: u64, random: bool) -> Result<()> {
 pub async fn differ(n: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let secret = NamespaceSecret::new(&mut rand::rng());
-    let author = Author::new(&mut rand::rng());
     let left = Side::new(Some(&dir.path().join("left")), &secret, n, true).await?;
     let right = Side::new(Some(&dir.path().join("right")), &secret, 0, true).await?;
     let serving = left.serve();
@@ -140,13 +139,13 @@ pub async fn differ(n: u64) -> Result<()> {
     let mut next = 1 << 40;
     while let Some(d) = contest::next_round() {
         if let std::collections::hash_map::Entry::Vacant(place) = counted.entry(d) {
-            let (left, right) = copies(dir.path(), ends, &secret, &author).await?;
+            let (left, right) = copies(dir.path(), ends, &secret).await?;
             place.insert(count(&left, &right, &secret, next, d).await?);
             next += 1 << 21;
             ends = (left.end().await?, right.end().await?);
         }
         let (messages, bytes) = counted[&d];
-        let (left, right) = copies(dir.path(), ends, &secret, &author).await?;
+        let (left, right) = copies(dir.path(), ends, &secret).await?;
         let serving = left.serve();
         // They are equal: it warms the caches of the stores, which were just opened.
         sync(&right, left.endpoint.addr(), &secret).await?;
@@ -168,17 +167,20 @@ pub async fn differ(n: u64) -> Result<()> {
 /// Two sides on copies of the prepared stores.
 async fn copies(
     dir: &Path,
-    ends: (Endpoint, Endpoint),
+    (left, right): ((Endpoint, AuthorId), (Endpoint, AuthorId)),
     secret: &NamespaceSecret,
-    author: &Author,
 ) -> Result<(Side, Side)> {
     let copy = |name: &str| {
         let to = dir.join(format!("{name} copy"));
+        // A new file: nobody else has it open.
+        if to.exists() {
+            std::fs::remove_file(&to)?;
+        }
         std::fs::copy(dir.join(name), &to)?;
         Store::persistent(to)
     };
-    let left = Side::on(copy("left")?, ends.0, secret, author).await?;
-    Ok((left, Side::on(copy("right")?, ends.1, secret, author).await?))
+    let left = Side::on(copy("left")?, secret, left.0, left.1).await?;
+    Ok((left, Side::on(copy("right")?, secret, right.0, right.1).await?))
 }
 
 /// The messages of such a sync and their bytes, counted once without the network, because its own code does not say.

@@ -24,6 +24,8 @@ FIGURES = {
     "ordered_10000_per_s": ("10,000, in order", "rate"), "random_10000_per_s": ("10,000, random", "rate"),
     "joining_cpu_s": ("processor, joining", "time"), "serving_cpu_s": ("processor, serving", "time"),
     "wire_bytes": ("on the wire", "bytes"), "messages_each": ("messages, a write", "count"),
+    "restart_bytes": ("carried for a restart", "bytes"), "live_bytes": ("carried for a change", "bytes"),
+    "apart_wire_bytes": ("carried for 100 + 100", "bytes"),
     "bytes_each": ("bytes, a write", "bytes"), "apart_entries": ("entries moved", "count"), "apart_bytes": ("moved", "bytes"),
     "both_per_s": ("a second, both cores", "rate"), "sign_per_s": ("signed a second", "rate"), "dial_s": ("dial", "time"),
     "files": ("files", "count"), "folder_bytes": ("the folder", "bytes"),

@@ -80,6 +80,8 @@ def run(series, rounds):
             for one in series:
                 if one.label in failed:
                     continue
+                # What the one before has written must not be written during the turn of the next.
+                os.sync()
                 try:
                     moved = loopback_bytes()
                     answer = one.contestant.round(one.parameter)

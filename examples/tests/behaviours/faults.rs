@@ -173,16 +173,23 @@ async fn b21_what_is_lost_doubled_and_overtaken_changes_nothing(world: World) {
         loss_percent: 5,
         duplicate_percent: 20,
         reorder_percent: 30,
-        // What a stream has of it: the first sync alone is longer than a stream can be.
-        cut_after: Some(60_000),
+        // What a stream has of it.
+        cut_after: Some(100_000),
     };
     let Some(bridge) = Bridge::new(&world, faults).await else { return };
     let mut events = bridge.b.events();
     let left = bridge.a.create_replica().await.unwrap();
-    fill(&left, "first ", 3_000).await;
-    let right = bridge.joined(&left).await;
-    if world.wire == Wire::Http {
-        down(&mut events, bridge.a.node_id(), "b").await;
+    fill(&left, "first ", 300).await;
+    if let Proxy::Tcp(proxy) = &bridge.proxy {
+        // In the middle of the first sync, whatever the seed.
+        proxy.cut_at(8_000);
     }
+    let right = bridge.join(&left).await;
+    if let Proxy::Tcp(proxy) = &bridge.proxy {
+        soon("it is in the middle", proxy.interrupted()).await;
+        down(&mut events, bridge.a.node_id(), "b").await;
+        proxy.thaw();
+    }
+    bridge.b.wait_synced(right.id(), bridge.a.node_id(), LONG).await.unwrap();
     churn(&[(bridge.a.clone(), left), (bridge.b.clone(), right)], seed).await;
 }

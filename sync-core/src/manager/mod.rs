@@ -100,10 +100,15 @@ impl ManagerBuilder {
     /// as transports are registered.
     pub async fn spawn(self) -> Result<SyncManager, ManagerError> {
         let saved = self.store.node_records(NodeKind::Key).await?;
-        let saved = saved.into_iter().find(|record| record.name == NODE_KEY);
-        let saved = saved.and_then(|record| <[u8; 32]>::try_from(&record.value?[..]).ok()).map(SecretKey::from_bytes);
+        let saved = saved.into_iter().find(|record| record.name == NODE_KEY).and_then(|record| record.value);
         let key = match (self.key, saved) {
-            (Some(key), _) | (None, Some(key)) => key,
+            (Some(key), _) => key,
+            (None, Some(saved)) => {
+                // Another one in its place would be another node, and nobody could ever be this one again.
+                let key = <[u8; 32]>::try_from(&saved[..]);
+                let what = "the node's key cannot be read: restore the store from a copy, or give the key";
+                SecretKey::from_bytes(key.map_err(|_| StoreError::Corrupt(what.into()))?)
+            }
             (None, None) => {
                 let key = SecretKey::generate();
                 let name = Bytes::from_static(NODE_KEY);

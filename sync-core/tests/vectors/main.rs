@@ -21,6 +21,7 @@ mod grants;
 mod handshake;
 mod merkle;
 mod messages;
+mod node;
 mod places;
 mod reconciliation;
 mod rows;

@@ -31,7 +31,7 @@ use super::{
 const PAGE: usize = 256;
 
 /// The name of the note of the last import.
-const LAST_IMPORT: &str = "folder: last import";
+pub(super) const LAST_IMPORT: &str = "folder: last import";
 
 /// A replica of the manager.
 #[derive(Debug)]
@@ -348,8 +348,7 @@ impl FolderReplica for ManagedReplica {
         drop(ops);
         if let Some(import) = import {
             let noted = NotedImport::new(&import, crate::node::now(), &lines);
-            let bytes = postcard::to_allocvec(&noted).map_err(|error| ReplicaError::Failed(error.to_string()))?;
-            transaction.note(LAST_IMPORT, bytes);
+            transaction.note(LAST_IMPORT, noted.to_bytes());
         }
         let Some(first) = transaction.commit().await? else { return Ok(Vec::new()) };
         let written = places.into_iter().zip(lines).map(|(at, (_, value))| {
@@ -361,8 +360,7 @@ impl FolderReplica for ManagedReplica {
 
     async fn last_import(&self) -> Result<Option<NotedImport>, ReplicaError> {
         let noted = self.replica.note(LAST_IMPORT).await?;
-        // What cannot be read was noted by another version of the program: it is as if there were none.
-        Ok(noted.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
+        Ok(noted.and_then(|bytes| NotedImport::from_bytes(&bytes)))
     }
 
     async fn inline(&self, versions: &[(&FileKey, VersionId)]) -> Result<Vec<Option<Bytes>>, ReplicaError> {

@@ -40,3 +40,5 @@ mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

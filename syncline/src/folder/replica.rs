@@ -215,6 +215,20 @@ impl NotedImport {
         });
         Self { number: import.number, after, files: files.collect() }
     }
+
+    /// The value of the note.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("an import can be encoded")
+    }
+
+    /// Reads the value of a note. What cannot be read was noted by another version of the program: it is as if there
+    /// were none.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((noted, [])) => Some(noted),
+            _ => None,
+        }
+    }
 }
 
 /// Orders what was read of one file into a view.
@@ -286,7 +300,10 @@ impl ViewBuilder {
 
 /// What a companion says was seen.
 pub fn decode_seen(bytes: &[u8]) -> super::plan::Seen {
-    postcard::from_bytes(bytes).unwrap_or_default()
+    match postcard::take_from_bytes(bytes) {
+        Ok((seen, [])) => seen,
+        _ => super::plan::Seen::new(),
+    }
 }
 
 /// The value of a companion that says what was seen.

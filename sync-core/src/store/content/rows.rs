@@ -551,6 +551,9 @@ fn hashes(
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{store::Engine, testing::sim::Disk};

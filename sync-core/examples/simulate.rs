@@ -199,7 +199,7 @@ fn many(range: &str, options: &[&str]) -> bool {
     }
     let (played, failed) = (outcomes.len(), failures.into_inner());
     println!("{played} seeds in {seconds:.1} s, {:.0} a second; {failed} failed {oracles:?}", played as f64 / seconds);
-    let never = all.never();
+    let never = all.never(played as u64);
     println!("{} faults, {} writes acknowledged and checked; never happened: {never:?}", all.faults, all.acknowledged);
     println!("{} entries delivered, {} of them sent again", all.delivered, all.sent_again);
     let is_easy = least.is_some_and(|least| all.faults < least || !never.is_empty() || all.acknowledged == 0);

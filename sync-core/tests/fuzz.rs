@@ -3,8 +3,10 @@
 //! `FUZZ_MUTATIONS` and `FUZZ_SEED` choose how many and which.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use sync_core::testing::{
@@ -87,13 +89,54 @@ targets! {
     content: 500, 4 x 512;
 }
 
+/// Whether this is the source of a test that replays the corpus of a target.
+fn replays(source: &str, target: &str) -> bool {
+    // In `targets!`, as an argument of `run`, or alone.
+    let ways = [format!("\n    {target}: "), format!("run(\"{target}\", "), format!("/fuzz/corpus/{target}\"")];
+    source.contains("/fuzz/corpus") && ways.iter().any(|way| source.contains(way.as_str()))
+}
+
+/// What is in a folder, by name, without what its names end with.
+fn names_in(folder: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(folder).expect("a folder of the workspace can be read").flatten();
+    files.filter_map(|file| Some(file.path().file_stem()?.to_str()?.to_owned())).collect()
+}
+
+/// The sources below a folder, each with its path.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(folder).expect("a folder of the workspace can be read").flatten() {
+        let path = file.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).expect("sources are text");
+            found.push((path, source));
+        }
+    }
+    found
+}
+
 #[test]
-fn every_target_is_replayed_here() {
-    let here = include_str!("fuzz.rs");
+fn every_fuzz_target_is_replayed_by_the_tests_of_exactly_one_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+    let explored = names_in(&root.join("fuzz/fuzz_targets"));
+    assert_eq!(names_in(&root.join("fuzz/corpus")), explored, "each target has a corpus, and each corpus a target");
+    let manifest = fs::read_to_string(root.join("fuzz/Cargo.toml")).expect("it is there");
+    let path = |line: &str| Some(line.strip_prefix("path = \"fuzz_targets/")?.strip_suffix(".rs\"")?.to_owned());
+    assert_eq!(manifest.lines().filter_map(path).collect::<BTreeSet<_>>(), explored, "each target is built");
+
+    let crates = fs::read_dir(root).expect("the workspace can be read").flatten();
+    let tests = crates.map(|folder| folder.path().join("tests")).filter(|tests| tests.is_dir());
+    let tests: Vec<(PathBuf, String)> = tests.flat_map(|tests| sources(&tests)).collect();
+    for target in &explored {
+        let found: Vec<&PathBuf> =
+            tests.iter().filter(|(_, source)| replays(source, target)).map(|(path, _)| path).collect();
+        assert_eq!(found.len(), 1, "{target} is to be replayed by one test, and is by {found:?}");
+    }
     for (name, _) in TARGETS {
-        assert!(here.contains(&format!("\n    {name}: ")), "{name} is not replayed");
-        let explored = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../fuzz/fuzz_targets/{name}.rs"));
-        assert!(explored.exists(), "{} is missing", explored.display());
+        assert!(explored.contains(*name), "{name} is not explored");
+        assert!(replays(include_str!("fuzz.rs"), name), "{name} is not replayed here");
     }
 }
 

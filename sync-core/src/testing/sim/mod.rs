@@ -40,7 +40,7 @@ use std::{
 
 pub use disk::{Device, Disk, SimStore, Trouble};
 pub use draw::{Draw, Stream};
-pub use outcome::{Counters, Failure, Outcome, SOMETIMES};
+pub use outcome::{Counters, Failure, Outcome, SELDOM, SOMETIMES};
 pub use scenario::*;
 pub use shrink::shrink;
 

@@ -110,3 +110,67 @@ fn take<T: Clone>(
         size /= 2;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        canary,
+        testing::sim::{Canary, Outcome, run_with_canary},
+    };
+
+    /// A deliberate bug that two writes show, at the end of a simulation and whatever goes wrong in it.
+    const BUG: Canary = Canary::ReadOldest;
+
+    /// A scenario that fails with the bug: one that is played fast, as nobody is absent for days, and that has something of
+    /// everything to be taken out.
+    fn failing() -> Scenario {
+        let is_fit = |scenario: &Scenario| {
+            (3..=4).contains(&scenario.nodes.len())
+                && scenario.replicas.len() > 1
+                && (10..=30).contains(&scenario.operations.len())
+                && scenario.faults.len() > 2
+                && scenario.heal_ms <= 120_000
+        };
+        let mut fit = (1..2_000).map(Scenario::generate).filter(is_fit);
+        fit.find(|scenario| run_with_canary(scenario, BUG).failure.is_some()).expect("some scenario shows the bug")
+    }
+
+    /// How much there is of everything that is taken out.
+    fn sizes(scenario: &Scenario) -> [usize; 5] {
+        let Scenario { nodes, replicas, paths, operations, faults, .. } = scenario;
+        [nodes.len(), replicas.len(), paths.len(), operations.len(), faults.len()]
+    }
+
+    fn oracle(outcome: &Outcome) -> Option<&str> {
+        outcome.failure.as_ref().map(|failure| failure.oracle.as_str())
+    }
+
+    #[test]
+    fn what_is_left_of_a_scenario_fails_by_the_same_oracle_and_cannot_be_made_smaller() {
+        let shrunk = |scenario: &Scenario| canary::with(Some(BUG), || shrink(scenario));
+        let large = failing();
+        let small = shrunk(&large);
+        let outcome = run_with_canary(&small, BUG);
+        assert_eq!(oracle(&outcome), oracle(&run_with_canary(&large, BUG)), "seed {}: {small:#?}", large.seed);
+        assert_eq!(run(&small).failure, None, "seed {} fails by something else than the bug", large.seed);
+
+        let (before, after) = (sizes(&large), sizes(&small));
+        assert!(after.iter().zip(&before).all(|(after, before)| after <= before), "{before:?} became {after:?}");
+        assert!(after.iter().sum::<usize>() < before.iter().sum::<usize>(), "{before:?} became {after:?}");
+        // A few hundred runs have brought it there: it was not [`MAX_RUNS`] that ended them.
+        assert_eq!(shrunk(&small), small, "seed {} is shrunk further the second time", large.seed);
+
+        let text = serde_json::to_string(&small).expect("scenarios can be encoded");
+        let stored: Scenario = serde_json::from_str(&text).expect("what was encoded can be decoded");
+        assert_eq!(stored, small);
+        assert_eq!(run_with_canary(&stored, BUG), outcome, "seed {}: stored, it is another", large.seed);
+    }
+
+    #[test]
+    fn a_scenario_that_does_not_fail_is_not_shrunk() {
+        let scenario = failing();
+        assert_eq!(run(&scenario).failure, None, "seed {} fails without the bug", scenario.seed);
+        assert_eq!(shrink(&scenario), scenario);
+    }
+}

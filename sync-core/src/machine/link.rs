@@ -24,6 +24,8 @@ pub(super) enum LinkPhase {
         peer: PeerId,
         /// Since when.
         since: Duration,
+        /// Its run: another after each start.
+        incarnation: u64,
     },
 }
 

@@ -213,7 +213,7 @@ impl Synchronizer {
             return self.disconnected(connection, "there are enough links to this peer".into());
         }
         let link = self.links.get_mut(&connection).expect("the link is shaking hands");
-        link.phase = LinkPhase::Established { peer: id, since: now.elapsed };
+        link.phase = LinkPhase::Established { peer: id, since: now.elapsed, incarnation: hello.incarnation };
         let role = link.role;
         let transport = link.transport.clone();
         let mut save = peer.claim(&hello.addresses);
@@ -287,7 +287,7 @@ impl Synchronizer {
                     self.dial_failed(dial, why, reason);
                 }
             }
-            LinkPhase::Established { peer: id, since } => {
+            LinkPhase::Established { peer: id, since, .. } => {
                 let now = self.io.now.elapsed;
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.links.retain(|other| *other != connection);

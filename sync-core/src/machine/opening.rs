@@ -6,16 +6,17 @@ use super::{
     handshake::Role,
     io::*,
     limits::*,
+    link::LinkPhase,
     out::OpFor,
     peer::{Parked, backoff},
-    session::{Applied, Effect, Facts, Phase, Session},
+    session::{Anew, Applied, Effect, Facts, Phase, Session},
     synchronizer::{JobKey, StreamUse, Synchronizer},
     wire::{Message, Open, Refusal, StreamKind},
 };
 use crate::{
     canary::{self, Canary},
     model::{Digest, PeerId, ReadScope, ReplicaId, Right, Timestamp},
-    store::{ReplicaState, Scope},
+    store::{Position, ReplicaState, Scope, StoreId},
 };
 
 impl Synchronizer {
@@ -41,6 +42,9 @@ impl Synchronizer {
                     self.end_by_rights(key);
                 } else if session.stalls_at() <= now {
                     self.end_session(key, "the peer has said nothing more in the middle of a sync");
+                } else if let Some(anew) = session.anew {
+                    let store = session.their_store().filter(|_| anew == Anew::FromStart);
+                    self.take_anew(key, store);
                 } else if session.needs_another() {
                     self.offer_again(key);
                 } else {
@@ -388,8 +392,15 @@ impl Synchronizer {
             peer.admits.insert(key.0);
         }
         self.io.event(Event::SyncStarted { replica: key.0, peer: key.1, counts });
-        let effects = session.begin(&mut self.io, mine, &theirs, known);
-        if let Some(job) = self.jobs.get_mut(&key) {
+        let job = self.jobs.get_mut(&key);
+        let rewound = job.as_ref().and_then(|job| job.rewound);
+        let incarnation = match self.links.get(&session.connection).map(|link| &link.phase) {
+            Some(LinkPhase::Established { incarnation, .. }) => *incarnation,
+            _ => 0,
+        };
+        let effects = session.begin(&mut self.io, mine, &theirs, known, (rewound, incarnation));
+        if let Some(job) = job {
+            job.rewound = session.rewound.or(job.rewound);
             job.attempts = 0;
             job.show_credentials = false;
             if job.record.last_error.take().is_some() {
@@ -432,9 +443,12 @@ impl Synchronizer {
                     }
                 }
                 Effect::Confirmed(position) => {
-                    if let Some(job) = self.jobs.get_mut(&key)
-                        && job.record.confirmed != position.0
-                    {
+                    let Some(job) = self.jobs.get_mut(&key) else { continue };
+                    let is_rewound = self.sessions.get(&key).is_some_and(|session| session.rewound.is_some());
+                    if let Some(rewound) = job.rewound.as_mut().filter(|_| is_rewound) {
+                        rewound.confirmed = position;
+                    }
+                    if job.record.confirmed != position.0 {
                         job.record.confirmed = position.0;
                         self.job_changed(key);
                     }
@@ -574,6 +588,16 @@ impl Synchronizer {
         self.end_session(key, "entries of the peer are ahead of this device's clock");
         if let Some(job) = self.jobs.get_mut(&key) {
             job.next_open = self.io.now.elapsed;
+        }
+    }
+
+    /// Begins a session anew at once in which only the peer gives: by a reconciliation, or by the log of this store from
+    /// its beginning.
+    fn take_anew(&mut self, key: JobKey, from_start: Option<StoreId>) {
+        self.begin_anew(key, "the session did not bring everything");
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.record.received = from_start.map(|store| (store, Position(0)));
+            self.job_changed(key);
         }
     }
 

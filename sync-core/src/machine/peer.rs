@@ -12,6 +12,7 @@ use crate::{
     address::PeerAddress,
     canary::{self, Canary},
     model::{ReplicaId, Timestamp},
+    store::Position,
 };
 
 /// How many addresses are remembered of a peer; the ones that never worked go first.
@@ -219,7 +220,7 @@ pub(super) struct JobRecord {
     /// Up to where the peer has our log.
     pub confirmed: u64,
     /// Up to where we have its log.
-    pub received: Option<(crate::store::StoreId, crate::store::Position)>,
+    pub received: Option<(crate::store::StoreId, Position)>,
     /// When roots were last equal.
     pub last_synced: Option<Timestamp>,
     /// Why the last try failed.
@@ -249,6 +250,8 @@ pub(super) struct Job {
     pub attempts: u32,
     /// How much smaller frames of entries are: see [`MAX_NARROW`].
     pub narrow: u32,
+    /// How far the peer is with the log that is sent to it once more.
+    pub rewound: Option<Rewound>,
     /// Show credentials in the next opening.
     pub show_credentials: bool,
     /// Since when something keeps it from being done; none while all is equal.
@@ -259,9 +262,53 @@ pub(super) struct Job {
     pub early: u64,
 }
 
+/// The log is sent from its beginning to a peer that came to read some of it by a grant that stands behind the peer's
+/// position: how far that has come, in this run. The position must not be taken for one of before, nor the other way
+/// round, or a connection that never lives long enough for the whole log would begin it anew for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rewound {
+    /// Where in our log the grants stand.
+    pub granted: Position,
+    /// The run of the peer in which it was at `from`: as long as that lasts, another position is one of since.
+    pub incarnation: u64,
+    /// Where it was.
+    pub from: Position,
+    /// Up to where it has confirmed the log since.
+    pub confirmed: Position,
+}
+
+impl Rewound {
+    /// From where the log is to be sent to a peer at `position`, by what is known of it.
+    pub fn start(before: Option<Self>, granted: Position, incarnation: u64, position: Position) -> Position {
+        match before.filter(|before| before.granted == granted) {
+            Some(before) if before.incarnation == incarnation && before.from != position => position,
+            Some(before) => before.confirmed.min(position),
+            None => Position(0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_of_before_is_none_for_who_may_read_more() {
+        let rewound = |incarnation, from, confirmed| {
+            let (from, confirmed) = (Position(from), Position(confirmed));
+            Some(Rewound { granted: Position(900), incarnation, from, confirmed })
+        };
+        let start = |before, granted, incarnation, position| {
+            Rewound::start(before, Position(granted), incarnation, Position(position)).0
+        };
+        assert_eq!(start(None, 900, 1, 700), 0);
+        assert_eq!(start(rewound(1, 700, 0), 900, 1, 700), 0, "nothing has come");
+        assert_eq!(start(rewound(1, 700, 50), 900, 1, 60), 60, "it has come, and what said so has not");
+        assert_eq!(start(rewound(1, 700, 50), 900, 2, 60), 50, "it may be one of before by then");
+        assert_eq!(start(rewound(1, 700, 50), 900, 2, 700), 50);
+        assert_eq!(start(rewound(1, 700, 50), 900, 2, 40), 40, "what it has confirmed is durable");
+        assert_eq!(start(rewound(1, 700, 50), 950, 1, 60), 0, "and may read still more");
+    }
 
     #[test]
     fn the_backoff_grows_to_its_ceiling_with_full_jitter() {

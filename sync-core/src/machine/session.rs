@@ -21,6 +21,7 @@ use super::{
     io::*,
     limits::{Limits, STALL_DEADLINE, VERIFIED_LEN},
     out::Io,
+    peer::Rewound,
     wire::{Mark, Message, Open, Ranges, RefusalReason, Refused, Solved, Symbols},
 };
 use crate::{
@@ -173,6 +174,15 @@ enum Coding {
     Arrived { mine: Option<CodedSet>, theirs: Vec<Symbol>, wanted: usize, whole: bool, again: bool },
 }
 
+/// How another session brings what this one did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anew {
+    /// By another reconciliation.
+    Reconciling,
+    /// By the peer's log from its beginning.
+    FromStart,
+}
+
 /// A session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -211,6 +221,19 @@ pub(super) struct Session {
     pub could_ask: bool,
     /// All that may go has gone, up to this head, and the roots differ.
     gone_one_way: Option<Position>,
+    /// How far the peer is with our log, when its position alone does not say so.
+    pub rewound: Option<Rewound>,
+    /// No position says anything before roots are equal, or a reconciliation has found everything: the peer's position is
+    /// of a time at which it could read less, or entries were refused whose authors' rights were not here yet.
+    unsure: bool,
+    /// Nor before roots are equal: something was left out of a reconciliation.
+    left_out: bool,
+    /// We left something out of a reconciliation in which only we give: our log is sent from its beginning.
+    from_start: bool,
+    /// Only another session can bring what this one did not, as entries go one way.
+    pub anew: Option<Anew>,
+    /// Entries came whose authors had no right by these rights: positions do not say that they are here.
+    unplaced: Option<std::sync::Arc<Rights>>,
     their_store: Option<StoreId>,
     sent_last: bool,
     /// What our last mark said of our root, with how many frames of the peer's durable: if it finds the roots equal
@@ -299,6 +322,12 @@ impl Session {
             takes_by_asking: false,
             could_ask: false,
             gone_one_way: None,
+            rewound: None,
+            unsure: false,
+            left_out: false,
+            from_start: false,
+            anew: None,
+            unplaced: None,
             their_store: None,
             sent_last: false,
             told: None,
@@ -409,8 +438,16 @@ impl Session {
         }
     }
 
-    /// Both sides' facts are known: decides how the difference is found.
-    pub fn begin(&mut self, io: &mut Io, mine: Facts, theirs: &Open, known: &Known) -> Vec<Effect> {
+    /// Both sides' facts are known: decides how the difference is found. The log may have been rewound for the peer
+    /// before; it is in this run.
+    pub fn begin(
+        &mut self,
+        io: &mut Io,
+        mine: Facts,
+        theirs: &Open,
+        known: &Known,
+        (before, incarnation): (Option<Rewound>, u64),
+    ) -> Vec<Effect> {
         let theirs = Facts::of(theirs);
         self.phase = Phase::Live;
         self.their_store = Some(theirs.store);
@@ -431,15 +468,34 @@ impl Session {
             self.pump_out(io, known);
             return effects;
         }
-        let ours = log_start(&io.limits, &mine, &theirs);
+        let mut ours = log_start(&io.limits, &mine, &theirs);
+        let said = ours;
+        let granted = Position(known.rights.granted_at(&self.peer, io.now.wall));
+        if let Some(start) = &mut ours
+            && *start < granted
+            && self.gives
+        {
+            // What lies before it the peer may read only now.
+            let from = *start;
+            *start = Rewound::start(before, granted, incarnation, from);
+            if *start == Position(0) && from > *start && !self.is_one_way() {
+                // Roots differ, and bring it with everything else.
+                self.unsure = true;
+                *start = mine.head;
+            } else {
+                self.rewound = Some(Rewound { granted, incarnation, from, confirmed: *start });
+            }
+        }
         let from_peer = log_start(&io.limits, &theirs, &mine);
         if (ours.is_some() || !self.gives) && (from_peer.is_some() || !self.takes) {
             if let Some(start) = ours.filter(|_| self.gives) {
                 self.tail = Some(start);
-                self.confirmed = start;
+                self.confirmed = said.map_or(start, |said| said.min(start));
             }
-            // A peer that has lost everything needs back what it once gave.
-            self.echo_until = if is_nearly_empty(&io.limits, &theirs) { mine.head } else { Position(0) };
+            // A peer that has lost everything needs back what it once gave. So does one that is sent all, as roots may
+            // differ for good then.
+            let is_all = self.is_one_way() && self.tail == Some(Position(0));
+            self.echo_until = if is_all || is_nearly_empty(&io.limits, &theirs) { mine.head } else { Position(0) };
             let reading = self.pump_out(io, known);
             if !reading {
                 let mark = self.mark(known);
@@ -459,6 +515,7 @@ impl Session {
         self.coded = false;
         self.told = None;
         self.fruitless = 0;
+        (self.unsure, self.left_out, self.unplaced) = (false, false, None);
         effects.push(Effect::Synced);
     }
 
@@ -468,7 +525,8 @@ impl Session {
         let all_sent = self.has_sent_all(known) && self.missing.is_empty();
         let root = self.root(known).filter(|_| all_sent);
         self.told = root.filter(|_| !self.synced).map(|root| (self.durable, root));
-        Mark { durable: self.durable, received: self.received, through: self.tail, root, synced: self.synced }
+        let through = self.tail.filter(|_| self.is_sure());
+        Mark { durable: self.durable, received: self.received, through, root, synced: self.synced }
     }
 
     /// Whether roots are equal at a confirmed position, and nothing was accepted here since that is not
@@ -487,6 +545,16 @@ impl Session {
     /// here, as far as we know, so roots are not compared.
     pub fn needs_another(&self) -> bool {
         self.early && (self.scope.is_nothing() || self.is_one_way())
+    }
+
+    /// The peer's store.
+    pub fn their_store(&self) -> Option<StoreId> {
+        self.their_store
+    }
+
+    /// Whether positions say that everything before them is there.
+    fn is_sure(&self) -> bool {
+        !self.unsure && !self.left_out
     }
 
     /// Whether one side may read a part only: roots may then differ for good.

@@ -146,6 +146,8 @@ struct Admitted {
     issuer: AuthorId,
     grant: Grant,
     depth: usize,
+    /// Where it stands in the change log of a store.
+    position: Option<u64>,
 }
 
 /// The rights in one replica, as its system entries say.
@@ -199,7 +201,7 @@ impl Rights {
         }
         if !self.grants.contains_key(&id) {
             self.by_subject.entry(grant.subject).or_default().push(id);
-            self.grants.insert(id, Admitted { issuer: *issuer, grant, depth });
+            self.grants.insert(id, Admitted { issuer: *issuer, grant, depth, position: None });
         }
         Ok(id)
     }
@@ -224,15 +226,46 @@ impl Rights {
         if self.is_owner(&reader.0) {
             return ReadScope::all();
         }
-        let mut prefixes: Vec<Prefix> = self
-            .grants_of(&reader.0)
-            .chain(self.grants_of(&EVERYBODY))
-            .filter(|grant| grant.expires.is_none_or(|expires| now < expires))
-            .map(|grant| grant.prefix.clone())
-            .collect();
+        let valid = self.valid_grants_of(reader, now);
+        let mut prefixes: Vec<Prefix> = valid.map(|(_, grant)| grant.prefix.clone()).collect();
         prefixes.sort_unstable();
         prefixes.dedup_by(|later, earlier| earlier.covers(later));
         ReadScope { prefixes }
+    }
+
+    /// Notes where a grant stands in the change log of the store that these rights are read from.
+    pub(crate) fn place(&mut self, id: &GrantId, position: u64) {
+        if let Some(admitted) = self.grants.get_mut(id) {
+            admitted.position = Some(admitted.position.map_or(position, |known| known.min(position)));
+        }
+    }
+
+    /// Where in the change log the last of the grants stands by which `reader` may read at `now` what it could not read
+    /// by an earlier one; 0 when there is none, or it is not known.
+    pub(crate) fn granted_at(&self, reader: &PeerId, now: Timestamp) -> u64 {
+        let prefixes = self.readable(reader, now).prefixes;
+        let (Some(first), Some(last)) = (prefixes.first(), prefixes.last()) else { return 0 };
+        let position = |id: &GrantId| self.grants[id].position.unwrap_or(0);
+        // With a grant for all of it nobody has read less. The prefixes are sorted.
+        let is_narrower = |grant: &Grant| !(grant.prefix.covers(first) && grant.prefix.covers(last));
+        let narrower = self.all_grants_of(reader).filter(|(_, grant)| is_narrower(grant));
+        let Some(since) = narrower.map(|(id, _)| position(&id)).min() else { return 0 };
+        let mut granted = vec![u64::MAX; prefixes.len()];
+        for (id, grant) in self.valid_grants_of(reader, now) {
+            if let Ok(at) = prefixes.binary_search(&grant.prefix) {
+                granted[at] = granted[at].min(position(&id));
+            }
+        }
+        granted.into_iter().filter(|at| *at > since).max().unwrap_or(0)
+    }
+
+    fn valid_grants_of(&self, reader: &PeerId, now: Timestamp) -> impl Iterator<Item = (GrantId, &Grant)> {
+        self.all_grants_of(reader).filter(move |(_, grant)| grant.expires.is_none_or(|expires| now < expires))
+    }
+
+    fn all_grants_of(&self, reader: &PeerId) -> impl Iterator<Item = (GrantId, &Grant)> {
+        let of = |subject: &PublicKey| self.by_subject.get(subject).map(Vec::as_slice).unwrap_or_default();
+        of(&reader.0).iter().chain(of(&EVERYBODY)).map(|id| (*id, &self.grants[id].grant))
     }
 
     /// The best grant of `subject` that is at least `right`, for everything, and not expired at
@@ -352,6 +385,38 @@ mod tests {
         assert_eq!(admit(&mut rights, writer, &longer), Err(RightsError::TooWide));
         assert_eq!(rights.readable(&PeerId(writer), Timestamp(99)).prefixes, [Prefix::new("a/").unwrap()]);
         assert!(rights.readable(&PeerId(writer), Timestamp(100)).is_empty());
+    }
+
+    #[test]
+    fn a_position_is_one_of_before_when_the_reader_could_read_less_then() {
+        let (owner, reader, everything) = (key(1), key(2), "");
+        // What is granted to whom, until when, and where that stands; and where the reader came to read what it may.
+        type Granted = (PublicKey, &'static str, Option<u64>, u64);
+        let cases: [(&[Granted], u64); 9] = [
+            (&[(reader, everything, None, 900)], 0),
+            (&[(reader, everything, Some(50), 5), (reader, everything, None, 900)], 0),
+            (&[(reader, "a/", None, 5), (reader, everything, None, 900)], 900),
+            (&[(reader, "a/", Some(50), 5), (reader, everything, None, 900)], 900),
+            (&[(reader, "a/", None, 950), (reader, everything, None, 900)], 0),
+            (&[(reader, "a/", None, 5), (reader, "b/", None, 900)], 900),
+            (&[(reader, "a/", None, 5), (reader, everything, None, 70), (reader, everything, None, 900)], 70),
+            (&[(EVERYBODY, "b/", None, 5), (reader, everything, None, 900)], 900),
+            (&[(key(3), "b/", None, 5), (reader, everything, None, 900)], 0),
+        ];
+        for (granted, expected) in cases {
+            let mut rights = Rights::new(ReplicaId(owner));
+            for (number, (subject, prefix, expires, position)) in granted.iter().enumerate() {
+                let right = if number % 2 == 0 { Right::Read } else { Right::Write };
+                let (prefix, expires) = (Prefix::new(*prefix).unwrap(), expires.map(Timestamp));
+                let grant = Grant { prefix, expires, ..grant(*subject, right, None) };
+                let id = admit(&mut rights, owner, &grant).unwrap();
+                // What is signed anew stands elsewhere; the first time counts.
+                rights.place(&id, *position);
+                rights.place(&id, *position + 1_000);
+            }
+            assert_eq!(rights.granted_at(&PeerId(reader), Timestamp(60)), expected, "{granted:?}");
+            assert_eq!(rights.granted_at(&PeerId(owner), Timestamp(60)), 0);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::{
 use crate::canary::{self, Canary};
 use crate::model::{
     AuthorId, Hash, MAX_AHEAD, Op, Order, ReplicaId, Rights, RightsError, SlotKey, SlotRange, Value, VerifiedBundle,
-    VerifiedEntry, successor_of_prefix,
+    VerifiedEntry, grant_of_key, successor_of_prefix,
 };
 
 /// How many changes to the index wait in memory, each about 400 bytes while it is brought up to date. A batch comes in
@@ -132,7 +132,6 @@ fn judge<'a>(
                 outcomes[number][at] = Outcome::Future;
                 continue;
             }
-            position += 1;
             candidates.push(Candidate {
                 request: number,
                 at,
@@ -141,8 +140,15 @@ fn judge<'a>(
                 place: entry.op.slot_key(),
                 system: entry.op.is_system(),
                 entry,
-                position,
+                position: 0,
             });
+        }
+    }
+    // A grant stands before what is written by it, in whatever order they come.
+    for is_system in [true, false] {
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.system == is_system) {
+            position += 1;
+            candidate.position = position;
         }
     }
     let mut waiting: Vec<&Candidate<'_>> = candidates.iter().filter(|candidate| candidate.system).collect();
@@ -161,8 +167,10 @@ fn judge<'a>(
             }
             false => (!rights.may_write(&author, candidate.entry.op, timestamp)).then_some(RightsError::NotCovered),
         };
-        if let Some(error) = refused {
-            outcomes[candidate.request][candidate.at] = Outcome::Refused(error);
+        match (refused, grant_of_key(candidate.entry.op.key_bytes())) {
+            (Some(error), _) => outcomes[candidate.request][candidate.at] = Outcome::Refused(error),
+            (None, Some(id)) if candidate.system => Arc::make_mut(&mut rights).place(&id, candidate.position),
+            (None, _) => {}
         }
         refused.is_none()
     });

@@ -218,6 +218,9 @@ impl Reader<'_> {
         let mut full = false;
         let mut through = request.since.0;
         self.log_rows(request.since, Scan::Forward, |position, origin, slot| {
+            if position > request.until.0 {
+                return Ok(false);
+            }
             let skip = not_from.is_some() && origin == not_from
                 || !request.scope.is_all() && {
                     let place = SlotKey::from_bytes(entry_key::place(&slot)?);
@@ -247,7 +250,7 @@ impl Reader<'_> {
         })?;
         let ended = run.move_to(&mut page, &mut through, request.max_bytes) && !full;
         if ended {
-            through = through.max(head.position);
+            through = through.max(head.position.min(request.until.0));
         }
         let entries = page.entries();
         let bundles = page.bundles(self.rows, self.names, self.replica)?;

@@ -133,6 +133,7 @@ pub fn reconcile(view: &dyn View, scope: &Scope, claims: Vec<Claim>) -> Result<R
                 let comparable = parts.first() == Some(&range);
                 for part in parts {
                     if answer.claims.len() >= view.widths().max_answers {
+                        answer.is_cut = true;
                         return Ok(answer);
                     }
                     let mine = sums.next().expect("a summary of each part");

@@ -13,7 +13,7 @@ use super::{
     rows::{self, EntryRow, Head, ReplicaNo, entry_key},
     types::StoreError,
 };
-use crate::model::{AuthorId, Op, ReplicaId, Rights, SlotKey, SlotRange};
+use crate::model::{AuthorId, GrantId, Op, ReplicaId, Rights, SlotKey, SlotRange, grant_of_key};
 
 /// Rights by replica, each with the version of the system entries that they were computed from.
 #[derive(Debug, Default)]
@@ -55,15 +55,17 @@ impl RightsCache {
 fn compute(rows: &dyn EngineRead, names: &Names, id: ReplicaId, replica: ReplicaNo) -> Result<Rights, StoreError> {
     let system = SlotRange { start: SlotKey::FIRST, end: Some(SlotKey::from_bytes(Bytes::from_static(&[1]))) };
     let (start, end) = entry_key::range(replica, &system);
-    let mut waiting: Vec<(AuthorId, Op)> = Vec::new();
+    let (mut waiting, mut places): (Vec<(AuthorId, Op)>, Vec<(GrantId, u64)>) = Default::default();
     rows::scan(rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
         let (row, body) = EntryRow::decode(value)?;
         let op = rows::op_at(&entry_key::place(key)?, body)?;
+        places.extend(grant_of_key(op.key_bytes()).map(|id| (id, row.position)));
         waiting.push((AuthorId(names.key(rows, row.author)?), op));
         Ok(true)
     })?;
     let mut rights = Rights::new(id);
     admit_all(&mut rights, &mut waiting, |(author, op)| (*author, op));
+    places.iter().for_each(|(id, position)| rights.place(id, *position));
     Ok(rights)
 }
 

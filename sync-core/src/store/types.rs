@@ -356,6 +356,8 @@ pub struct Reconciled {
     pub claims: Vec<Claim>,
     /// The entries to send.
     pub missing: Vec<Missing>,
+    /// Some claims were left unanswered, as the answer would be too long.
+    pub is_cut: bool,
 }
 
 /// Entries that were looked for by their ids.
@@ -385,6 +387,8 @@ pub struct ChangesRequest {
     pub replica: ReplicaId,
     /// From after this position.
     pub since: Position,
+    /// Up to this position. The answer says that it was read as far as that, however long the log is by now.
+    pub until: Position,
     /// Leave out what came from this peer.
     pub not_from: Option<PeerId>,
     /// Leave out what is outside.

@@ -9,12 +9,12 @@ use std::{
 use bytes::Bytes;
 use sync_core::{
     machine::{
-        Config, ConnectionId, DialFailure, Input, Now, Output, PeerStatus, StreamId, Synchronizer, perform,
-        wire::StreamKind,
+        Config, ConnectionId, DialFailure, Input, Now, Output, PeerStatus, StreamId, Synchronizer, limits::Limits,
+        perform, wire::StreamKind,
     },
     model::{
-        AuthorId, Grant, HybridClock, Key, Op, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp, Value,
-        sign_commit,
+        AuthorId, Grant, HybridClock, Key, Op, PeerId, Prefix, PublicKey, ReplicaId, Right, SecretKey, Timestamp,
+        Value, sign_commit,
     },
     store::{Apply, NodeKind, NodeRecord, Origin, ReplicaState, ReplicaStore},
 };
@@ -53,8 +53,12 @@ impl Node {
     }
 
     pub fn new(n: u8) -> Self {
+        Self::with_limits(n, Limits::default())
+    }
+
+    pub fn with_limits(n: u8, limits: Limits) -> Self {
         let store: Arc<dyn ReplicaStore> = Arc::new(store_mem::open().unwrap());
-        let machine = Synchronizer::new(Self::config(n, &*store), now(0));
+        let machine = Synchronizer::with_limits(Self::config(n, &*store), now(0), limits);
         Self { machine, store, told: Vec::new(), said: Vec::new(), to_do: VecDeque::new() }
     }
 
@@ -74,14 +78,23 @@ impl Node {
 
     /// The same; node 2 may read and write what begins with `prefix`.
     pub fn replica_with(&mut self, n: u8, owner: &SecretKey, values: u32, prefix: &'static str) -> ReplicaId {
+        self.replica_of(n, owner, values, &[(peer(1), ""), (peer(2), prefix)])
+    }
+
+    /// The same; node 2 may not read it.
+    pub fn replica_of_one(&mut self, n: u8, owner: &SecretKey, values: u32) -> ReplicaId {
+        self.replica_of(n, owner, values, &[(peer(1), "")])
+    }
+
+    fn replica_of(&mut self, n: u8, owner: &SecretKey, values: u32, members: &[(PeerId, &'static str)]) -> ReplicaId {
         let id = ReplicaId(owner.public());
         let clock = HybridClock::default();
-        let grants = [(peer(1), ""), (peer(2), prefix)].map(|(peer, prefix)| {
-            let prefix = Prefix::new(prefix).unwrap();
+        let grants = members.iter().map(|(peer, prefix)| {
+            let prefix = Prefix::new(*prefix).unwrap();
             let grant = Grant { subject: peer.0, right: Right::Write, prefix, expires: None, parent: None };
             grant.to_op(&AuthorId(owner.public()))
         });
-        let rights = sign_commit(id, owner, &clock, Timestamp(5), grants.to_vec()).unwrap();
+        let rights = sign_commit(id, owner, &clock, Timestamp(5), grants.collect()).unwrap();
         let mut bundles = vec![rights];
         for value in 0..values {
             let key_name = Key::try_from(format!("{n} {value}").as_str()).unwrap();
@@ -141,14 +154,21 @@ impl Node {
 
     /// The replica of `owner` becomes readable for everybody.
     pub fn grant_everybody(&mut self, owner: &SecretKey) {
+        self.grant_reading(owner, PublicKey([0; 32]), "");
+    }
+
+    /// A key may read what begins with `prefix` in the replica of `owner`.
+    pub fn grant_reading(&mut self, owner: &SecretKey, subject: PublicKey, prefix: &'static str) {
+        let state = self.write_grant(owner, subject, prefix);
+        let at = self.told.last().unwrap().0;
+        self.tell(at, Input::Changed { replica: ReplicaId(owner.public()), state });
+    }
+
+    /// The same, and the machine is not told yet.
+    pub fn write_grant(&mut self, owner: &SecretKey, subject: PublicKey, prefix: &'static str) -> ReplicaState {
         let id = ReplicaId(owner.public());
-        let grant = Grant {
-            subject: sync_core::model::PublicKey([0; 32]),
-            right: Right::Read,
-            prefix: Prefix::default(),
-            expires: None,
-            parent: None,
-        };
+        let grant =
+            Grant { subject, right: Right::Read, prefix: Prefix::new(prefix).unwrap(), expires: None, parent: None };
         let op = grant.to_op(&AuthorId(owner.public()));
         let bundle = sign_commit(id, owner, &HybridClock::default(), Timestamp(6), vec![op]).unwrap();
         let batch = Apply {
@@ -158,9 +178,7 @@ impl Node {
             now: Timestamp(1_000_000_000),
             records: vec![],
         };
-        let state = block_on(self.store.apply(batch)).unwrap().state;
-        let at = self.told.last().unwrap().0;
-        self.tell(at, Input::Changed { replica: id, state });
+        block_on(self.store.apply(batch)).unwrap().state
     }
 
     /// The number of the control stream that it opened last.
@@ -201,7 +219,11 @@ pub struct Pair {
 
 impl Pair {
     pub fn new() -> Self {
-        let (a, b) = (Node::new(1), Node::new(2));
+        Self::with_limits(Limits::default())
+    }
+
+    pub fn with_limits(limits: Limits) -> Self {
+        let (a, b) = (Node::with_limits(1, limits), Node::with_limits(2, limits));
         Self {
             a,
             b,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sync_core::{
-    machine::{AskId, Direction, Input, PeerState, Target},
+    machine::{AskId, Direction, Input, PeerState, Target, limits::Limits},
     model::ReplicaId,
 };
 
@@ -88,6 +88,45 @@ fn b30_pull_only_serves_who_asks_and_no_longer_than_that() {
         pair.work();
         assert_eq!(pair.b.count(id), RIGHTS + 8, "what came later was not asked for");
         assert!(!pair.status().synced);
+    }
+}
+
+/// Roots that differ are no reason to repair anything where entries go one way, so what a reconciliation leaves out must
+/// come all the same, and no position may say that it has come before.
+#[test]
+fn one_way_nothing_is_left_out_when_more_differs_than_a_reconciliation_can_say() {
+    let small = |round_claims| Limits { round_claims, claims: 2, symbols: 0, nearly_empty: 0, ..Limits::default() };
+    for (direction, round_claims) in
+        [(Direction::Pull, 4), (Direction::Pull, 40), (Direction::Push, 4), (Direction::Push, 40)]
+    {
+        for a_leads in [false, true] {
+            let mut pair = Pair::with_limits(small(round_claims));
+            let (mine, theirs) = if direction == Direction::Pull { (30, 900) } else { (900, 30) };
+            let id = pair.a.replica(1, &key(7), mine);
+            pair.b.replica(2, &key(7), theirs);
+            pair.tell(Input::SetDirection { replica: id, direction });
+            match a_leads {
+                // Who was asked for a session leads.
+                true => {
+                    let addresses = vec!["hand:a".parse().unwrap()];
+                    pair.b.tell(now(pair.at), Input::AddPeer { peer: peer(1), addresses });
+                    pair.b.tell(now(pair.at), Input::Subscribe { replica: id, peer: peer(1) });
+                    pair.work();
+                }
+                false => pair.subscribe(id),
+            }
+            pair.wait_until(pair.at + 60_000);
+            let taker = |pair: &Pair| if direction == Direction::Pull { pair.a.count(id) } else { pair.b.count(id) };
+            assert_eq!(taker(&pair), RIGHTS + 930, "{direction:?}, {round_claims}, {a_leads}");
+            // Its position is there now: what comes later comes alone.
+            pair.cut();
+            let giver = if direction == Direction::Pull { 2 } else { 1 };
+            pair.node(giver).put(giver, id, "more", 5);
+            let sent = |pair: &Pair| pair.status().traffic.sent + pair.status_at_b().traffic.sent;
+            let before = sent(&pair);
+            pair.wait_until(pair.at + 60_000);
+            assert_eq!((taker(&pair), sent(&pair) - before), (RIGHTS + 935, 5));
+        }
     }
 }
 

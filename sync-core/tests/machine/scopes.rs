@@ -1,6 +1,9 @@
 //! A peer that may read a part of a replica.
 
-use sync_core::model::ReplicaId;
+use sync_core::{
+    machine::{Direction, Input},
+    model::ReplicaId,
+};
 
 use super::common::*;
 
@@ -35,4 +38,120 @@ fn b29_a_reader_of_a_part_is_synced_live_and_honestly() {
     pair.wait_until(pair.at + 300_000);
     assert!(!pair.status().synced && !pair.status_at_b().synced);
     assert!(pair.status_at_b().traffic.messages - sent < 60, "{:?}", pair.status_at_b().traffic);
+}
+
+/// Roots that differ are no reason to repair anything where entries go one way, so the position must not say too much.
+#[test]
+fn who_only_pulls_and_may_read_more_gets_what_is_older_than_its_position() {
+    for seed in 0..60 {
+        let mut pair = Pair::new();
+        let id = pair.a.replica_with(1, &key(7), 400, "1 1");
+        pair.b.replica_with(2, &key(7), 0, "1 1");
+        // Or it only pulls as soon as the right has come, whatever it has by then.
+        let pulls_later = seed % 4 == 1;
+        let pull = Input::SetDirection { replica: id, direction: Direction::Pull };
+        if !pulls_later {
+            pair.b.tell(now(5), pull.clone());
+        }
+        pair.subscribe(id);
+        assert_eq!(pair.b.count(id), 2 + 111, "the rights; 1 1, and 1 10 to 1 199");
+        // Entries are on their way when the right comes; in each order that two machines can take their turns in.
+        pair.turns = Some(seed);
+        pair.a.put(1, id, "1 1 more", 30);
+        for _ in 0..seed {
+            pair.step();
+        }
+        let is_cut = seed % 3 == 0;
+        if is_cut {
+            pair.cut();
+        }
+        pair.a.grant_reading(&key(7), peer(2).0, "1 2");
+        for _ in 0..seed {
+            pair.step();
+        }
+        if seed % 5 == 0 {
+            pair.cut();
+        }
+        if pulls_later {
+            pair.b.tell(now(pair.at), pull);
+        }
+        pair.work();
+        pair.wait_until(pair.at + 120_000);
+        assert_eq!(pair.b.count(id), 2 + 111 + 30 + 1 + 111, "seed {seed}: 1 2, and 1 20 to 1 299");
+        // Once: what came by that is not asked for again.
+        let received = pair.status_at_b().traffic.received;
+        pair.a.put(1, id, "1 2 more", 3);
+        pair.work();
+        assert_eq!(pair.status_at_b().traffic.received - received, 3);
+        pair.cut();
+        pair.wait_until(pair.at + 120_000);
+        assert_eq!(pair.status_at_b().traffic.received - received, 3);
+    }
+}
+
+/// A session can read from the store what the machine has not heard of yet, by the right of before.
+#[test]
+fn who_only_pulls_gets_what_is_older_than_a_grant_that_the_machine_hears_of_late() {
+    for steps in 0..40 {
+        let mut pair = Pair::new();
+        let id = pair.a.replica_with(1, &key(7), 400, "1 1");
+        pair.b.replica_with(2, &key(7), 0, "1 1");
+        pair.b.tell(now(5), Input::SetDirection { replica: id, direction: Direction::Pull });
+        pair.subscribe(id);
+        pair.a.put(1, id, "1 1 more", 3);
+        let granted = pair.a.write_grant(&key(7), peer(2).0, "1 2");
+        for _ in 0..steps {
+            pair.step();
+        }
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: granted });
+        pair.work();
+        pair.wait_until(pair.at + 120_000);
+        assert_eq!(pair.b.count(id), 2 + 111 + 3 + 1 + 111, "{steps}");
+    }
+}
+
+/// A connection that does not live long enough for the whole log must not make it begin from the beginning for ever.
+#[test]
+fn who_may_read_more_gets_on_over_connections_that_are_cut() {
+    for direction in [Direction::Pull, Direction::Both] {
+        let mut pair = Pair::new();
+        let id = pair.a.replica_with(1, &key(7), 400, "1 1");
+        pair.b.replica_with(2, &key(7), 0, "1 1");
+        pair.b.tell(now(5), Input::SetDirection { replica: id, direction });
+        pair.subscribe(id);
+        pair.carries = 12_000;
+        pair.a.grant_reading(&key(7), peer(2).0, "1");
+        pair.work();
+        pair.wait_until(pair.at + 600_000);
+        assert_eq!(pair.b.count(id), 2 + 1 + 400, "{direction:?}");
+        // Its position is one of now: what comes later comes alone.
+        pair.carries = usize::MAX;
+        pair.cut();
+        let sent = pair.status().traffic.sent;
+        pair.a.put(1, id, "1 3 more", 5);
+        pair.wait_until(pair.at + 60_000);
+        assert_eq!((pair.b.count(id), pair.status().traffic.sent - sent), (2 + 1 + 405, 5), "{direction:?}");
+    }
+}
+
+/// Whoever joins is granted it last: what it has of the log before that it has by this very grant.
+#[test]
+fn b12_a_grant_that_stands_behind_the_log_takes_no_position_away() {
+    for direction in [Direction::Pull, Direction::Both] {
+        let mut pair = Pair::new();
+        let id = pair.a.replica_of_one(1, &key(7), 400);
+        pair.b.replica_of_one(2, &key(7), 0);
+        pair.b.tell(now(5), Input::SetDirection { replica: id, direction });
+        pair.a.grant_reading(&key(7), peer(2).0, "");
+        pair.carries = 40_000;
+        pair.subscribe(id);
+        let first = pair.b.count(id);
+        assert!((50..300).contains(&first), "it was not cut in the middle: {first}");
+        pair.carries = usize::MAX;
+        let sent = pair.status().traffic.sent;
+        pair.wait_until(pair.at + 60_000);
+        assert_eq!(pair.b.count(id), 2 + 400, "{direction:?}");
+        let again = first + pair.status().traffic.sent - sent - (2 + 400);
+        assert!(again < 20, "{again} were sent twice, {direction:?}");
+    }
 }

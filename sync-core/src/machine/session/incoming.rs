@@ -149,7 +149,7 @@ impl Session {
         // log is as good as sent.
         if self.tail == Some(head_before) && applied.head.0 == head_before.0 + applied.inserted {
             self.tail = Some(applied.head);
-            if self.in_flight.is_empty() && self.confirmed == head_before {
+            if self.in_flight.is_empty() && self.confirmed == head_before && self.is_sure() {
                 self.confirmed = applied.head;
                 effects.push(Effect::Confirmed(applied.head));
             }
@@ -160,6 +160,10 @@ impl Session {
             if early > 0 {
                 self.early = true;
                 effects.push(Effect::Early(early as u64));
+            }
+            if early < applied.refused.len() {
+                self.unplaced.get_or_insert_with(|| known.rights.clone());
+                self.unsure |= !self.is_one_way();
             }
             if self.is_live() {
                 let refused = Refused { count: applied.refused_count, entries: applied.refused.clone() };

@@ -78,6 +78,8 @@ impl Session {
             let request = ChangesRequest {
                 replica: self.replica,
                 since: sent,
+                // What the machine has not heard of may have given the peer another right.
+                until: known.head,
                 not_from: (sent >= self.echo_until).then_some(self.peer),
                 scope: self.scope.clone(),
                 max_bytes: self.frame_len(&io.limits),
@@ -112,7 +114,7 @@ impl Session {
         let mut effects = Vec::new();
         if changes.entries > 0 {
             self.send_entries(io, known, payload, changes.entries);
-        } else if self.in_flight.is_empty() && before == Some(self.confirmed) {
+        } else if self.in_flight.is_empty() && before == Some(self.confirmed) && self.is_sure() {
             self.confirmed = changes.through.max(self.confirmed);
             effects.push(Effect::Confirmed(self.confirmed));
         }
@@ -165,7 +167,7 @@ impl Session {
         }
         // What was skipped behind the last frame is confirmed with it.
         if self.in_flight.is_empty()
-            && let Some(sent) = self.tail
+            && let Some(sent) = self.tail.filter(|_| self.is_sure())
         {
             self.confirmed = self.confirmed.max(sent);
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, iter::Peekable, time::Duration};
 
-use super::{Coding, Effect, Known, Reconcile, Session};
+use super::{Anew, Coding, Effect, Known, Reconcile, Session};
 use crate::{
     canary::{self, Canary},
     machine::{
@@ -29,10 +29,33 @@ impl Session {
         acknowledging: bool,
         effects: &mut Vec<Effect>,
     ) {
+        self.compare_roots(io, known, mark, acknowledging, effects);
+        // All has come by now that is to come. A grant may stand behind what is written by it, when it was signed anew, or
+        // a reconciliation brought them.
+        if self.is_one_way()
+            && self.reconcile.is_none()
+            && mark.root.is_some()
+            && let Some(rights) = self.unplaced.take_if(|_| mark.durable == self.frames_sent)
+            && !std::sync::Arc::ptr_eq(&rights, &known.rights)
+        {
+            self.take_anew(io, Anew::Reconciling);
+        }
         // What was not accepted yet is to be offered again, so the position stays before it.
-        if let (Some(through), Some(store), false) = (mark.through, self.their_store, self.early) {
+        let is_placed = self.unplaced.is_none() || !self.is_one_way();
+        let holds = !self.early && self.is_sure() && is_placed && self.anew.is_none();
+        if let (Some(through), Some(store), true) = (mark.through, self.their_store, holds) {
             effects.push(Effect::Received(store, through));
         }
+    }
+
+    fn compare_roots(
+        &mut self,
+        io: &mut Io,
+        known: &Known,
+        mark: &Mark,
+        acknowledging: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         self.uncompared = None;
         let Some(root) = mark.root.filter(|_| self.is_live()) else { return };
         self.their_count = root.count;
@@ -51,8 +74,9 @@ impl Session {
                 self.confirmed = known.head;
                 effects.push(Effect::Confirmed(known.head));
             }
-            let crossed = self.told.take() == Some((self.durable, ours));
-            if !self.synced {
+            // A position that said nothing so far does so now.
+            let crossed = self.told.take() == Some((self.durable, ours)) && self.is_sure();
+            if !self.synced || !self.is_sure() {
                 self.found_equal(effects);
             }
             if !mark.synced && !acknowledging && !crossed {
@@ -133,6 +157,8 @@ impl Session {
             return;
         }
         self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
+        // Roots that differ all the same do so because a side has what is not for the other.
+        self.unsure &= self.refused_since > 0;
         if self.fruitless > 0 {
             // Of a part the roots may stay different for good: then once in a while is enough.
             let exponent = if self.is_partial() { 6 } else { self.fruitless.min(6) };
@@ -257,7 +283,25 @@ impl Session {
         let count = fitting(&claims, &io.limits);
         self.left_at = claims.get(count).map(|claim| claim.range.start.clone());
         claims.truncate(count);
+        if self.left_at.is_some() {
+            self.leave_out(io);
+        }
         claims
+    }
+
+    /// Something is left out of a reconciliation. What differs there is found when roots are compared, as they differ
+    /// then; with entries that go one way only they may differ for good.
+    fn leave_out(&mut self, io: &Io) {
+        match (self.gives, self.takes) {
+            (true, true) => self.left_out = true,
+            (true, false) => self.from_start = true,
+            _ => self.take_anew(io, Anew::FromStart),
+        }
+    }
+
+    fn take_anew(&mut self, io: &Io, anew: Anew) {
+        self.anew = Some(anew);
+        self.next_check = io.now.elapsed;
     }
 
     pub(super) fn pump_reconcile(&mut self, io: &mut Io) {
@@ -282,10 +326,15 @@ impl Session {
         reconcile.rounds += 1;
         let first = std::mem::take(&mut reconcile.first);
         let mut answer = std::mem::take(&mut reconcile.answer);
-        answer.truncate(fitting(&answer, &io.limits));
-        if reconcile.rounds >= MAX_ROUNDS {
-            answer.clear();
+        let fits = if reconcile.rounds < MAX_ROUNDS { fitting(&answer, &io.limits) } else { 0 };
+        if fits < answer.len() {
+            answer.truncate(fits);
+            self.leave_out(io);
+            if self.anew.is_some() {
+                return;
+            }
         }
+        let Some(reconcile) = self.reconcile.as_mut() else { return };
         let must_answer = std::mem::take(&mut reconcile.must_answer);
         let asks = answer.iter().any(|claim| !matches!(claim.have, Have::Final(_)));
         reconcile.over = !asks;
@@ -316,6 +365,9 @@ impl Session {
             reconcile.comparing = false;
             reconcile.answer.extend(reconciled.claims);
         }
+        if reconciled.is_cut {
+            self.leave_out(io);
+        }
         self.pump_reconcile(io);
         self.pump_out(io, known);
     }
@@ -330,7 +382,9 @@ impl Session {
     /// the peer must be told, if there is nothing to send with it.
     pub(super) fn finish_reconcile(&mut self) -> bool {
         let reconcile = self.reconcile.take().expect("a reconciliation is over");
-        if self.gives {
+        if std::mem::take(&mut self.from_start) {
+            (self.tail, self.echo_until) = (Some(Position(0)), reconcile.head);
+        } else if self.gives {
             self.tail = Some(self.tail.map_or(reconcile.head, |sent| sent.max(reconcile.head)));
         }
         self.judging = !canary::is_out(Canary::ResendRefused);

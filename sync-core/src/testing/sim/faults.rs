@@ -412,6 +412,9 @@ impl World<'_> {
         self.nodes[node].durable_jobs = names(&jobs);
         records.extend(jobs);
         self.input(node, Input::Restored { records });
+        for replica in 0..self.replicas.len() {
+            self.direct(replica, node);
+        }
         let replicas = store.core().replicas().expect("the simulated disk can be read");
         for id in replicas {
             self.open_replica(node, id);

@@ -94,6 +94,7 @@ impl Scenario {
             cut_before_rights_end(draw, &mut scenario);
             long_absence(draw, &mut scenario);
         }
+        one_way(draw, &mut scenario);
         scenario
     }
 }
@@ -177,6 +178,8 @@ fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> Repli
                 prefix,
                 joins_ms: if late && random.percent(50) { random.below(heal_ms as usize / 2) as u64 } else { 0 },
                 expires_ms: ends.then(|| 2_000 + random.below(heal_ms as usize - 4_000) as u64),
+                pulls_ms: None,
+                widens_ms: None,
             }
         })
         .collect();
@@ -498,6 +501,50 @@ fn used_anew(draw: Draw, scenario: &mut Scenario) {
     scenario.faults.push(Timed { at_ms, what: alone });
     scenario.faults.push(Timed { at_ms: at_ms + 100, what: Fault::Wipe { node, down_ms: 500 } });
     scenario.faults.sort_by_key(|timed| timed.at_ms);
+}
+
+/// In half of the seeds where nobody can have what nobody else has, members only pull, from the beginning or from some
+/// time on, and who has a part may read everything from some time on.
+fn one_way(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Topology, 5, 0);
+    let loses = |fault: &Timed<Fault>| matches!(fault.what, Fault::Wipe { .. } | Fault::Rollback { .. });
+    // Who has forged gets a new disk.
+    let divides =
+        |timed: &Timed<Operation>| matches!(timed.what, Operation::Equivocate { .. } | Operation::Forge { .. });
+    let is_unlike = |node: &NodePlan| !node.habits.is_empty() || node.leaves.is_some();
+    let is_even = !scenario.faults.iter().any(loses) && !scenario.operations.iter().any(divides);
+    if !is_even || scenario.nodes.iter().any(is_unlike) || random.percent(50) {
+        return;
+    }
+    for replica in 0..scenario.replicas.len() {
+        // Whose right has ended gives what it wrote to whoever takes it.
+        if scenario.replicas[replica].members.iter().any(|member| member.expires_ms.is_some()) {
+            continue;
+        }
+        for at in 0..scenario.replicas[replica].members.len() {
+            let heal_ms = scenario.heal_ms as usize;
+            let later = |random: &mut Random| 1_000 + random.below(heal_ms - 1_000) as u64;
+            let mut changed = scenario.clone();
+            let owner = changed.replicas[replica].owner;
+            let member = &mut changed.replicas[replica].members[at];
+            if random.percent(40) {
+                continue;
+            }
+            if random.percent(70) {
+                member.pulls_ms = Some(if random.percent(60) { 0 } else { later(&mut random) });
+            }
+            if !member.prefix.is_empty() && random.percent(70) {
+                member.widens_ms = Some(later(&mut random));
+            }
+            let path = Path { from: member.node, to: owner };
+            if !changed.is_connected() && !changed.paths.contains(&path) {
+                changed.paths.push(path);
+            }
+            if changed.is_connected() {
+                *scenario = changed;
+            }
+        }
+    }
 }
 
 /// In one seed in four with faults, nodes are suddenly elsewhere, and clocks stand still.

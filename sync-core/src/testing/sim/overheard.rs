@@ -18,12 +18,18 @@ const NOTICED_WITHIN_US: u64 = 75_000_000;
 /// From reading entries to sending them.
 const SENT_WITHIN_US: u64 = 2_000_000;
 
+/// What a member may read from the beginning.
+pub fn prefix_of(member: &Member) -> Prefix {
+    Prefix::new(member.prefix.as_bytes().to_vec()).expect("prefixes of scenarios are short")
+}
+
 impl World<'_> {
     /// What a node may read of a replica, by the clock of another.
     pub fn readable(&self, replica: usize, node: usize, by: usize) -> ReadScope {
         let plan = &self.scenario.replicas[replica];
         let member = self.scenario.member(replica, node);
-        if plan.owner == node || member.is_some_and(Member::is_full) {
+        let reads_all = |member: &Member| member.is_full() || member.has_widened(self.now_us);
+        if plan.owner == node || member.is_some_and(reads_all) {
             return ReadScope::all();
         }
         let Some(member) = member else { return ReadScope::default() };
@@ -38,7 +44,7 @@ impl World<'_> {
         });
         match expired {
             true => ReadScope::default(),
-            false => ReadScope { prefixes: vec![Prefix::new(member.prefix.as_bytes().to_vec()).expect("short")] },
+            false => ReadScope { prefixes: vec![prefix_of(member)] },
         }
     }
 
@@ -54,7 +60,9 @@ impl World<'_> {
         }
         let Some(replica) = self.wires[&stream.0].streams[stream.1].replica else { return };
         let readable = self.readable(replica, to, from);
-        if let Err(what) = self.can_be_served(from, replica, readable.is_all(), &message) {
+        // Who was granted to read more may not be known for it yet.
+        let reads_all = readable.is_all() && self.scenario.member(replica, to).is_none_or(|it| it.widens_ms.is_none());
+        if let Err(what) = self.can_be_served(from, replica, reads_all, &message) {
             return self.fail("O11", format!("node {from} announces to node {to} what it does not have: {what}"));
         }
         self.count_said(from, to, replica, stream, &message);
@@ -89,7 +97,7 @@ impl World<'_> {
         let said = &mut wire.streams[stream.1].said[side];
         let Some(through) = mark.through.filter(|through| *through > said.told) else { return };
         let since = std::mem::replace(&mut said.told, through);
-        if !is_there || !self.is_exact(replica, from, to) {
+        if !is_there || self.leaves_out() || !self.is_exact(replica, from, to) {
             return;
         }
         self.mark("said_what_was_sent");

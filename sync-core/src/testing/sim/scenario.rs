@@ -172,12 +172,23 @@ pub struct Member {
     /// When the grant ends, if it does: before the healing.
     #[serde(default)]
     pub expires_ms: Option<u64>,
+    /// From when on it only pulls, if it does; it writes nothing then, and did not before.
+    #[serde(default)]
+    pub pulls_ms: Option<u64>,
+    /// When the owner grants it to read everything, if it does; until then it has a part.
+    #[serde(default)]
+    pub widens_ms: Option<u64>,
 }
 
 impl Member {
-    /// Whether it has all of the replica, for good: others rely on such ones to be given what they lack.
+    /// Whether it has all of the replica, for good, and gives it: others rely on such ones to be given what they lack.
     pub fn is_full(&self) -> bool {
-        self.prefix.is_empty() && self.expires_ms.is_none()
+        self.prefix.is_empty() && self.expires_ms.is_none() && self.pulls_ms.is_none()
+    }
+
+    /// Whether it may have been granted by then to read everything.
+    pub fn has_widened(&self, now_us: u64) -> bool {
+        self.widens_ms.is_some_and(|at| now_us >= at * 1_000)
     }
 }
 
@@ -465,7 +476,7 @@ impl Scenario {
             .filter(move |node| self.member(replica, *node).is_none_or(Member::is_full) && self.is_relied_on(*node))
     }
 
-    /// The nodes that have a part of a replica and keep it.
+    /// The nodes that have a part of a replica, or only pull, and keep it.
     pub fn part_members(&self, replica: usize) -> impl Iterator<Item = usize> + '_ {
         let members = self.replicas[replica].members.iter();
         let is_part = |member: &&Member| !member.is_full() && member.expires_ms.is_none();

@@ -113,7 +113,12 @@ impl World<'_> {
             frame.iter().filter_map(|hash| Some((*hash, *delivered.entries.get(hash)?))).collect();
         // Where ids are too many for a claim, all that is in its range is sent.
         let widths = self.scenario.knobs.tight.map(|tight| tight.widths).unwrap_or_default();
-        if again.is_empty() || !self.is_exact(replica, from, to) || widths.max_ids < Widths::default().max_ids {
+        let is_cut = self.leaves_out() || widths.max_ids < Widths::default().max_ids;
+        if again.is_empty() || is_cut || !self.is_exact(replica, from, to) {
+            return;
+        }
+        // Who only pulls and may read more is sent the log from its beginning.
+        if self.scenario.member(replica, to).is_some_and(|member| member.widens_ms.is_some()) {
             return;
         }
         // What the other has forgotten since, because something covers it, it may be sent by who has not heard of that.

@@ -24,7 +24,8 @@ use super::{
 use crate::{
     canary::{self, Canary},
     machine::{
-        AskId, DialFailure, DialId, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target, WorkError,
+        AskId, DialFailure, DialId, Direction, Event as MachineEvent, Input, OpId, StoreReply, StoreRequest, Target,
+        WorkError,
     },
     model::{
         AuthorId, CommitError, Grant, HybridClock, MAX_INLINE_LEN, Op, Order, PeerId, Prefix, ReplicaId, Right,
@@ -88,6 +89,8 @@ pub enum Event {
     EndFault(usize),
     Snapshot(usize),
     Join { replica: usize, node: usize },
+    Pull { replica: usize, node: usize },
+    Widen { replica: usize, node: usize },
     Wake { node: usize, epoch: u64 },
     Restart { node: usize, epoch: u64 },
     Stop { node: usize, epoch: u64, down_us: u64 },
@@ -201,6 +204,15 @@ impl<'a> World<'a> {
             for member in plan.members.iter().filter(|member| member.joins_ms > 0) {
                 self.at(member.joins_ms * 1_000, Event::Join { replica, node: member.node });
             }
+            for member in &plan.members {
+                let node = member.node;
+                if let Some(at) = member.pulls_ms {
+                    self.at(at * 1_000, Event::Pull { replica, node });
+                }
+                if let Some(at) = member.widens_ms {
+                    self.at(at * 1_000, Event::Widen { replica, node });
+                }
+            }
         }
         for (at, operation) in scenario.operations.iter().enumerate() {
             self.at(operation.at_ms * 1_000, Event::Operation(at));
@@ -293,6 +305,8 @@ impl<'a> World<'a> {
             Event::EndFault(at) => self.end_fault(at),
             Event::Snapshot(at) => self.snapshot(at),
             Event::Join { replica, node } => self.join(replica, node),
+            Event::Pull { replica, node } => self.direct(replica, node),
+            Event::Widen { replica, node } => self.widen(replica, node),
             Event::Wake { node, epoch } => self.wake(node, epoch),
             Event::Restart { node, epoch } => {
                 if self.nodes[node].epoch == epoch && self.nodes[node].process.is_none() {
@@ -414,6 +428,10 @@ impl<'a> World<'a> {
     /// Signs a transaction and hands it to the store.
     fn write(&mut self, node: usize, replica: usize, as_owner: bool, changes: &[Change]) {
         let draw = self.draw;
+        // What only a node that pulls had would stay there.
+        if self.scenario.member(replica, node).is_some_and(|member| member.pulls_ms.is_some()) && !as_owner {
+            return;
+        }
         // Who has a part writes there.
         let prefix = match as_owner {
             true => "",
@@ -438,6 +456,43 @@ impl<'a> World<'a> {
         let key = self.replicas[replica].owner.clone();
         let op = grant(self.nodes[node].key.public(), Right::Write, "", None).to_op(&AuthorId(key.public()));
         self.commit(owner, replica, &key, vec![op]);
+    }
+
+    /// Who only pulls from now on tells its machine so, and again after each restart.
+    pub fn direct(&mut self, replica: usize, node: usize) {
+        let pulls = self.scenario.member(replica, node).and_then(|member| member.pulls_ms);
+        if self.nodes[node].process.is_some() && pulls.is_some_and(|at| self.now_us >= at * 1_000) {
+            let replica = self.replicas[replica].id;
+            self.input(node, Input::SetDirection { replica, direction: Direction::Pull });
+            self.mark("only_pulls");
+        }
+    }
+
+    /// The owner grants a member of a part to read everything, until that is durable.
+    fn widen(&mut self, replica: usize, node: usize) {
+        let owner = self.scenario.replicas[replica].owner;
+        if self.has_been_widened(replica, node) {
+            return self.mark("reads_more");
+        }
+        if self.nodes[owner].process.is_some() && self.nodes[owner].paused_us <= self.now_us {
+            let key = self.replicas[replica].owner.clone();
+            let grant = grant(self.nodes[node].key.public(), Right::Read, "", None);
+            self.commit(owner, replica, &key, vec![grant.to_op(&AuthorId(key.public()))]);
+        }
+        self.at(self.now_us + 1_000_000, Event::Widen { replica, node });
+    }
+
+    /// Whether the owner has granted a member what it is to be granted.
+    pub fn has_been_widened(&self, replica: usize, node: usize) -> bool {
+        let plan = &self.scenario.replicas[replica];
+        if self.scenario.member(replica, node).is_none_or(|member| member.widens_ms.is_none()) {
+            return true;
+        }
+        let author = AuthorId(self.replicas[replica].owner.public());
+        let id = grant(self.nodes[node].key.public(), Right::Read, "", None).id(&author);
+        let process = self.nodes[plan.owner].process.as_ref();
+        let state = process.and_then(|process| process.store.core().state(self.replicas[replica].id).ok());
+        state.is_some_and(|state| state.rights.contains(&id))
     }
 
     fn commit(&mut self, node: usize, replica: usize, key: &SecretKey, ops: Vec<Op>) {

@@ -122,6 +122,7 @@ pub async fn rights_are_checked_on_every_entry<H: StoreHarness>(harness: &H) {
     assert_eq!(outcomes, [refused]);
     let log = store.log(world.replica, Position(0), 100).await.expect("log");
     assert_eq!(log.len(), 5, "what was refused is nowhere");
+    assert!(log[..3].iter().all(|row| row.entry.op.is_system()), "grants stand before what is written by them");
 }
 
 /// They are not stored, and welcome later; a local write never fails because of a clock.

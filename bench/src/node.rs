@@ -143,7 +143,7 @@ pub async fn bundles_since(manager: &SyncManager, replica: &Replica, since: Posi
     let (mut since, head) = (since, replica.state().await?.head);
     while since < head {
         let request =
-            ChangesRequest { replica: replica.id(), since, until: Position::LAST, not_from: None, scope: Scope::all(), max_bytes: 1 << 20 };
+            ChangesRequest { replica: replica.id(), since, not_from: None, scope: Scope::all(), max_bytes: 1 << 20 };
         let page = manager.store().changes(request).await?;
         bundles.extend(page.bundles);
         since = page.through;

@@ -42,7 +42,6 @@ enum Fault {
     TearsCommits,
     EchoesToThePeer,
     IgnoresTheScope,
-    ReadsOn,
     SendsWhatTheOtherHas,
     ForgetsAClaim,
     TakesAnyNumberOfClaims,
@@ -306,7 +305,6 @@ impl ReplicaStore for WrongStore {
             Fault::TearsCommits => request.max_bytes /= 8,
             Fault::EchoesToThePeer => request.not_from = None,
             Fault::IgnoresTheScope => request.scope = Scope::all(),
-            Fault::ReadsOn => request.until = Position::LAST,
             _ => {}
         }
         let mut changes = self.inner.changes(request).await?;
@@ -550,7 +548,6 @@ caught! {
     TearsCommits in log::a_commit_that_fits_is_never_torn;
     EchoesToThePeer in log::changes_leave_out_what_came_from_the_peer_and_what_is_outside;
     IgnoresTheScope in log::changes_leave_out_what_came_from_the_peer_and_what_is_outside;
-    ReadsOn in log::changes_end_where_they_are_to_end;
     IgnoresTheScope in reconcile::reconciliation_stays_inside_the_scope;
     SendsWhatTheOtherHas in reconcile::reconciliation_finds_every_difference;
     SendsWhatTheOtherHas in reconcile::many_authors_at_one_key_are_reconciled;

@@ -212,14 +212,8 @@ fn split(bencher: Bencher, parts: usize) {
 fn changes(bencher: Bencher, entries: u64) {
     let store = store();
     let since = Position(store.core.state(replica()).expect("a state").head.0 - entries);
-    let request = || ChangesRequest {
-        replica: replica(),
-        since,
-        until: Position::LAST,
-        not_from: None,
-        scope: Scope::all(),
-        max_bytes: 256 * 1024,
-    };
+    let request =
+        || ChangesRequest { replica: replica(), since, not_from: None, scope: Scope::all(), max_bytes: 256 * 1024 };
     let bencher = bencher.counter(ItemsCount::new(entries)).with_inputs(request);
     bencher.bench_local_refs(|request| store.core.changes(request).expect("changes"));
 }

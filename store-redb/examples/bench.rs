@@ -121,14 +121,8 @@ fn bootstrap(from: &Core<RedbEngine>, path: &std::path::Path, count: usize) {
     let (mut pages, mut merged) = (0, Vec::new());
     let mut verifier = Verifier::default();
     while since < head {
-        let request = ChangesRequest {
-            replica: replica(),
-            since,
-            until: Position::LAST,
-            not_from: None,
-            scope: Scope::all(),
-            max_bytes: 512 * 1024,
-        };
+        let request =
+            ChangesRequest { replica: replica(), since, not_from: None, scope: Scope::all(), max_bytes: 512 * 1024 };
         let page = from.changes(&request).expect("changes");
         since = page.through;
         pages += 1;

@@ -76,7 +76,6 @@ fn is_sound(core: &Store, random: &mut Random, proofs: bool) -> Result<(), Strin
             let request = ChangesRequest {
                 replica: id,
                 since: Position(0),
-                until: Position::LAST,
                 not_from: None,
                 scope: Scope::all(),
                 max_bytes: usize::MAX,

@@ -132,7 +132,6 @@ fn use_all(rows: &Disk, journal: Option<&Disk>) -> Result<(), StoreError> {
         let _ = core.changes(&ChangesRequest {
             replica: id,
             since: Position(0),
-            until: Position::LAST,
             not_from: None,
             scope: Scope::all(),
             max_bytes: 100_000,

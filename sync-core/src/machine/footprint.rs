@@ -192,6 +192,7 @@ mod tests {
                 blobs: 0,
                 bytes: 0,
                 rights: Rights::new(replica).into(),
+                rights_version: 0,
             };
             node.tell(Input::Changed { replica, state });
         }

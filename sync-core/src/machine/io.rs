@@ -333,7 +333,12 @@ pub enum StoreRequest {
         now: Timestamp,
     },
     /// Read the change log.
-    Changes(ChangesRequest),
+    Changes {
+        /// What of it.
+        request: ChangesRequest,
+        /// The version of the rights that it follows from.
+        rights_version: u64,
+    },
     /// Check the signatures of received entries.
     Verify {
         /// The replica.
@@ -466,6 +471,8 @@ pub enum StoreReply {
         payload: Bytes,
         /// The rest; its bundles are empty.
         changes: Changes,
+        /// The replica, when its rights are others than those that the request follows from.
+        state: Option<ReplicaState>,
     },
     /// To `Verify`.
     Verified {

@@ -255,6 +255,10 @@ impl Synchronizer {
             known.told = known.told.max(state.head);
             self.io.event(Event::Received { replica, peer, entries: *entries });
         }
+        // And rights that have changed since the log was asked for.
+        if let Ok(StoreReply::Changes { state: Some(state), .. }) = &result {
+            self.learn(replica, state.clone());
+        }
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
             return self.drained(key, serial, result);
         };
@@ -280,7 +284,9 @@ impl Synchronizer {
             StoreReply::Prepared { state, readable, root, credentials, .. } => {
                 return self.prepared(key, state, readable, root, credentials);
             }
-            StoreReply::Changes { payload, changes } => session.changes_read(&mut self.io, known, payload, changes),
+            StoreReply::Changes { payload, changes, state: _ } => {
+                session.changes_read(&mut self.io, known, payload, changes)
+            }
             StoreReply::Missing { payload, page } => {
                 session.missing_read(&mut self.io, known, payload, page);
                 Vec::new()
@@ -288,7 +294,7 @@ impl Synchronizer {
             StoreReply::ScopeRoot { head, root } => session.scope_root_read(&mut self.io, known, head, root),
             StoreReply::Verified { bundles } => session.entries_verified(&mut self.io, known, bundles),
             StoreReply::Applied { state, inserted, refused, refused_count, rights_changed: _ } => {
-                let applied = Applied { head: state.head, inserted, refused, refused_count };
+                let applied = Applied { head: state.head, inserted, rights: state.rights, refused, refused_count };
                 session.entries_applied(&mut self.io, known, &applied)
             }
             StoreReply::Step { mine, step, missing } => {

@@ -35,10 +35,15 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
             };
             Ok(StoreReply::Prepared { state, admitted, readable, root, credentials })
         }
-        StoreRequest::Changes(request) => {
+        StoreRequest::Changes { request, rights_version } => {
+            let replica = request.replica;
             let changes = store.changes(request).await?;
             let payload = encode_bundles(&changes.bundles);
-            Ok(StoreReply::Changes { payload, changes: Changes { bundles: Vec::new(), ..changes } })
+            let state = match changes.rights_version == rights_version {
+                true => None,
+                false => Some(store.state(replica).await?),
+            };
+            Ok(StoreReply::Changes { payload, changes: Changes { bundles: Vec::new(), ..changes }, state })
         }
         StoreRequest::Verify { replica, payloads } => {
             let mut decoded = Vec::new();
@@ -51,7 +56,7 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
             let ids: Vec<ShortId> =
                 bundles.iter().flat_map(VerifiedBundle::entries).map(|entry| (&entry.order.hash).into()).collect();
             let applied = store.apply(Apply { replica, bundles, origin: Origin::Peer(peer), now, records }).await?;
-            let refused: Vec<_> = ids
+            let mut refused: Vec<_> = ids
                 .into_iter()
                 .zip(&applied.outcomes)
                 .filter_map(|(id, outcome)| match outcome {
@@ -61,6 +66,8 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
                 })
                 .collect();
             let refused_count = refused.len() as u64;
+            // Only the first are told: those that are to be offered again must be among them.
+            refused.sort_by_key(|(_, reason)| *reason != RefusalReason::Future);
             Ok(StoreReply::Applied {
                 inserted: applied.inserted(),
                 state: applied.state,

@@ -39,6 +39,7 @@ pub(super) struct Known {
     pub root: Digest,
     pub head: Position,
     pub rights: std::sync::Arc<Rights>,
+    pub rights_version: u64,
     /// Up to where the application was told of what came in and of what was written. An opening can show the machine
     /// a newer head before whoever wrote has said so.
     pub told: Position,
@@ -492,10 +493,10 @@ impl Session {
                 self.tail = Some(start);
                 self.confirmed = said.map_or(start, |said| said.min(start));
             }
-            // A peer that has lost everything needs back what it once gave. So does one that is sent all, as roots may
-            // differ for good then.
-            let is_all = self.is_one_way() && self.tail == Some(Position(0));
-            self.echo_until = if is_all || is_nearly_empty(&io.limits, &theirs) { mine.head } else { Position(0) };
+            // A peer that has lost everything needs back what it once gave. Where entries go one way roots do not tell of
+            // it, nor whether an earlier session has sent it.
+            let is_all = self.is_one_way() || is_nearly_empty(&io.limits, &theirs);
+            self.echo_until = if is_all { mine.head } else { Position(0) };
             let reading = self.pump_out(io, known);
             if !reading {
                 let mark = self.mark(known);
@@ -547,6 +548,11 @@ impl Session {
         self.early && (self.scope.is_nothing() || self.is_one_way())
     }
 
+    /// Whether positions do not say of everything that has come that it is here.
+    pub fn is_unplaced(&self) -> bool {
+        self.unplaced.is_some()
+    }
+
     /// The peer's store.
     pub fn their_store(&self) -> Option<StoreId> {
         self.their_store
@@ -592,6 +598,8 @@ impl Session {
 pub(super) struct Applied {
     pub head: Position,
     pub inserted: u64,
+    /// By which rights it was decided.
+    pub rights: std::sync::Arc<Rights>,
     pub refused: Vec<(crate::store::ShortId, RefusalReason)>,
     pub refused_count: u64,
 }
@@ -656,7 +664,11 @@ mod tests {
                 Io::new(Now { elapsed: Duration::ZERO, wall: Timestamp(1) }, Random::new([1; 32]), Limits::default());
             let rights = std::sync::Arc::new(Rights::new(replica));
             let root = Digest { hash: Hash([1; 32]), count: 100 };
-            Self { session, io, known: Known { root, head: Position(100), rights, told: Position(0) } }
+            Self {
+                session,
+                io,
+                known: Known { root, head: Position(100), rights, rights_version: 0, told: Position(0) },
+            }
         }
 
         /// Whether it is a violation.
@@ -727,7 +739,8 @@ mod tests {
             if applied.iter().sum::<usize>() == 30 {
                 break;
             }
-            let done = Applied { inserted: 0, head: Position(100), refused: vec![], refused_count: 0 };
+            let rights = world.known.rights.clone();
+            let done = Applied { inserted: 0, head: Position(100), rights, refused: vec![], refused_count: 0 };
             world.session.entries_applied(&mut world.io, &world.known, &done);
         }
         assert!(applied.iter().all(|frames| *frames <= most), "{applied:?}");

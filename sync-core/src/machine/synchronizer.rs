@@ -245,7 +245,8 @@ impl Synchronizer {
     /// Takes in a newer state of a replica and lets every session of it send on.
     pub(super) fn learn(&mut self, replica: ReplicaId, state: ReplicaState) {
         let told = self.replicas.get(&replica).map_or(state.head, |known| known.told);
-        let known = Known { root: state.root, head: state.head, rights: state.rights, told };
+        let ReplicaState { root, head, rights, rights_version, .. } = state;
+        let known = Known { root, head, rights, rights_version, told };
         match self.replicas.get(&replica) {
             Some(before) if before.head > known.head => return,
             Some(before) => {

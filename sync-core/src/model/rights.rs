@@ -244,7 +244,9 @@ impl Rights {
     /// by an earlier one; 0 when there is none, or it is not known.
     pub(crate) fn granted_at(&self, reader: &PeerId, now: Timestamp) -> u64 {
         let prefixes = self.readable(reader, now).prefixes;
-        let (Some(first), Some(last)) = (prefixes.first(), prefixes.last()) else { return 0 };
+        let (Some(first), Some(last), false) = (prefixes.first(), prefixes.last(), self.is_owner(&reader.0)) else {
+            return 0;
+        };
         let position = |id: &GrantId| self.grants[id].position.unwrap_or(0);
         // With a grant for all of it nobody has read less. The prefixes are sorted.
         let is_narrower = |grant: &Grant| !(grant.prefix.covers(first) && grant.prefix.covers(last));

@@ -429,8 +429,8 @@ fn ends_all(error: &StoreError) -> bool {
 fn state(rows: &dyn EngineRead, replica: ReplicaNo, rights: Arc<Rights>) -> Result<ReplicaState, StoreError> {
     let head = Head::load(rows, replica)?;
     let root = Index::new(rows, replica).total()?.digest();
-    let Head { position, newest, blobs, bytes, .. } = head;
-    Ok(ReplicaState { root, head: Position(position), newest, blobs, bytes, rights })
+    let Head { position, newest, blobs, bytes, rights_version, .. } = head;
+    Ok(ReplicaState { root, head: Position(position), newest, blobs, bytes, rights, rights_version })
 }
 
 fn save(rows: &mut dyn EngineWrite, records: &[NodeRecord]) -> Result<(), StoreError> {

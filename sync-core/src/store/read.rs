@@ -218,9 +218,6 @@ impl Reader<'_> {
         let mut full = false;
         let mut through = request.since.0;
         self.log_rows(request.since, Scan::Forward, |position, origin, slot| {
-            if position > request.until.0 {
-                return Ok(false);
-            }
             let skip = not_from.is_some() && origin == not_from
                 || !request.scope.is_all() && {
                     let place = SlotKey::from_bytes(entry_key::place(&slot)?);
@@ -250,11 +247,12 @@ impl Reader<'_> {
         })?;
         let ended = run.move_to(&mut page, &mut through, request.max_bytes) && !full;
         if ended {
-            through = through.max(head.position.min(request.until.0));
+            through = through.max(head.position);
         }
         let entries = page.entries();
         let bundles = page.bundles(self.rows, self.names, self.replica)?;
-        Ok(Changes { bundles, entries, through: Position(through) })
+        let rights_version = head.rights_version;
+        Ok(Changes { bundles, entries, through: Position(through), rights_version })
     }
 
     pub fn missing(&self, scope: &Scope, missing: &[Missing], max_bytes: usize) -> Result<MissingPage, StoreError> {

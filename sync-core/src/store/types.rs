@@ -107,6 +107,8 @@ pub struct ReplicaState {
     pub bytes: u64,
     /// Who may do what.
     pub rights: Arc<Rights>,
+    /// Which rights these are: another number when they have changed.
+    pub rights_version: u64,
 }
 
 /// An entry with its hash and its place in the change log.
@@ -378,6 +380,8 @@ pub struct Changes {
     pub entries: u64,
     /// The log has been read up to here (entries that were left out included).
     pub through: Position,
+    /// The version of the rights at that moment, as in [`ReplicaState`].
+    pub rights_version: u64,
 }
 
 /// What to read of a change log.
@@ -387,8 +391,6 @@ pub struct ChangesRequest {
     pub replica: ReplicaId,
     /// From after this position.
     pub since: Position,
-    /// Up to this position. The answer says that it was read as far as that, however long the log is by now.
-    pub until: Position,
     /// Leave out what came from this peer.
     pub not_from: Option<PeerId>,
     /// Leave out what is outside.

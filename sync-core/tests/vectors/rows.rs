@@ -195,7 +195,6 @@ fn read(rows: &Rows) -> Result<usize, StoreError> {
         core.changes(&ChangesRequest {
             replica: id,
             since: Position(0),
-            until: Position::LAST,
             not_from: None,
             scope: scope.clone(),
             max_bytes: usize::MAX,

@@ -50,6 +50,8 @@ impl Session {
             Message::Solved(solved) => self.arrive(Round::Solved(solved), len),
             Message::Refused(refused) => {
                 self.refused_since += refused.count;
+                // What it acknowledges from now on it may not have.
+                self.rewound = None;
                 effects.push(Effect::Refused(refused));
             }
             other => effects.push(Effect::Violation(format!("an unexpected message in a session: {}", other.name()))),
@@ -162,7 +164,7 @@ impl Session {
                 effects.push(Effect::Early(early as u64));
             }
             if early < applied.refused.len() {
-                self.unplaced.get_or_insert_with(|| known.rights.clone());
+                self.unplaced.get_or_insert_with(|| applied.rights.clone());
                 self.unsure |= !self.is_one_way();
             }
             if self.is_live() {

@@ -78,13 +78,11 @@ impl Session {
             let request = ChangesRequest {
                 replica: self.replica,
                 since: sent,
-                // What the machine has not heard of may have given the peer another right.
-                until: known.head,
                 not_from: (sent >= self.echo_until).then_some(self.peer),
                 scope: self.scope.clone(),
                 max_bytes: self.frame_len(&io.limits),
             };
-            io.store(self.key(), StoreRequest::Changes(request));
+            io.store(self.key(), StoreRequest::Changes { request, rights_version: known.rights_version });
         } else if !self.scope.is_nothing() && self.root(known).is_none() && !self.asking_root {
             self.asking_root = true;
             let request = StoreRequest::ScopeRoot { replica: self.replica, scope: self.scope.clone() };
@@ -108,6 +106,11 @@ impl Session {
     /// A piece of the change log was read.
     pub fn changes_read(&mut self, io: &mut Io, known: &Known, payload: Bytes, changes: Changes) -> Vec<Effect> {
         self.reading = false;
+        if changes.rights_version != known.rights_version {
+            // It was read by another right than the peer had at that moment, or has now.
+            self.pump_out(io, known);
+            return Vec::new();
+        }
         let before = self.tail;
         // A reconciliation that began meanwhile does not undo what was read.
         self.tail = before.map(|sent| sent.max(changes.through));

@@ -32,10 +32,10 @@ impl Session {
         self.compare_roots(io, known, mark, acknowledging, effects);
         // All has come by now that is to come. A grant may stand behind what is written by it, when it was signed anew, or
         // a reconciliation brought them.
+        let is_whole = self.reconcile.is_none() && mark.root.is_some() && mark.durable == self.frames_sent;
         if self.is_one_way()
-            && self.reconcile.is_none()
-            && mark.root.is_some()
-            && let Some(rights) = self.unplaced.take_if(|_| mark.durable == self.frames_sent)
+            && is_whole
+            && let Some(rights) = self.unplaced.take()
             && !std::sync::Arc::ptr_eq(&rights, &known.rights)
         {
             self.take_anew(io, Anew::Reconciling);
@@ -75,11 +75,11 @@ impl Session {
                 effects.push(Effect::Confirmed(known.head));
             }
             // A position that said nothing so far does so now.
-            let crossed = self.told.take() == Some((self.durable, ours)) && self.is_sure();
+            let (was_sure, crossed) = (self.is_sure(), self.told.take() == Some((self.durable, ours)));
             if !self.synced || !self.is_sure() {
                 self.found_equal(effects);
             }
-            if !mark.synced && !acknowledging && !crossed {
+            if !acknowledging && (!was_sure || !mark.synced && !crossed) {
                 let mark = self.mark(known);
                 self.send(io, Message::Mark(mark));
             }
@@ -158,7 +158,9 @@ impl Session {
         }
         self.fruitless = if moved && self.refused_since == 0 { 0 } else { self.fruitless + 1 };
         // Roots that differ all the same do so because a side has what is not for the other.
-        self.unsure &= self.refused_since > 0;
+        if self.refused_since == 0 {
+            (self.unsure, self.unplaced) = (false, None);
+        }
         if self.fruitless > 0 {
             // Of a part the roots may stay different for good: then once in a while is enough.
             let exponent = if self.is_partial() { 6 } else { self.fruitless.min(6) };

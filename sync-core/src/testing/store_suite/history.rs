@@ -201,14 +201,7 @@ async fn bootstrap<H: StoreHarness>(
     let head = store.state(world.replica).await.expect("the replica is there").head;
     let mut since = Position(0);
     while since < head {
-        let request = ChangesRequest {
-            replica: world.replica,
-            since,
-            until: Position::LAST,
-            not_from: None,
-            scope: Scope::all(),
-            max_bytes,
-        };
+        let request = ChangesRequest { replica: world.replica, since, not_from: None, scope: Scope::all(), max_bytes };
         let changes = store.changes(request).await.expect("changes can be read");
         assert!(changes.through > since, "each page goes on");
         since = changes.through;
@@ -228,7 +221,6 @@ async fn bootstrap<H: StoreHarness>(
         let request = ChangesRequest {
             replica: world.replica,
             since: Position(0),
-            until: Position::LAST,
             not_from: None,
             scope: Scope::all(),
             max_bytes: usize::MAX,

@@ -10,14 +10,7 @@ use crate::{
 };
 
 fn request(world: &World, since: u64, max_bytes: usize) -> ChangesRequest {
-    ChangesRequest {
-        replica: world.replica,
-        since: Position(since),
-        until: Position::LAST,
-        not_from: None,
-        scope: Scope::all(),
-        max_bytes,
-    }
+    ChangesRequest { replica: world.replica, since: Position(since), not_from: None, scope: Scope::all(), max_bytes }
 }
 
 fn verified(world: &World, bundles: Vec<Bundle>) -> Vec<VerifiedBundle> {
@@ -146,22 +139,4 @@ pub async fn changes_leave_out_what_came_from_the_peer_and_what_is_outside<H: St
     // A tombstone of a shorter prefix covers keys inside, so it is inside.
     assert_eq!(keys(None, Some("b/")).await, ["b", "b/2"]);
     assert_eq!(keys(Some(peer(1)), Some("b/")).await, ["b"]);
-}
-
-/// What came into the log behind the place up to which it is asked for is neither sent nor said to be.
-pub async fn changes_end_where_they_are_to_end<H: StoreHarness>(harness: &H) {
-    let world = World::default();
-    let store = world.create(harness.open()).await;
-    let first = world.apply(&*store, vec![world.commit(0, -90, vec![put("a", "1"), put("b", "2")])]).await;
-    let until = first.state.head;
-    world.apply(&*store, vec![world.commit(0, -80, vec![put("c", "3")])]).await;
-    let read = async |since, not_from| {
-        let request = ChangesRequest { until, not_from, ..request(&world, since, 1 << 20) };
-        let changes = store.changes(request).await.expect("changes");
-        (changes.entries, changes.through)
-    };
-    assert_eq!(read(0, None).await, (2, until));
-    // Though nothing of it is for the peer.
-    assert_eq!(read(0, Some(peer(1))).await, (0, until));
-    assert_eq!(read(until.0, None).await, (0, until));
 }

@@ -283,7 +283,13 @@ impl World<'_> {
 
     /// The process ends in good order: what its machine still says is done.
     pub fn shut_down(&mut self, node: usize, down_ms: u64) {
-        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(process) = &mut self.nodes[node].process else {
+            // It was about to start again, and stays away instead.
+            let it = &mut self.nodes[node];
+            it.epoch += 1;
+            let epoch = it.epoch;
+            return self.at(self.now_us + down_ms * 1_000, Event::Restart { node, epoch });
+        };
         if process.stopping {
             return;
         }

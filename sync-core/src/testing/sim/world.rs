@@ -474,7 +474,11 @@ impl<'a> World<'a> {
         if self.has_been_widened(replica, node) {
             return self.mark("reads_more");
         }
-        if self.nodes[owner].process.is_some() && self.nodes[owner].paused_us <= self.now_us {
+        // Whoever is away hears of it when it starts again.
+        if self.nodes[owner].process.is_none() {
+            return;
+        }
+        if self.nodes[owner].paused_us <= self.now_us {
             let key = self.replicas[replica].owner.clone();
             let grant = grant(self.nodes[node].key.public(), Right::Read, "", None);
             self.commit(owner, replica, &key, vec![grant.to_op(&AuthorId(key.public()))]);
@@ -615,6 +619,12 @@ impl<'a> World<'a> {
 
     /// Everything that the application wants at the start of a process.
     pub fn rejoin(&mut self, node: usize) {
+        let (scenario, now_us) = (self.scenario, self.now_us);
+        for (replica, plan) in scenario.replicas.iter().enumerate().filter(|(_, plan)| plan.owner == node) {
+            for member in plan.members.iter().filter(|member| member.has_widened(now_us)) {
+                self.at(now_us, Event::Widen { replica, node: member.node });
+            }
+        }
         for replica in 0..self.replicas.len() {
             let plan = &self.scenario.replicas[replica];
             let joined = plan.owner == node

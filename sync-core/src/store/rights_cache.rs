@@ -55,7 +55,8 @@ impl RightsCache {
 fn compute(rows: &dyn EngineRead, names: &Names, id: ReplicaId, replica: ReplicaNo) -> Result<Rights, StoreError> {
     let system = SlotRange { start: SlotKey::FIRST, end: Some(SlotKey::from_bytes(Bytes::from_static(&[1]))) };
     let (start, end) = entry_key::range(replica, &system);
-    let (mut waiting, mut places): (Vec<(AuthorId, Op)>, Vec<(GrantId, u64)>) = Default::default();
+    let mut waiting: Vec<(AuthorId, Op)> = Vec::new();
+    let mut places: Vec<(GrantId, u64)> = Vec::new();
     rows::scan(rows, (&start, end.as_deref()), Scan::Forward, |key, value| {
         let (row, body) = EntryRow::decode(value)?;
         let op = rows::op_at(&entry_key::place(key)?, body)?;

@@ -42,6 +42,7 @@ enum Fault {
     TearsCommits,
     EchoesToThePeer,
     IgnoresTheScope,
+    KeepsTheRightsVersion,
     SendsWhatTheOtherHas,
     ForgetsAClaim,
     TakesAnyNumberOfClaims,
@@ -308,6 +309,9 @@ impl ReplicaStore for WrongStore {
             _ => {}
         }
         let mut changes = self.inner.changes(request).await?;
+        if self.fault == Fault::KeepsTheRightsVersion {
+            changes.rights_version = 0;
+        }
         if self.fault == Fault::SendsNoProofs {
             changes.bundles.iter_mut().for_each(|bundle| bundle.proof.clear());
         }
@@ -548,6 +552,7 @@ caught! {
     TearsCommits in log::a_commit_that_fits_is_never_torn;
     EchoesToThePeer in log::changes_leave_out_what_came_from_the_peer_and_what_is_outside;
     IgnoresTheScope in log::changes_leave_out_what_came_from_the_peer_and_what_is_outside;
+    KeepsTheRightsVersion in log::changes_say_by_which_rights_they_were_read;
     IgnoresTheScope in reconcile::reconciliation_stays_inside_the_scope;
     SendsWhatTheOtherHas in reconcile::reconciliation_finds_every_difference;
     SendsWhatTheOtherHas in reconcile::many_authors_at_one_key_are_reconciled;

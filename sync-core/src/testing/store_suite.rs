@@ -60,6 +60,7 @@ macro_rules! for_each_store_case {
             log: changes_prove_what_they_send,
             log: a_commit_that_fits_is_never_torn,
             log: changes_leave_out_what_came_from_the_peer_and_what_is_outside,
+            log: changes_say_by_which_rights_they_were_read,
             reconcile: reconciliation_finds_every_difference,
             reconcile: reconciliation_stays_inside_the_scope,
             reconcile: many_authors_at_one_key_are_reconciled,

@@ -140,3 +140,27 @@ pub async fn changes_leave_out_what_came_from_the_peer_and_what_is_outside<H: St
     assert_eq!(keys(None, Some("b/")).await, ["b", "b/2"]);
     assert_eq!(keys(Some(peer(1)), Some("b/")).await, ["b"]);
 }
+
+/// The version is another after each change of rights, and the replica's own; other entries leave it.
+pub async fn changes_say_by_which_rights_they_were_read<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    let version = async || {
+        let changes = store.changes(request(&world, 0, 1 << 20)).await.expect("changes");
+        let state = store.state(world.replica).await.expect("state");
+        assert_eq!(changes.rights_version, state.rights_version);
+        state.rights_version
+    };
+    let first = version().await;
+    world.apply(&*store, vec![world.commit(0, -90, vec![put("a", "1")])]).await;
+    assert_eq!(version().await, first);
+    let mut seen = vec![first];
+    for grant in world.grants() {
+        let applied = world.apply(&*store, vec![grant.clone()]).await;
+        assert!(!seen.contains(&version().await), "{seen:?}");
+        assert_eq!(applied.state.rights_version, version().await);
+        world.apply(&*store, vec![grant]).await;
+        assert_eq!(applied.state.rights_version, version().await, "it was here already");
+        seen.push(version().await);
+    }
+}

@@ -46,6 +46,7 @@ enum Fault {
     SendsWhatTheOtherHas,
     ForgetsAClaim,
     TakesAnyNumberOfClaims,
+    LeavesClaimsOutInSilence,
     CodesWhatIsNotThere,
     CodesLess,
     FindsLess,
@@ -337,7 +338,11 @@ impl ReplicaStore for WrongStore {
             }
             return Ok(all);
         }
-        self.inner.reconcile(replica, scope, claims).await
+        let mut answer = self.inner.reconcile(replica, scope, claims).await?;
+        if self.fault == Fault::LeavesClaimsOutInSilence {
+            answer.is_cut = false;
+        }
+        Ok(answer)
     }
 
     async fn coded(&self, replica: ReplicaId, since: Position, count: usize) -> Result<Option<CodedSet>, StoreError> {
@@ -561,6 +566,7 @@ caught! {
     CodesLess in reconcile::coded_symbols_are_of_what_is_there;
     FindsLess in reconcile::entries_are_found_by_their_ids;
     TakesAnyNumberOfClaims in reconcile::claims_out_of_order_or_too_many_are_refused;
+    LeavesClaimsOutInSilence in reconcile::an_answer_that_leaves_claims_out_says_so;
     ChangesItsId in apply::the_store_id_stays;
     DropsNothing in apply::b55_a_dropped_replica_leaves_nothing;
     CreatesWhatIsAskedFor in apply::an_unknown_replica_is_an_error;

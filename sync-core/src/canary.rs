@@ -50,6 +50,12 @@ pub enum Canary {
     StartOver,
     /// Of who may read a part, what differs is not repaired.
     NeglectParts,
+    /// A position is believed though the peer may read more since.
+    BelieveOldPositions,
+    /// A position says of entries that they are here which were refused, as the rights of their authors were not.
+    PlaceRefused,
+    /// What a reconciliation leaves out because of its limits is taken for sent.
+    LeaveOutInSilence,
     /// What a machine draws does not follow from its seed.
     DrawAnything,
 }
@@ -57,7 +63,7 @@ pub enum Canary {
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
     /// Those that must be caught.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::AcknowledgeBeforeCommit,
         Self::AnnounceBeforeCommit,
         Self::SkipRelayedCheck,
@@ -80,6 +86,9 @@ impl Canary {
         Self::ReadOldest,
         Self::StartOver,
         Self::NeglectParts,
+        Self::BelieveOldPositions,
+        Self::PlaceRefused,
+        Self::LeaveOutInSilence,
         Self::DrawAnything,
     ];
 

@@ -194,7 +194,7 @@ mod tests {
                 rights: Rights::new(replica).into(),
                 rights_version: 0,
             };
-            node.tell(Input::Changed { replica, state });
+            node.tell(Input::Changed { replica, state, written: None });
         }
         assert_eq!(node.machine.status().len() as u64, MANY);
         assert_eq!(node.machine.footprint(), Footprint::default());

@@ -71,6 +71,9 @@ pub enum Input {
         replica: ReplicaId,
         /// The replica now.
         state: ReplicaState,
+        /// How many entries the application has just written. Without it, what nobody has spoken of was written beneath
+        /// the machine.
+        written: Option<u64>,
     },
     /// A replica is gone.
     Dropped {

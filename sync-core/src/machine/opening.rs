@@ -239,26 +239,23 @@ impl Synchronizer {
         // What was applied is learned even when the session is gone.
         if let Ok(StoreReply::Applied { state, inserted, .. }) = &result {
             let is_over = self.sessions.get(&key).is_none_or(|session| session.serial != serial);
-            if *inserted > 0 && !(is_over && canary::is_out(Canary::DropEvent)) {
-                self.io.event(Event::Received { replica, peer, entries: *inserted });
+            if !(is_over && canary::is_out(Canary::DropEvent)) {
+                self.tell_received(key, state.head, *inserted);
             }
-            let Some(known) = self.replicas.get_mut(&replica) else { return };
-            if *inserted > 0 {
-                known.told = known.told.max(state.head);
+            if !self.replicas.contains_key(&replica) {
+                return;
             }
             self.applied_state(key, serial, state.clone());
         }
         // So are credentials that were new here.
-        if let Ok(StoreReply::Prepared { state, admitted: entries @ 1.., .. }) = &result
-            && let Some(known) = self.replicas.get_mut(&replica)
-        {
-            known.told = known.told.max(state.head);
-            self.io.event(Event::Received { replica, peer, entries: *entries });
+        if let Ok(StoreReply::Prepared { state, admitted, .. }) = &result {
+            self.tell_received(key, state.head, *admitted);
         }
         // And rights that have changed since the log was asked for.
         if let Ok(StoreReply::Changes { state: Some(state), .. }) = &result {
             self.learn(replica, state.clone());
         }
+        self.tell_rest(replica, Position(0));
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
             return self.drained(key, serial, result);
         };

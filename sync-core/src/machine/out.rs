@@ -181,6 +181,14 @@ impl Io {
         self.dirty_jobs.extract_if(.., |key, _| !riding.contains(key)).collect()
     }
 
+    /// Whether sessions about a replica wait for the store.
+    pub fn is_working(&self, replica: ReplicaId) -> bool {
+        self.ops.values().any(|op| match op {
+            OpFor::Session(it, ..) | OpFor::Ride(it, ..) => *it == replica,
+            OpFor::Save(_) => false,
+        })
+    }
+
     pub fn event(&mut self, event: Event) {
         self.put(Output::Event(event));
     }

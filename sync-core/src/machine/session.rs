@@ -40,9 +40,19 @@ pub(super) struct Known {
     pub head: Position,
     pub rights: std::sync::Arc<Rights>,
     pub rights_version: u64,
-    /// Up to where the application was told of what came in and of what was written. An opening can show the machine
-    /// a newer head before whoever wrote has said so.
-    pub told: Position,
+    pub told: Told,
+}
+
+/// What the application was told of a replica. An opening can show the machine a newer head before whoever wrote has said
+/// so, and what is written here and what comes from a peer can become durable together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    /// Up to where it knows of something.
+    pub until: Position,
+    /// Up to where it was told of everything, by whomever it was written.
+    pub all: Position,
+    /// What was written beneath the machine is to be told when no answer about a peer's entries is on its way.
+    pub is_due: bool,
 }
 
 /// How far the opening is.
@@ -475,6 +485,7 @@ impl Session {
         if let Some(start) = &mut ours
             && *start < granted
             && self.gives
+            && !canary::is_out(Canary::BelieveOldPositions)
         {
             // What lies before it the peer may read only now.
             let from = *start;
@@ -667,7 +678,7 @@ mod tests {
             Self {
                 session,
                 io,
-                known: Known { root, head: Position(100), rights, rights_version: 0, told: Position(0) },
+                known: Known { root, head: Position(100), rights, rights_version: 0, told: Told::default() },
             }
         }
 

@@ -13,13 +13,13 @@ use super::{
     out::Io,
     peer::{Job, Peer},
     random::Random,
-    session::{Known, Session},
+    session::{Known, Session, Told},
     timed::Timed,
 };
 use crate::{
     address::PeerAddress,
     model::{PeerId, ReplicaId, SecretKey},
-    store::{ReplicaState, StoreId},
+    store::{Position, ReplicaState, StoreId},
 };
 
 /// What the machine needs to know of its node.
@@ -139,7 +139,7 @@ impl Synchronizer {
             Input::Tick => {}
             Input::Restored { records } => self.restored(records),
             Input::Listening { addresses } => self.addresses = addresses,
-            Input::Changed { replica, state } => self.changed(replica, state),
+            Input::Changed { replica, state, written } => self.changed(replica, state, written),
             Input::Dropped { replica } => self.dropped(replica),
             Input::AddPeer { peer, addresses } => self.add_peer(peer, addresses),
             Input::RenamePeer { peer, name } => self.rename_peer(peer, name),
@@ -231,20 +231,48 @@ impl Synchronizer {
         self.peers = peers;
     }
 
-    fn changed(&mut self, replica: ReplicaId, state: ReplicaState) {
-        if let Some(known) = self.replicas.get_mut(&replica) {
-            let entries = state.head.0.saturating_sub(known.told.0);
-            known.told = known.told.max(state.head);
-            if entries > 0 {
+    fn changed(&mut self, replica: ReplicaId, state: ReplicaState, written: Option<u64>) {
+        if let Some(Known { told, .. }) = self.replicas.get_mut(&replica) {
+            told.is_due |= written.is_none();
+            if let Some(entries) = written.filter(|entries| *entries > 0 && state.head > told.all) {
+                told.until = told.until.max(state.head);
                 self.io.event(Event::Written { replica, entries });
             }
         }
+        let head = state.head;
+        self.tell_rest(replica, head);
         self.learn(replica, state);
+    }
+
+    /// Tells the application of what was written beneath the machine, if that is due: at most so many entries, as
+    /// positions are not all taken. What a peer has sent may be among them until its own answer is here.
+    pub(super) fn tell_rest(&mut self, replica: ReplicaId, head: Position) {
+        let Some(known) = self.replicas.get_mut(&replica).filter(|known| known.told.is_due) else { return };
+        if self.io.is_working(replica) {
+            return;
+        }
+        let (head, told) = (known.head.max(head), &mut known.told);
+        if head > told.until {
+            self.io.event(Event::Written { replica, entries: head.0 - told.until.0 });
+            (told.until, told.all) = (head, head);
+        }
+        told.is_due = false;
+    }
+
+    /// Tells the application of what came from a peer: so many entries.
+    pub(super) fn tell_received(&mut self, (replica, peer): JobKey, head: Position, entries: u64) {
+        if entries > 0
+            && let Some(known) = self.replicas.get_mut(&replica)
+        {
+            known.told.until = known.told.until.max(head);
+            self.io.event(Event::Received { replica, peer, entries });
+        }
     }
 
     /// Takes in a newer state of a replica and lets every session of it send on.
     pub(super) fn learn(&mut self, replica: ReplicaId, state: ReplicaState) {
-        let told = self.replicas.get(&replica).map_or(state.head, |known| known.told);
+        let all = Told { until: state.head, all: state.head, is_due: false };
+        let told = self.replicas.get(&replica).map_or(all, |known| known.told);
         let ReplicaState { root, head, rights, rights_version, .. } = state;
         let known = Known { root, head, rights, rights_version, told };
         match self.replicas.get(&replica) {

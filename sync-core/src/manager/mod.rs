@@ -144,7 +144,7 @@ impl ManagerBuilder {
         shared.content.policies.load(&*self.store).await?;
         for replica in self.store.replicas().await? {
             let state = self.store.state(replica).await?;
-            machine.handle(now, Input::Changed { replica, state });
+            machine.handle(now, Input::Changed { replica, state, written: None });
         }
         let driver = Driver::new(machine, shared.clone(), messages, sender, started, events.clone(), progress);
         let stop = CancellationToken::new();
@@ -374,7 +374,7 @@ impl SyncManager {
         let live = shared.live(id, &shared.store.state(id).await?);
         // Once more: what came in before the handle was there has woken nobody.
         let state = shared.store.state(id).await?;
-        self.tell(Input::Changed { replica: id, state }).await?;
+        self.tell(Input::Changed { replica: id, state, written: None }).await?;
         let author = shared.key.clone();
         Ok(Replica { id, shared, live, author })
     }

@@ -363,7 +363,7 @@ impl Replica {
         });
         self.shared.observe(&applied.state);
         self.shared.content.written(self.id, blobs);
-        let input = Input::Changed { replica: self.id, state: applied.state };
+        let input = Input::Changed { replica: self.id, written: Some(applied.inserted()), state: applied.state };
         self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
         match refused {
             Some(reason) => Err(ManagerError::NotPermitted { replica: self.id.short(), reason }),

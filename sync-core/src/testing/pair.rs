@@ -81,7 +81,7 @@ impl Pair {
         };
         for at in 0..2 {
             let state = block_on(pair.nodes[at].store.state(replica)).expect("the state");
-            pair.tell(at, Input::Changed { replica, state });
+            pair.tell(at, Input::Changed { replica, state, written: None });
         }
         let peer = PeerId(keys[1].public());
         pair.tell(0, Input::AddPeer { peer, addresses: vec!["hand:b".parse().expect("an address")] });

@@ -65,6 +65,7 @@ macro_rules! for_each_store_case {
             reconcile: reconciliation_stays_inside_the_scope,
             reconcile: many_authors_at_one_key_are_reconciled,
             reconcile: claims_out_of_order_or_too_many_are_refused,
+            reconcile: an_answer_that_leaves_claims_out_says_so,
             reconcile: coded_symbols_are_of_what_is_there,
             reconcile: entries_are_found_by_their_ids,
             reconcile: what_ranges_that_overlap_have_in_common_is_proved,

@@ -105,7 +105,7 @@ impl Node {
             Apply { replica: id, bundles, origin: Origin::Local, now: Timestamp(1_000_000_000), records: vec![] };
         block_on(self.store.create_replica(id, vec![])).unwrap();
         let state = block_on(self.store.apply(batch)).unwrap().state;
-        self.tell(now(1), Input::Changed { replica: id, state });
+        self.tell(now(1), Input::Changed { replica: id, state, written: None });
         id
     }
 
@@ -113,7 +113,7 @@ impl Node {
     pub fn put(&mut self, n: u8, replica: ReplicaId, name: &str, values: u32) {
         let at = self.told.last().unwrap().0;
         let state = self.write(n, replica, name, values);
-        self.tell(at, Input::Changed { replica, state });
+        self.tell(at, Input::Changed { replica, state, written: None });
     }
 
     /// The same, and the machine is not told yet.
@@ -143,7 +143,7 @@ impl Node {
         let batch =
             Apply { replica: id, bundles, origin: Origin::Local, now: Timestamp(1_000_000_000), records: vec![] };
         let state = block_on(self.store.apply(batch)).unwrap().state;
-        self.tell(now(1), Input::Changed { replica: id, state });
+        self.tell(now(1), Input::Changed { replica: id, state, written: None });
         id
     }
 
@@ -161,7 +161,7 @@ impl Node {
     pub fn grant_reading(&mut self, owner: &SecretKey, subject: PublicKey, prefix: &'static str) {
         let state = self.write_grant(owner, subject, prefix);
         let at = self.told.last().unwrap().0;
-        self.tell(at, Input::Changed { replica: ReplicaId(owner.public()), state });
+        self.tell(at, Input::Changed { replica: ReplicaId(owner.public()), state, written: None });
     }
 
     /// The same, and the machine is not told yet.
@@ -385,7 +385,7 @@ impl Node {
         node.tell(now(0), Input::Restored { records });
         for replica in block_on(self.store.replicas()).unwrap() {
             let state = block_on(self.store.state(replica)).unwrap();
-            node.tell(now(0), Input::Changed { replica, state });
+            node.tell(now(0), Input::Changed { replica, state, written: None });
         }
         node
     }

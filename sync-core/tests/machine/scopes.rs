@@ -103,7 +103,7 @@ fn who_only_pulls_gets_what_is_older_than_a_grant_that_the_machine_hears_of_late
         for _ in 0..steps {
             pair.step();
         }
-        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: granted });
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: granted, written: None });
         pair.work();
         pair.wait_until(pair.at + 120_000);
         assert_eq!(pair.b.count(id), 2 + 111 + 3 + 1 + 111, "{steps}");

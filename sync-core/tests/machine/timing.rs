@@ -144,10 +144,10 @@ fn b29_an_answer_that_comes_before_the_word_of_a_write_is_compared_when_that_com
     let (mut pair, id) = synced();
     let one = pair.a.write(1, id, "one", 1);
     let two = pair.a.write(1, id, "two", 1);
-    pair.tell(Input::Changed { replica: id, state: one });
+    pair.tell(Input::Changed { replica: id, state: one, written: None });
     assert_eq!(pair.b.count(id), two.root.count, "both are there already");
     assert!(!pair.status().synced);
-    pair.tell(Input::Changed { replica: id, state: two });
+    pair.tell(Input::Changed { replica: id, state: two, written: None });
     assert!(pair.status().synced && pair.status_at_b().synced);
     assert_eq!(pair.status().pending, 0);
 }

@@ -2,6 +2,7 @@
 
 use super::{Applied, Arrived, Batch, Effect, Known, Phase, Round, Session};
 use crate::{
+    canary::{self, Canary},
     machine::{
         io::{StoreRequest, Traffic},
         limits::*,
@@ -163,7 +164,7 @@ impl Session {
                 self.early = true;
                 effects.push(Effect::Early(early as u64));
             }
-            if early < applied.refused.len() {
+            if early < applied.refused.len() && !canary::is_out(Canary::PlaceRefused) {
                 self.unplaced.get_or_insert_with(|| applied.rights.clone());
                 self.unsure |= !self.is_one_way();
             }

@@ -127,7 +127,7 @@ impl Driver {
             trace: blake3::Hasher::new(),
             number: 0,
         };
-        driver.tell(Input::Changed { replica, state });
+        driver.tell(Input::Changed { replica, state, written: None });
         driver
     }
 
@@ -451,6 +451,6 @@ impl Driver {
             records: Vec::new(),
         };
         let state = block_on(self.store.apply(batch)).expect("memory can be written").state;
-        self.tell(Input::Changed { replica: self.replica, state });
+        self.tell(Input::Changed { replica: self.replica, state, written: None });
     }
 }

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     canary::{self, Canary},
     machine::{
-        ConnectionId, DialFailure, DialId, Input, Output, StoreReply, StoreRequest, StreamId, is_known, limits::*,
-        perform, wire::StreamKind,
+        ConnectionId, DialFailure, DialId, Input, Output, StoreReply, StoreRequest, StreamId, SyncOutcome, is_known,
+        limits::*, perform, wire::StreamKind,
     },
     model::{Op, Order},
     store::{Apply, NodeKind, Origin, Outcome, Write, Written},
@@ -148,8 +148,15 @@ impl World<'_> {
             Output::Event(event) => self.told(node, &event),
             Output::Answer { ask, report } => {
                 let process = self.nodes[node].process.as_mut().expect("outputs come from a running machine");
-                if !process.asks.remove(&ask) {
-                    self.fail("O11", format!("a question is answered twice: {report:?}"));
+                match process.asks.remove(&ask) {
+                    None => self.fail("O11", format!("a question is answered twice: {report:?}")),
+                    Some((replica, peer))
+                        if report.outcome == SyncOutcome::Synced && !self.scenario.is_hostile(node) =>
+                    {
+                        self.mark("answered_synced");
+                        self.check_synced(node, replica, peer);
+                    }
+                    Some(_) => {}
                 }
                 self.mark("question_answered");
             }
@@ -222,8 +229,12 @@ impl World<'_> {
         if is_elsewhere {
             self.mark("dialed_where_nobody_is_any_more");
         }
+        let is_unreachable = !self.healed && self.nodes[target].unreachable > 0;
+        if is_unreachable {
+            self.mark("could_not_be_reached");
+        }
         let fails = !self.healed
-            && (self.nodes[target].unreachable > 0
+            && (is_unreachable
                 || self.draw.percent(Stream::Dials, entity, counter * 4 + 1, self.scenario.knobs.dial_failures));
         if fails || is_elsewhere || self.is_blocked(node, target) || self.is_blocked(target, node) {
             self.counters.faults += 1;
@@ -573,7 +584,7 @@ impl World<'_> {
                 self.note_refusals(node, &result);
                 if writes && result.is_err() {
                     self.counters.faults += 1;
-                    self.mark("write_failed");
+                    self.mark_failed_write(node);
                 }
                 if result.is_ok() {
                     for record in records {
@@ -605,7 +616,7 @@ impl World<'_> {
                 }
                 let Some(Ok(Written::Applied(applied))) = written.into_iter().next() else { return };
                 self.mark("forged");
-                Done::Written { replica, entries: Vec::new(), state: applied.state }
+                Done::Written { replica, entries: Vec::new(), applied }
             }
             Work::Write { replica, bundle } => {
                 let now = self.nodes[node].wall(self.now_us).max(bundle.seal().timestamp);
@@ -636,11 +647,11 @@ impl World<'_> {
                             let hashes = accepted.iter().map(|(order, _)| order.hash.0);
                             self.replicas[replica].at_risk.extend(hashes);
                         }
-                        Done::Written { replica, entries: accepted, state: applied.state }
+                        Done::Written { replica, entries: accepted, applied }
                     }
                     _ => {
                         self.counters.faults += 1;
-                        return self.mark("write_failed");
+                        return self.mark_failed_write(node);
                     }
                 }
             }
@@ -665,12 +676,20 @@ impl World<'_> {
                 let accepted =
                     outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated));
                 self.replicas[replica].is_true(accepted.map(|(entry, _)| entry).collect());
-                Done::Written { replica, entries: Vec::new(), state: applied.state }
+                Done::Written { replica, entries: Vec::new(), applied }
             }
         };
+        if let Done::Written { replica, applied, .. } = &done {
+            let (id, durable) = (self.replicas[*replica].id, applied.inserted());
+            self.tally(node, id, |tally| tally.durable += durable);
+        }
         let it = &mut self.nodes[node];
         let delay = self.draw.between(Stream::Disk, node as u64, it.operations * 2 + 1, self.scenario.knobs.reply_us);
         self.at(self.now_us + delay, Event::Reply { node, epoch, done: Box::new(done) });
+    }
+
+    fn mark_failed_write(&mut self, node: usize) {
+        self.mark(if self.nodes[node].disk.trouble().full { "disk_was_full" } else { "write_failed" });
     }
 
     /// The answer of the store has arrived.
@@ -693,13 +712,21 @@ impl World<'_> {
                     }
                     _ => None,
                 };
+                let came = match &result {
+                    Ok(StoreReply::Applied { state, inserted, .. }) => Some((state.rights.replica(), *inserted)),
+                    Ok(StoreReply::Prepared { state, admitted, .. }) => Some((state.rights.replica(), *admitted)),
+                    _ => None,
+                };
+                if let Some((id, entries)) = came {
+                    self.tally(node, id, |tally| tally.received += entries);
+                }
                 self.input(node, Input::Stored { op, result });
                 if let Some((id, head)) = learned {
                     self.check_told(node, id, head);
                 }
             }
-            Done::Written { replica, entries, state } => {
-                let id = self.replicas[replica].id;
+            Done::Written { replica, entries, applied } => {
+                let (id, written, state) = (self.replicas[replica].id, applied.inserted(), applied.state);
                 if let Some(clock) = process.clocks.get(&id) {
                     clock.observe(state.newest);
                 }
@@ -707,8 +734,12 @@ impl World<'_> {
                     self.acknowledge(node, replica, entries);
                 }
                 let head = state.head;
-                self.input(node, Input::Changed { replica: id, state });
-                self.check_told(node, id, head);
+                self.tally(node, id, |tally| tally.written += written);
+                self.input(node, Input::Changed { replica: id, state, written: Some(written) });
+                // What came from a peer at the same time is told by its own answer.
+                if written > 0 {
+                    self.check_told(node, id, head);
+                }
             }
         }
     }

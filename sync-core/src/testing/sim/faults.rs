@@ -25,8 +25,9 @@ impl World<'_> {
         let now_ms = self.now_us / 1_000;
         let until = |for_ms: &u64| (now_ms + for_ms) * 1_000;
         match &self.scenario.faults[at].what {
-            Fault::Partition { for_ms, .. } | Fault::OneWay { for_ms, .. } => {
+            fault @ (Fault::Partition { for_ms, .. } | Fault::OneWay { for_ms, .. }) => {
                 self.counters.faults += 1;
+                self.mark(if matches!(fault, Fault::OneWay { .. }) { "silent_one_way" } else { "partition" });
                 for way in self.ways(at) {
                     *self.blocked.entry(way).or_default() += 1;
                 }
@@ -83,6 +84,7 @@ impl World<'_> {
                 it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-1_800_000_000, 1_800_000_000);
                 it.jumped_us = Some(self.now_us);
                 self.furthest_us = self.furthest_us.max(it.clock_us);
+                self.mark("clock_jumped");
             }
             Fault::DiskError { node, after_writes } => {
                 let trouble = self.nodes[*node].disk.trouble();
@@ -398,6 +400,7 @@ impl World<'_> {
                 mute: Default::default(),
                 unsubscribed: Default::default(),
                 watchers: Default::default(),
+                tallies: Default::default(),
             }
         });
         let Ok(process) = booted else {

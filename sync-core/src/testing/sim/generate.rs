@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     machine::limits::Limits,
-    model::{MAX_INLINE_LEN, Right},
+    model::{MAX_INLINE_LEN, MAX_KEY_LEN, Right},
     store::reconcile::Widths,
     testing::random::Random,
 };
@@ -114,12 +114,13 @@ fn knobs(draw: Draw, faultless: bool) -> Knobs {
         silent_crashes: *random.pick(&[0, 50, 100]),
         late: if faultless { 0 } else { *draw.random(Stream::Knobs, 3, 0).pick(&[0, 5, 30, 200]) },
         lost: if faultless { 0 } else { *draw.random(Stream::Knobs, 4, 0).pick(&[0, 10, 50, 100, 200]) },
-        tight: tight(&mut draw.random(Stream::Knobs, 2, 0)),
+        tight: tight(draw),
     }
 }
 
 /// One seed in three has small limits.
-fn tight(random: &mut Random) -> Option<Tight> {
+fn tight(draw: Draw) -> Option<Tight> {
+    let mut random = draw.random(Stream::Knobs, 2, 0);
     if random.below(3) > 0 {
         return None;
     }
@@ -134,7 +135,7 @@ fn tight(random: &mut Random) -> Option<Tight> {
         claims: *random.pick(&[2, 5, 256]),
         // At least as much as the parts of a range need: what is left out there is found only when the rest has become equal.
         round_claims: *random.pick(&[16, 40, 16_384]),
-        round_len: *random.pick(&[4_000, 8 << 20]),
+        round_len: *random.pick(&[if style_of(draw) == LONG { 40_000 } else { 4_000 }, 8 << 20]),
         symbols: *random.pick(&[0, 0, 1_024]),
         sessions: *random.pick(&[8, 1_024]),
     };
@@ -167,7 +168,7 @@ fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> Repli
             let prefix = match narrow && random.percent(60) && at > 0 {
                 true => {
                     let key = key(&mut random, style);
-                    key[..1 + random.below(key.len().min(5))].into()
+                    key[..1 + random.below(key.len().min(PREFIX_LEN))].into()
                 }
                 false => String::new(),
             };
@@ -291,19 +292,34 @@ fn paths(draw: Draw, scenario: &Scenario) -> Vec<Path> {
     paths
 }
 
+/// How many kinds of keys there are.
+const STYLES: usize = 5;
+
+/// Keys that are neighbours, or as long as they may be.
+const LONG: usize = 3;
+
+/// The longest prefix of a part, and the most that is put before a key.
+const PREFIX_LEN: usize = 5;
+const WITHIN_LEN: usize = 16;
+
 fn key(random: &mut Random, style: usize) -> String {
     const HOT: [&str; 4] = ["a", "ab", "abc", "b"];
     match style {
         0 => HOT[random.below(4)].into(),
         1 => format!("user{}", random.below(30)),
         2 => format!("docs/{}/{}", random.below(3), random.below(8)),
+        LONG => match random.below(6) {
+            0 => "a".repeat(MAX_KEY_LEN - WITHIN_LEN),
+            1 => "a".repeat(MAX_KEY_LEN - WITHIN_LEN - 1),
+            at => ["a", "a\0", "a\0\0", "a\u{1}"][at - 2].into(),
+        },
         _ => format!("{:x}", random.bits() % 4_096),
     }
 }
 
 /// Which kind of keys a scenario has.
 fn style_of(draw: Draw) -> usize {
-    draw.random(Stream::Operations, 0, 0).below(4)
+    draw.random(Stream::Operations, 0, 0).below(STYLES)
 }
 
 fn change(random: &mut Random, style: usize, tag: u64) -> Change {
@@ -329,7 +345,7 @@ fn change(random: &mut Random, style: usize, tag: u64) -> Change {
 
 fn operations(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Operation>> {
     let mut random = draw.random(Stream::Operations, 0, 0);
-    let style = random.below(4);
+    let style = random.below(STYLES);
     let bursty = random.percent(30);
     let most = match random.below(8) {
         0 => 200,
@@ -503,8 +519,8 @@ fn used_anew(draw: Draw, scenario: &mut Scenario) {
     scenario.faults.sort_by_key(|timed| timed.at_ms);
 }
 
-/// In half of the seeds where nobody can have what nobody else has, members only pull, from the beginning or from some
-/// time on, and who has a part may read everything from some time on.
+/// In most of the seeds where nobody can have what nobody else has, and in some that are made so, members only pull, from
+/// the beginning or from some time on, and who has a part may read everything from some time on.
 fn one_way(draw: Draw, scenario: &mut Scenario) {
     let mut random = draw.random(Stream::Topology, 5, 0);
     let loses = |fault: &Timed<Fault>| matches!(fault.what, Fault::Wipe { .. } | Fault::Rollback { .. });
@@ -512,29 +528,41 @@ fn one_way(draw: Draw, scenario: &mut Scenario) {
     let divides =
         |timed: &Timed<Operation>| matches!(timed.what, Operation::Equivocate { .. } | Operation::Forge { .. });
     let is_unlike = |node: &NodePlan| !node.habits.is_empty() || node.leaves.is_some();
+    if random.percent(20) {
+        let mut even = scenario.clone();
+        even.faults.retain(|fault| !loses(fault));
+        even.operations.retain(|timed| !divides(timed));
+        for node in &mut even.nodes {
+            (node.habits, node.leaves) = (Vec::new(), None);
+        }
+        // Nobody counted on those who were hostile or left.
+        if even.is_connected() {
+            *scenario = even;
+        }
+    }
     let is_even = !scenario.faults.iter().any(loses) && !scenario.operations.iter().any(divides);
-    if !is_even || scenario.nodes.iter().any(is_unlike) || random.percent(50) {
+    if !is_even || scenario.nodes.iter().any(is_unlike) || random.percent(30) {
         return;
     }
+    let heal_ms = scenario.heal_ms as usize;
+    let later = |random: &mut Random| 1_000 + random.below(heal_ms - 1_000) as u64;
     for replica in 0..scenario.replicas.len() {
         // Whose right has ended gives what it wrote to whoever takes it.
         if scenario.replicas[replica].members.iter().any(|member| member.expires_ms.is_some()) {
             continue;
         }
         for at in 0..scenario.replicas[replica].members.len() {
-            let heal_ms = scenario.heal_ms as usize;
-            let later = |random: &mut Random| 1_000 + random.below(heal_ms - 1_000) as u64;
             let mut changed = scenario.clone();
             let owner = changed.replicas[replica].owner;
             let member = &mut changed.replicas[replica].members[at];
             if random.percent(40) {
                 continue;
             }
-            if random.percent(70) {
-                member.pulls_ms = Some(if random.percent(60) { 0 } else { later(&mut random) });
-            }
             if !member.prefix.is_empty() && random.percent(70) {
                 member.widens_ms = Some(later(&mut random));
+            }
+            if member.widens_ms.is_some() || random.percent(70) {
+                member.pulls_ms = Some(if random.percent(60) { 0 } else { later(&mut random) });
             }
             let path = Path { from: member.node, to: owner };
             if !changed.is_connected() && !changed.paths.contains(&path) {
@@ -544,7 +572,15 @@ fn one_way(draw: Draw, scenario: &mut Scenario) {
                 *scenario = changed;
             }
         }
+        // Their grants are signed anew, and stand behind what they have written.
+        for node in scenario.full_members(replica).skip(1).collect::<Vec<_>>() {
+            if random.percent(60) {
+                let at_ms = later(&mut random);
+                scenario.operations.push(Timed { at_ms, what: Operation::Promote { replica, node } });
+            }
+        }
     }
+    scenario.operations.sort_by_key(|timed| timed.at_ms);
 }
 
 /// In one seed in four with faults, nodes are suddenly elsewhere, and clocks stand still.

@@ -37,7 +37,7 @@ pub struct Process {
     pub next: u64,
     pub wires: BTreeMap<ConnectionId, u64>,
     pub dials: BTreeMap<DialId, u64>,
-    pub asks: BTreeSet<AskId>,
+    pub asks: BTreeMap<AskId, (ReplicaId, PeerId)>,
     /// When the last save is executed: saves are done in order.
     pub saves_us: u64,
     /// When to wake the machine, as far as is planned.
@@ -49,6 +49,19 @@ pub struct Process {
     pub unsubscribed: BTreeSet<Vec<u8>>,
     /// What an application that follows the events has read.
     pub watchers: BTreeMap<ReplicaId, Watcher>,
+    /// How many entries were written here and came in, and of how many the application was told.
+    pub tallies: BTreeMap<ReplicaId, Tally>,
+}
+
+/// Entries written here and received, and of how many of each the application was told.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Durable; whoever wrote them may not know it yet.
+    pub durable: u64,
+    pub written: u64,
+    pub received: u64,
+    pub told_written: u64,
+    pub told_received: u64,
 }
 
 /// An application that reads a replica's change log whenever it is told of something.

@@ -1,6 +1,9 @@
 //! The oracles: what must hold, held against the simulation's own knowledge.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     faults::live,
@@ -15,9 +18,21 @@ use crate::{
         limits::{Limits, MAX_FRAME_LEN},
         wire::RefusalReason,
     },
-    model::{Digest, Key, Op, Order, PeerId, ReadScope, ReplicaId, Summary, dominates},
+    model::{Digest, Key, Op, Order, PeerId, ReadScope, ReplicaId, Rights, Summary, dominates},
     store::{Direction, LogEntry, NodeRecord, Origin, Position, Query, Scope, ShortId, reconcile::Widths},
 };
+
+/// Who says that a node has what is in the change log of another.
+#[derive(Debug, Clone, Copy)]
+pub enum Sayer<'a> {
+    /// The node itself.
+    Itself,
+    /// The other; what it has said in this session is under way at least.
+    Sender(Option<&'a Said>),
+}
+
+/// The most outputs that one input may have.
+const MAX_OUTPUTS: usize = 4_096;
 
 type Entries = BTreeMap<[u8; 32], (Order, Op)>;
 
@@ -211,7 +226,11 @@ impl World<'_> {
         let keeps_name = |node: &&NodePlan| !node.habits.contains(&Habit::ChangeName);
         let others = self.scenario.nodes.iter().filter(keeps_name).count() - 1;
         let known = others + held.links;
-        if held.largest_len > most || held.streams > sessions || held.peers > known {
+        // Each is about a replica that is here.
+        let jobs = known * self.scenario.replicas.len();
+        let is_crowded =
+            held.streams > sessions || held.sessions > sessions + jobs || held.peers > known || held.jobs > jobs;
+        if held.largest_len > most || held.outputs > MAX_OUTPUTS || is_crowded {
             self.fail("O6", format!("node {node} holds {held:?}"));
         }
     }
@@ -338,7 +357,7 @@ impl World<'_> {
             && process.store.core().store_id() == store
         {
             let since = of_theirs.filter(|(before, _)| *before == store).map_or(Position(0), |(_, position)| position);
-            if let Some(op) = self.lacks(node, replica, (other, since, until), None) {
+            if let Some(op) = self.lacks(node, replica, (other, since, until), Sayer::Itself) {
                 wrong = Some(format!(
                     "node {node} says that it has the log of node {other} up to {until:?}, and lacks {op:?}"
                 ));
@@ -348,7 +367,7 @@ impl World<'_> {
         // The peer knows what it left out of an answer that is too long, and this node learns of it by the roots.
         if is_same
             && !self.leaves_out()
-            && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed), None)
+            && let Some(op) = self.lacks(other, replica, (node, of_mine, confirmed), Sayer::Sender(None))
         {
             wrong = Some(format!(
                 "node {node} says that node {other} has its log up to {confirmed:?}, and that lacks {op:?}"
@@ -388,14 +407,14 @@ impl World<'_> {
             && !is_old(other)
     }
 
-    /// An entry of a part of another's change log that a node has not, though nothing that it has covers it, and it has
-    /// not refused it.
+    /// An entry of a part of another's change log that a node is said to have and has not, though nothing that it has
+    /// covers it, and it has not refused it.
     pub fn lacks(
         &self,
         node: usize,
         replica: usize,
         (of, since, until): (usize, Position, Position),
-        said: Option<&Said>,
+        by: Sayer<'_>,
     ) -> Option<Op> {
         let process = self.nodes[of].process.as_ref().filter(|_| !self.nodes[node].refused_more.contains(&replica))?;
         let log = process.store.core().log(self.replicas[replica].id, since, usize::MAX).ok()?;
@@ -405,11 +424,25 @@ impl World<'_> {
         // What a node gave once and then lost comes back by the roots, unless its first session afterwards has sent all.
         let was_its_own = Origin::Peer(self.nodes[node].id);
         let has_lost = self.nodes[node].replaced_us.is_some();
+        let has_refused = |row: &LogEntry| self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)));
+        let rights = match by {
+            Sayer::Itself => {
+                let process = self.nodes[node].process.as_ref()?;
+                Some(process.store.core().state(self.replicas[replica].id).ok()?.rights)
+            }
+            Sayer::Sender(_) => None,
+        };
+        // A position that one has saved oneself is held against the rights that one has.
+        let is_right = |row: &LogEntry| {
+            let entry = &row.entry;
+            let may = |rights: &Arc<Rights>| rights.may_write(&entry.author, &entry.op, entry.timestamp);
+            !entry.op.is_system() && rights.as_ref().is_some_and(may)
+        };
         let row = rows.find(|row| {
             let order = Order { timestamp: row.entry.timestamp, author: row.entry.author, hash: row.hash };
             let is_excused = has_lost && row.origin == was_its_own
-                || said.is_some_and(|said| said.has_sent(&row.hash.0))
-                || self.nodes[node].refused.contains(&(replica, ShortId::from(&row.hash)));
+                || matches!(by, Sayer::Sender(Some(said)) if said.has_sent(&row.hash.0))
+                || has_refused(row) && !is_right(row);
             let is_here = here.contains_key(&row.hash.0)
                 || here.values().any(|(by, op)| dominates((op, by), (&row.entry.op, &order)));
             !is_here && !is_excused && scope.contains(&row.entry.op)
@@ -419,8 +452,12 @@ impl World<'_> {
 
     /// What must hold at the end.
     pub fn check_end(&mut self) {
+        if self.scenario.replicas.iter().flat_map(|plan| &plan.members).any(|member| member.expires_ms.is_some()) {
+            self.mark("a_right_ended");
+        }
         for node in 0..self.nodes.len() {
             self.check_acknowledged(node);
+            self.check_tallies(node);
         }
         for replica in 0..self.replicas.len() {
             if let Err((oracle, what)) = self.check_replica(replica) {

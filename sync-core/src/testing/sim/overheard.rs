@@ -1,7 +1,7 @@
 //! O4, O9 and O11 on the wire: what is said to a node follows from what it may read, nobody accuses an honest node, and
 //! nobody announces what he cannot serve.
 
-use super::{scenario::Member, world::World};
+use super::{oracles::Sayer, scenario::Member, world::World};
 use crate::{
     machine::{
         DisconnectReason,
@@ -102,7 +102,7 @@ impl World<'_> {
         }
         self.mark("said_what_was_sent");
         let said = &self.wires[&stream.0].streams[stream.1].said[side];
-        if let Some(op) = self.lacks(to, replica, (from, since, through), Some(said)) {
+        if let Some(op) = self.lacks(to, replica, (from, since, through), Sayer::Sender(Some(said))) {
             let what = format!("node {from} says that it has sent node {to} its log up to {through:?}, and not {op:?}");
             self.fail("O11", format!("replica {replica}: {what}"));
         }

@@ -1,7 +1,7 @@
 //! O3 and O5: applications that follow a replica by the machine's events hear of everything, once, never see a key go back, and see
 //! nothing that nobody wrote.
 
-use super::world::World;
+use super::{node::Tally, world::World};
 use crate::{model::ReplicaId, store::Position};
 
 impl World<'_> {
@@ -49,6 +49,27 @@ impl World<'_> {
     pub fn watch_from(&mut self, node: usize, id: ReplicaId, head: Position) {
         let Some(process) = &mut self.nodes[node].process else { return };
         process.watchers.entry(id).or_default().position = head;
+    }
+
+    /// Counts entries, written or received here or told of, in this life of a node.
+    pub fn tally(&mut self, node: usize, id: ReplicaId, count: impl FnOnce(&mut Tally)) {
+        if let Some(process) = &mut self.nodes[node].process {
+            count(process.tallies.entry(id).or_default());
+        }
+    }
+
+    /// O5: of each entry that was written here or came in the application was told once, and as what it was.
+    pub fn check_tallies(&mut self, node: usize) {
+        let Some(process) = self.nodes[node].process.as_ref().filter(|_| !self.scenario.is_hostile(node)) else {
+            return;
+        };
+        let is_wrong = |tally: &Tally| {
+            !(tally.written..=tally.durable).contains(&tally.told_written) || tally.received != tally.told_received
+        };
+        let wrong = process.tallies.values().find(|tally| is_wrong(tally)).copied();
+        if let Some(wrong) = wrong {
+            self.fail("O5", format!("of how much an application at node {node} was told: {wrong:?}"));
+        }
     }
 
     /// What the machine has learned, the application was told of.

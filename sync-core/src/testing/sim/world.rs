@@ -78,7 +78,7 @@ pub enum Work {
 #[derive(Debug)]
 pub enum Done {
     Machine { op: OpId, result: Result<StoreReply, WorkError> },
-    Written { replica: usize, entries: Vec<(Order, Op)>, state: crate::store::ReplicaState },
+    Written { replica: usize, entries: Vec<(Order, Op)>, applied: crate::store::Applied },
 }
 
 /// What happens next.
@@ -378,16 +378,20 @@ impl<'a> World<'a> {
             Operation::Write { node, replica, as_owner, changes } => self.write(*node, *replica, *as_owner, changes),
             Operation::Promote { replica, node } => self.promote(*replica, *node),
             Operation::Sync { node, replica, peer } => {
-                let (target, id) = (Target::Peer(self.nodes[*peer].id), self.replicas[*replica].id);
+                let (peer, id) = (self.nodes[*peer].id, self.replicas[*replica].id);
                 let Some(process) = &mut self.nodes[*node].process else { return };
                 process.next += 1;
                 let ask = AskId(process.next);
-                process.asks.insert(ask);
+                process.asks.insert(ask, (id, peer));
                 let timeout = Duration::from_secs(30);
-                self.input(*node, Input::Sync { ask, replica: id, target, timeout });
+                self.input(*node, Input::Sync { ask, replica: id, target: Target::Peer(peer), timeout });
             }
-            Operation::Retry { node } => self.input(*node, Input::RetryNow),
+            Operation::Retry { node } => {
+                self.mark("retried");
+                self.input(*node, Input::RetryNow);
+            }
             Operation::Block { node, peer } => {
+                self.mark("blocked");
                 self.input(*node, Input::BlockPeer { peer: self.nodes[*peer].id, blocked: true });
             }
             Operation::Unblock { node, peer } => {
@@ -398,6 +402,7 @@ impl<'a> World<'a> {
                 let names: Vec<_> = self.replicas.iter().map(|replica| job_name(&replica.id, &id)).collect();
                 let Some(process) = &mut self.nodes[*node].process else { return };
                 process.unsubscribed.extend(names);
+                self.mark("removed");
                 // That it was removed is remembered; where it was is not. The next start says it again.
                 self.nodes[*node].added.remove(&id);
                 self.input(*node, Input::RemovePeer { peer: id });
@@ -406,6 +411,7 @@ impl<'a> World<'a> {
                 let (replica, peer) = (self.replicas[*replica].id, self.nodes[*peer].id);
                 let Some(process) = &mut self.nodes[*node].process else { return };
                 process.unsubscribed.insert(job_name(&replica, &peer));
+                self.mark("unsubscribed");
                 self.input(*node, Input::Unsubscribe { replica, peer });
             }
             Operation::Forge { node, replica, key } => {
@@ -455,6 +461,7 @@ impl<'a> World<'a> {
         }
         let key = self.replicas[replica].owner.clone();
         let op = grant(self.nodes[node].key.public(), Right::Write, "", None).to_op(&AuthorId(key.public()));
+        self.mark("granted_again");
         self.commit(owner, replica, &key, vec![op]);
     }
 
@@ -520,7 +527,8 @@ impl<'a> World<'a> {
         {
             let head = crate::store::Position(state.head.0 + bundle.entries().count() as u64);
             let state = crate::store::ReplicaState { head, ..state };
-            self.input(node, Input::Changed { replica: self.replicas[replica].id, state });
+            let written = Some(bundle.entries().count() as u64);
+            self.input(node, Input::Changed { replica: self.replicas[replica].id, state, written });
         }
         self.work(node, Work::Write { replica, bundle });
     }
@@ -578,6 +586,14 @@ impl<'a> World<'a> {
                 // The disk is in trouble: the application tries again.
                 return self.at(self.now_us + 1_000_000, Event::Join { replica, node });
             }
+            if let Some(Ok(crate::store::Written::Applied(applied))) = results.last()
+                && let Some(process) = &mut self.nodes[node].process
+                && process.watchers.contains_key(&id)
+            {
+                let tally = process.tallies.entry(id).or_default();
+                tally.durable += applied.inserted();
+                tally.written += applied.inserted();
+            }
         }
         self.open_replica(node, id);
         self.subscribe(node, replica);
@@ -589,7 +605,7 @@ impl<'a> World<'a> {
         let Ok(state) = process.store.core().state(id) else { return };
         process.clocks.entry(id).or_default().observe(state.newest);
         let (head, known) = (state.head, process.watchers.contains_key(&id));
-        self.input(node, Input::Changed { replica: id, state });
+        self.input(node, Input::Changed { replica: id, state, written: None });
         if !known {
             self.watch_from(node, id, head);
         }
@@ -640,7 +656,12 @@ impl<'a> World<'a> {
     pub fn told(&mut self, node: usize, event: &MachineEvent) {
         match event {
             _ if self.scenario.is_hostile(node) => {}
-            MachineEvent::Received { replica, .. } | MachineEvent::Written { replica, .. } => {
+            MachineEvent::Received { replica, entries, .. } => {
+                self.tally(node, *replica, |tally| tally.told_received += entries);
+                self.watch(node, *replica);
+            }
+            MachineEvent::Written { replica, entries } => {
+                self.tally(node, *replica, |tally| tally.told_written += entries);
                 self.watch(node, *replica);
             }
             MachineEvent::Synced { replica, peer } => self.check_synced(node, *replica, *peer),

@@ -7,11 +7,11 @@ use super::{
     world::{World, delete_prefix, put},
 };
 use crate::{
-    model::{Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotKey, SlotRange, VerifiedBundle, Verifier},
+    model::{Digest, Grant, Hash, Prefix, ReadScope, Right, SecretKey, SlotKey, SlotRange, VerifiedBundle, Verifier},
     store::{
         Claim, Have, Missing, Position, ReplicaStore, Scope, ShortId, StoreError,
         coded::{CodedSet, SOME_SYMBOLS},
-        reconcile::{LEAF, MAX_CLAIMS},
+        reconcile::{LEAF, MAX_ANSWERS, MAX_CLAIMS},
     },
     testing::random::Random,
 };
@@ -195,6 +195,25 @@ pub async fn claims_out_of_order_or_too_many_are_refused<H: StoreHarness>(harnes
     assert!(matches!(ask(vec![claim(4, 4)]).await, Err(StoreError::Limit(_))));
     let open_end = Claim { range: SlotRange::ALL, have: Have::Ids(Vec::new()) };
     assert!(matches!(ask(vec![open_end, claim(1, 2)]).await, Err(StoreError::Limit(_))));
+}
+
+/// An answer that would be too long leaves claims unanswered, and says so: what it left out must follow in another way.
+pub async fn an_answer_that_leaves_claims_out_says_so<H: StoreHarness>(harness: &H) {
+    let world = World::default();
+    let store = world.create(harness.open()).await;
+    world.apply(&*store, vec![world.commit(0, 0, vec![put("0000/a", "v"), put("0001/a", "v")])]).await;
+    let theirs = Digest { count: 1, ..Digest::EMPTY };
+    for prefixes in [MAX_ANSWERS / 8, MAX_ANSWERS] {
+        let prefixes = (0..prefixes).map(|n| Prefix::new(format!("{n:04}/")).expect("short"));
+        let scope = Scope::of(&ReadScope { prefixes: prefixes.collect() });
+        let ranges = scope.ranges().len();
+        // One claim is about each range of the scope, and each differs: as many answers.
+        let claims = vec![Claim { range: SlotRange::ALL, have: Have::Digest(theirs) }];
+        let answer = store.reconcile(world.replica, scope, claims).await.expect("reconciled");
+        let answered = answer.claims.len() + answer.missing.len();
+        assert_eq!(answer.is_cut, answered < ranges, "{answered} of {ranges} ranges were answered");
+        assert!(answered > 0, "{ranges} ranges");
+    }
 }
 
 /// Whether the store has symbols, and then they are those of its entries.

@@ -131,6 +131,9 @@ impl Drop for Up {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A task's panic ends that task alone: the program goes on, and nobody would hear of it.
+        let errors = self.errors();
+        assert!(thread::panicking() || !errors.contains("panicked at"), "{errors}");
     }
 }
 

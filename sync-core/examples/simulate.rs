@@ -139,11 +139,12 @@ fn canaries(options: &[&str]) -> bool {
         counts.sort_unstable();
         let missed = starts as usize - counts.len();
         escaped |= missed > 0;
-        match counts.get(counts.len() / 2) {
+        // A start from which it was missed counts as a late one.
+        match counts.get(starts as usize / 2) {
             Some(median) => println!(
                 "{canary:?}: caught after {median} seeds (median of {starts} starts, {missed} missed; all: {counts:?}), by {oracles:?}"
             ),
-            None => println!("{canary:?}: NOT CAUGHT within {most} seeds"),
+            None => println!("{canary:?}: NOT CAUGHT within {most} seeds from most of {starts} starts: {counts:?}"),
         }
     }
     escaped

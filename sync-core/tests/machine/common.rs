@@ -166,9 +166,19 @@ impl Node {
 
     /// The same, and the machine is not told yet.
     pub fn write_grant(&mut self, owner: &SecretKey, subject: PublicKey, prefix: &'static str) -> ReplicaState {
+        self.write_grant_until(owner, subject, prefix, None)
+    }
+
+    /// The same, until a time by the wall clock.
+    pub fn write_grant_until(
+        &mut self,
+        owner: &SecretKey,
+        subject: PublicKey,
+        prefix: &'static str,
+        expires: Option<Timestamp>,
+    ) -> ReplicaState {
         let id = ReplicaId(owner.public());
-        let grant =
-            Grant { subject, right: Right::Read, prefix: Prefix::new(prefix).unwrap(), expires: None, parent: None };
+        let grant = Grant { subject, right: Right::Read, prefix: Prefix::new(prefix).unwrap(), expires, parent: None };
         let op = grant.to_op(&AuthorId(owner.public()));
         let bundle = sign_commit(id, owner, &HybridClock::default(), Timestamp(6), vec![op]).unwrap();
         let batch = Apply {

@@ -134,6 +134,29 @@ fn who_may_read_more_gets_on_over_connections_that_are_cut() {
     }
 }
 
+/// What is read for an opening may not be read any more when its answer comes.
+#[test]
+fn b61_a_right_that_ends_while_a_session_is_opened_shows_nothing_more() {
+    let mut pair = Pair::new();
+    let id = pair.a.replica_with(1, &key(7), 40, "1 1");
+    pair.b.replica_with(2, &key(7), 0, "1 1");
+    let ends = 500;
+    let granted = pair.a.write_grant_until(&key(7), peer(2).0, "1 2", Some(now(ends).wall));
+    pair.a.tell(now(pair.at), Input::Changed { replica: id, state: granted, written: None });
+    pair.subscribe_only(id);
+    while pair.opened() == 0 {
+        assert!(pair.step(), "a session is opened");
+    }
+    pair.at = ends + 1;
+    pair.work();
+    pair.wait_until(pair.at + 60_000);
+    assert_eq!(pair.b.count(id), 2 + 1 + 11, "the rights; 1 1, and 1 10 to 1 19");
+    pair.a.put(1, id, "1 2 more", 3);
+    pair.a.put(1, id, "1 1 more", 3);
+    pair.work();
+    assert_eq!(pair.b.count(id), 2 + 1 + 11 + 3);
+}
+
 /// Whoever joins is granted it last: what it has of the log before that it has by this very grant.
 #[test]
 fn b12_a_grant_that_stands_behind_the_log_takes_no_position_away() {

@@ -52,6 +52,7 @@ class Row:
     goal: str
     figure: str = "seconds"
     peers: tuple = ()
+    moved: str = ""  # The figure of its bytes, where the group has several.
     alone: tuple = ()  # Peers that do only a part of the work: ids, in memory.
     differs: dict = field(default_factory=dict)  # What differs at a peer, by its label without `, n = ...`.
     unasked: str = ""  # Why no peer was asked.
@@ -114,9 +115,9 @@ def groups(quick):
 
     def folder_after():
         make = folder.folders(files, size)
-        made = [Series(tool.label, folder.After(tool)) for tool in folder.tools(make) if tool.label != "rsync 3.5 --fsync"]
+        made = [Series(tool.label, folder.After(tool)) for tool in folder.tools(make)]
         made.append(Series(folder.Disk.label, folder.DiskAfter(make("rsync"))))
-        return with_absent(made, ("rsync 3.5", "syncthing 1.19"))
+        return with_absent(made, ("rsync 3.5", "rsync 3.5 --fsync", "syncthing 1.19"))
 
     def hot_paths():
         all_paths = hot.Paths()
@@ -188,7 +189,7 @@ def groups(quick):
             "d entries more on either side: on each they are one commit, at random keys, and the last that was written, so that the newest rows of the change "
             "log name them; the coded symbols are in memory. The group `differ-kinds` has the other cases. Syncline and iroh-docs: over QUIC on loopback, redb on both sides, all entries exchanged; "
             "Syncline durable, on a link that is up; iroh-docs dials. negentropy: two vectors in memory in one process, "
-            "no network, ids only, no entries. What Syncline exchanged stays, so its replica grows by 2 d a round, with d = 10,000 to 2.6 x n at the end (1,000 and "
+            "no network, ids only, no entries. A sync that does not count goes before each of Syncline's, as before iroh-docs'. samod and p2panda-sync have no such work: the first keeps what it has told a peer with the connection, the second compares heights of logs, of which there is one here. What Syncline exchanged stays, so its replica grows by 2 d a round, with d = 10,000 to 2.6 x n at the end (1,000 and "
             "10,000 have a pair of their own); iroh-docs has a copy of the prepared pair each round, whose caches an uncounted sync of the equal replicas warms, and negentropy's vectors are made anew. `beside` is what the session moves beside the entries themselves; processor and memory are of "
             "both sides together, which are one process.",
             1 if quick else 7, ("seconds", "messages", "round_trips", "bytes", "beside_entries", "cpu_s", "peak_mb"),
@@ -285,12 +286,12 @@ def groups(quick):
         Group("idle", f"A node that holds {million:,} entries", lambda: [
             Series("Syncline", bench("idle", million)), Series("Syncline, an empty replica", bench("idle", 0)),
             Series("a process that does nothing", bench("nothing"))],
-            "A fresh process that has opened its store and listens; a second later. `time` is until the store is open.", few,
+            "A fresh process that has opened its store and listens, and has synced with nobody yet; a second later. One that has reconciled keeps its coded symbols besides, and what redb's cache may have: see `serving, afterwards` above. `time` is until the store is open.", few,
             ("resident_mb", "peak_mb", "seconds", "disk_bytes_per_entry")),
         Group("hub", "One write on a hub, until all its peers show it", lambda: [
             Series(f"{who}, {peers:,} peers", bench(work, peers)) for peers in
             ((1, 10) if quick else (1, 10, 100, 1000)) for who, work in (("Syncline", "hub"), ("quinn alone", "fan"))],
-            "QUIC, a connection a peer. The hub on redb; the peers in one other process with stores in memory, so "
+            "QUIC, a connection a peer. Everybody may read the replica, and its entries are in all stores from the beginning: a grant for each peer, as tickets make them, would be a thousand entries more on each side. The hub on redb; the peers in one other process with stores in memory, so "
             "that they and the hub share two cores. `KB a peer` is what the hub's resident memory grew by; what is fixed, some 1.2 MB, is in it too, and so "
             "much with few peers. Processor and memory are the hub's alone. Messages and bytes are those of all sessions, until all have acknowledged. `quinn alone` has as "
             "many connections with 256 bytes sent on each and a byte answered: no decoding, no signature, no store.", few,
@@ -490,24 +491,24 @@ def rows(quick):
             must=(most("", "seconds", 4.5),
                   derived("x as fast as syncthing", 4, ratio("folder-first", "seconds", "syncthing 1.19", "Syncline"), at_most=False),
                   derived("x rsync --fsync", 1.5, ratio("folder-first", "seconds", "Syncline", "rsync 3.5 --fsync"))), why="folder"),
-        Row("the same: restart, nothing changed, until one new file has arrived", "folder-after", "Syncline", "<= 1 s", figure="restart_s",
-            peers=("rsync 3.5", "syncthing 1.19"),
-            differs={"rsync 3.5": "called once, watches nothing", "syncthing 1.19": "files are not signed"},
+        Row("the same: restart, nothing changed, until one new file has arrived", "folder-after", "Syncline", "<= 1 s", figure="restart_s", moved="restart_bytes",
+            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"),
+            differs={"rsync 3.5 --fsync": "called once, watches nothing", "rsync 3.5": "called once, watches nothing; not durable", "syncthing 1.19": "files are not signed"},
             limit=Limit("to look at every file of both folders, one thread", alone("folder-after", "restart_s")),
             must=(most("", "restart_s", 1.0),), why="folder"),
-        Row("the same: one small change, live", "folder-after", "Syncline", "median <= 60 ms", figure="live_s",
+        Row("the same: one small change, live", "folder-after", "Syncline", "median <= 60 ms", figure="live_s", moved="live_bytes",
             peers=("syncthing 1.19",), differs={"syncthing 1.19": "its watcher waits a second at least"},
             limit=Limit("to bring one small file and its name to the disk", alone("folder-after", "live_s")),
             must=(most("", "live_s", 60e-3),), why="folder"),
-        Row("the same: 100 + 100 changes apart", "folder-after", "Syncline", "<= 1.5 s", figure="apart_s",
-            peers=("rsync 3.5", "syncthing 1.19"), also=(("apart_bytes", 1e6, "MB moved"),),
-            differs={"rsync 3.5": "100 changes, of one side; not durable", "syncthing 1.19": "files are not signed"},
+        Row("the same: 100 + 100 changes apart", "folder-after", "Syncline", "<= 1.5 s", figure="apart_s", moved="apart_wire_bytes",
+            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"), also=(("apart_bytes", 1e6, "MB moved"),),
+            differs={"rsync 3.5 --fsync": "100 changes, of one side", "rsync 3.5": "100 changes, of one side; not durable", "syncthing 1.19": "files are not signed"},
             limit=Limit("to look at every file of one folder and to copy 200 with one sync", alone("folder-after", "apart_s")),
             must=(most("", "apart_s", 1.5),), why="folder"),
         Row(f"one file of {mebibytes:,} MiB, first", "large", "Syncline", "<= 4 s",
             peers=("rsync 3.5 --fsync", "syncthing 1.19"), differs=files,
             limit=Limit("to copy and sync it", alone("large", "seconds")), must=(most("", "seconds", 4.0),), why="large"),
-        Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s",
+        Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s", moved="changed_bytes",
             peers=("rsync 3.5 --fsync", "syncthing 1.19"), also=(("changed_bytes", 1e6, "MB moved"),),
             differs={"rsync 3.5 --fsync": "called, watches nothing", "syncthing 1.19": "its watcher waits a second at least"},
             limit=Limit("to read and hash it and to write 64 KiB", alone("large", "changed_s")),

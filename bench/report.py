@@ -190,14 +190,15 @@ def reached_cell(row, results):
     return "<br>".join((["goal reached" if any(must.aim for must, _, _ in found) and said else "yes"] if whole else []) + said)
 
 
-def cost(result, series, whose):
-    """Messages, bytes and memory of a series, as far as they were counted; `whose` memory, if not that of one process."""
+def cost(result, series, whose, moved):
+    """Messages, bytes and memory of a series, as far as they were counted; `whose` memory, if not that of one process;
+    `moved` is the figure of the bytes, if it is one of the row's own."""
     parts = []
     for name in ("messages", "messages_each"):
         value = median_of(result, series, name)
         if value is not None:
             parts.append(f"{number(value)} messages" + (" a write" if name.endswith("each") else ""))
-    for name, after in (("bytes", ""), ("bytes_each", " a write"), ("wire_bytes", " on the wire")):
+    for name, after in ((moved, ""),) if moved else (("bytes", ""), ("bytes_each", " a write"), ("wire_bytes", " on the wire")):
         value = median_of(result, series, name)
         if value and (name != "wire_bytes" or is_on_a_wire(result, series)):
             parts.append(write_value(value, "bytes") + after)
@@ -217,10 +218,10 @@ def cost_cell(row, group, result):
     only = {"figures": {series: [{name: value for name, value in one.items() if name in shown or name in ("peak_mb", "serving_peak_mb", "joining_cpu_s")} for one in rounds]
                         for series, rounds in result["figures"].items()}}
     whose = "both sides" if "both sides" in group.called.get("peak_mb", "") else ""
-    lines = [("Syncline", cost(only, row.ours, whose))]
+    lines = [("Syncline", cost(only, row.ours, whose, row.moved))]
     for peer in (*row.peers, *row.alone):
         label = peer if isinstance(peer, str) else peer[0]
-        lines.append((re.sub(r", n = .*", "", label), cost(only, label, whose)))
+        lines.append((re.sub(r", n = .*", "", label), cost(only, label, whose, row.moved)))
     return "<br>".join(f"{who}: {text}" for who, text in lines if text)
 
 
@@ -431,7 +432,13 @@ def write(results_file, quick):
     all_rows = groups.rows(quick)
     # How a group runs must not be built for a report.
     seven = " and".join(", ".join(f"`{group.name}`" for group in groups.groups(False) if group.rounds == 7).rsplit(",", 1))
+    commits = {}
+    for group in all_groups:
+        if group.name in results:
+            commits.setdefault(results[group.name]["commit"], []).append(f"`{group.name}`")
+    runs = "; ".join(f"{commit}: {', '.join(of)}" for commit, of in commits.items())
     out = [INTRODUCTION.format(machine=machine(), seven=seven),
+           f"Not all groups were measured at one commit, so a limit can be of another hour than its row ({runs}).\n\n" if len(commits) > 1 else "",
            "## The rows\n\n",
            "Where messages or bytes are not counted, the text of the row's group says why. The limit is what the machine would take for the part of the work that "
            "nobody can leave out, measured in the group `limits` or beside the row, and then how far from it we are.\n\n",

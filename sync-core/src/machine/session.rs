@@ -487,10 +487,13 @@ impl Session {
             && self.gives
             && !canary::is_out(Canary::BelieveOldPositions)
         {
-            // What lies before it the peer may read only now.
-            let from = *start;
-            *start = Rewound::start(before, granted, incarnation, from);
-            if *start == Position(0) && from > *start && !self.is_one_way() {
+            // What lies before it the peer may read only now. Its position is what it says, from wherever the log is sent: who
+            // has next to nothing is sent all of it, and may say the same position again when it has more.
+            let from =
+                theirs.have.filter(|(store, _)| *store == mine.store).map_or(Position(0), |(_, position)| position);
+            let begins = *start;
+            *start = Rewound::start(before, granted, incarnation, from).min(begins);
+            if *start == Position(0) && begins > *start && !self.is_one_way() {
                 // Roots differ, and bring it with everything else.
                 self.unsure = true;
                 *start = mine.head;

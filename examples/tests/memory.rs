@@ -16,7 +16,7 @@ use std::{
     io::{Read, Write},
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{Keep, Pair, Wire, World, pair, soon};
@@ -27,7 +27,7 @@ use sync_core::{
         wire::{Mark, Message, Open, StreamKind},
     },
     manager::Access,
-    model::Digest,
+    model::{Digest, ReplicaId, SecretKey},
     store::{Position, StoreId},
     transport::{ByteStream, Connection},
 };
@@ -257,6 +257,70 @@ async fn b77_a_million_frames_and_streams_and_marks_without_end_are_held_in_a_fe
         held(&format!("{poured} marks"));
 
         unharmed(&pair, &mut events).await;
+        pair.a.shutdown(PATIENCE).await.unwrap();
+        pair.b.shutdown(PATIENCE).await.unwrap();
+    }
+}
+
+/// How many strangers come and go, and how many bytes one of them may leave behind.
+const STRANGERS: usize = 3_000;
+const LEFT: usize = 100;
+
+/// How long nothing more is given back before what is held counts as what stays.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What is held when everything that is going is gone.
+async fn what_stays() -> usize {
+    let (mut least, mut since) = (usize::MAX, Instant::now());
+    while since.elapsed() < SETTLED {
+        let held = HELD.load(Ordering::Relaxed);
+        if held < least {
+            (least, since) = (held, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    least
+}
+
+/// So many strangers, each under a name of its own, ask for a replica that is not here, and go.
+async fn pass_by(road: &Hostile, pair: &Pair, strangers: usize) {
+    for _ in 0..strangers {
+        let stranger = Hostile { key: SecretKey::generate(), transport: road.transport.clone() };
+        let connection = stranger.dial(&pair.a).await;
+        let _control = stranger.shake(&*connection).await;
+        let mut session = connection.open().await.unwrap();
+        session.write_all(&[StreamKind::Session as u8]).await.unwrap();
+        let open = Open {
+            replica: ReplicaId(SecretKey::generate().public()),
+            store: StoreId([7; 16]),
+            head: Position(1),
+            root: Digest::EMPTY,
+            have: None,
+            direction: Direction::Both,
+            asks: false,
+            credentials: Vec::new(),
+        };
+        send(&mut session, &Message::Open(open).encode()).await.unwrap();
+        let refused = soon("a stranger is refused", receive(&mut session)).await.unwrap();
+        assert!(matches!(Message::decode(refused), Ok(Some(Message::Refuse(_)))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b80_of_thousands_of_strangers_who_asked_and_went_no_byte_each_is_left() {
+    let _alone = COUNTS.lock().await;
+    for wire in [Wire::Quic, Wire::Http] {
+        let world = World::new(wire, Keep::Memory);
+        let pair = pair(&world).await;
+        let road = Hostile::new(&world).await;
+        // Then tables and caches, those of the strangers' own transport too, are as large as they get.
+        pass_by(&road, &pair, STRANGERS / 3).await;
+        let before = what_stays().await;
+        pass_by(&road, &pair, STRANGERS).await;
+        let after = what_stays().await;
+        println!("{}: {before} bytes held before, {after} after {STRANGERS} strangers", wire.name());
+        assert!(after < before + STRANGERS * LEFT, "{}: {before} bytes before, {after} after", wire.name());
+        assert_eq!(pair.a.peers().await.unwrap().len(), 1, "those who passed by are no peers");
         pair.a.shutdown(PATIENCE).await.unwrap();
         pair.b.shutdown(PATIENCE).await.unwrap();
     }

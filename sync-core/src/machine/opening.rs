@@ -252,7 +252,9 @@ impl Synchronizer {
             self.tell_received(key, state.head, *admitted);
         }
         // And rights that have changed since the log was asked for.
-        if let Ok(StoreReply::Changes { state: Some(state), .. }) = &result {
+        if let Ok(StoreReply::Changes { state: Some(state), .. }) = &result
+            && self.replicas.contains_key(&replica)
+        {
             self.learn(replica, state.clone());
         }
         self.tell_rest(replica, Position(0));
@@ -335,7 +337,7 @@ impl Synchronizer {
         let facts = Facts { store, head, root, have, direction, asks };
         let open = Open { replica: key.0, store, head, root, have, direction, asks, credentials };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.scope = Scope::of(&readable);
+        let before = std::mem::replace(&mut session.scope, Scope::of(&readable));
         match std::mem::replace(&mut session.phase, Phase::Live) {
             Phase::Preparing(None) => {
                 let connection = session.connection;
@@ -367,6 +369,14 @@ impl Synchronizer {
                 self.begin(key, facts, *theirs);
             }
             Phase::Admitting { mine, theirs } => {
+                if mine.root == theirs.root && before != session.scope {
+                    // The peer may read something else by the credentials that it has shown than what was summed up.
+                    self.end_by_rights(key);
+                    if let Some(job) = self.jobs.get_mut(&key) {
+                        job.next_open = self.io.now.elapsed;
+                    }
+                    return;
+                }
                 self.begin(key, *mine, *theirs);
                 self.catch_up(key);
             }
@@ -403,7 +413,10 @@ impl Synchronizer {
         };
         let effects = session.begin(&mut self.io, mine, &theirs, known, (rewound, incarnation));
         if let Some(job) = job {
-            job.rewound = session.rewound.or(job.rewound);
+            // Who says a position behind the grants has all of it; a copy of its store may come back and say an older one.
+            let is_past =
+                |at: Position| theirs.have.is_some_and(|(store, have)| store == self.config.store && have >= at);
+            job.rewound = session.rewound.or(job.rewound.filter(|rewound| !is_past(rewound.granted)));
             job.attempts = 0;
             job.show_credentials = false;
             if job.record.last_error.take().is_some() {

@@ -1,6 +1,6 @@
 //! Two nodes over bad links: the rungs of the ladder, loss by delay, on each transport.
 //!
-//! Each transport has one test. In an ordinary run it climbs one rung; all of them, as a table, one after the other:
+//! Each transport has one test. In an ordinary run it climbs three rungs; all of them, as a table, one after the other:
 //!
 //! ```sh
 //! LADDER=all cargo test -p examples --test ladder -- --nocapture --test-threads 1

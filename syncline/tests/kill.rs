@@ -40,6 +40,12 @@ struct Ledger {
 }
 
 impl Ledger {
+    /// The files that were acknowledged to be there.
+    fn sure(&self) -> Vec<String> {
+        let there = self.expected.iter().filter(|(name, content)| content.is_some() && !self.unsure.contains(*name));
+        there.map(|(name, _)| name.clone()).collect()
+    }
+
     fn holds(&self, files: &BTreeMap<String, Vec<u8>>) -> bool {
         self.wrong(files).is_empty()
     }
@@ -99,10 +105,11 @@ fn write(
 /// Two machines that reach each other by one transport, and what was written on them.
 struct Pair {
     listen: &'static str,
-    machines: [Machine; 2],
+    // Before the folders that they write to.
     ups: [Option<Up>; 2],
+    machines: [Machine; 2],
     ledger: Mutex<Ledger>,
-    /// Rounds in which one side had not yet what the other had when the kill came.
+    /// Rounds in which something that was acknowledged before the kill was not on both sides yet.
     amid: usize,
 }
 
@@ -129,13 +136,15 @@ impl Pair {
             for _ in 0..1 + random.below(8) {
                 acks.recv_timeout(DEADLINE).expect("a write is acknowledged");
             }
+            let acknowledged = self.ledger.lock().unwrap().sure();
             for victim in victims {
                 self.ups[*victim].take().unwrap().kill();
             }
+            // Over a link of which one end is dead nothing comes any more.
+            let is_there = |name: &String| self.machines.iter().all(|machine| machine.path(name).exists());
+            self.amid += usize::from(!acknowledged.iter().all(is_there));
             stop.store(true, Ordering::Relaxed);
         });
-        // Over a link of which one end is dead nothing comes any more.
-        self.amid += usize::from(self.machines[0].files() != self.machines[1].files());
         for victim in victims {
             self.ups[*victim] = Some(self.machines[*victim].share(&[]));
         }

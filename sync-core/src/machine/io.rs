@@ -72,7 +72,7 @@ pub enum Input {
         /// The replica now.
         state: ReplicaState,
         /// How many entries the application has just written. Without it, what nobody has spoken of was written beneath
-        /// the machine.
+        /// the machine; nothing that the application writes may be on its way then.
         written: Option<u64>,
     },
     /// A replica is gone.

@@ -271,16 +271,23 @@ pub(super) struct Rewound {
     pub granted: Position,
     /// The run of the peer in which it was at `from`: as long as that lasts, another position is one of since.
     pub incarnation: u64,
+    /// The head of the peer's own log then.
+    pub head: Position,
     /// Where it was.
     pub from: Position,
+    /// From where our log was sent then.
+    pub began: Position,
     /// Up to where it has confirmed the log since.
     pub confirmed: Position,
 }
 
 impl Rewound {
-    /// From where the log is to be sent to a peer at `position`, by what is known of it.
-    pub fn start(before: Option<Self>, granted: Position, incarnation: u64, position: Position) -> Position {
-        match before.filter(|before| before.granted == granted) {
+    /// From where the log is to be sent to a peer at `position`, in this run and with this head, by what is known of it.
+    pub fn start(before: Option<Self>, granted: Position, at: (u64, Position), position: Position) -> Position {
+        let (incarnation, head) = at;
+        // Who has taken something in since has a longer log; a store that comes back from a copy has not.
+        let is_kept = |it: &Self| head > it.head || head == it.head && it.confirmed <= it.began;
+        match before.filter(|before| before.granted == granted && is_kept(before)) {
             Some(before) if before.incarnation == incarnation && before.from != position => position,
             Some(before) => before.confirmed.min(position),
             None => Position(0),
@@ -295,11 +302,11 @@ mod tests {
     #[test]
     fn a_position_of_before_is_none_for_who_may_read_more() {
         let rewound = |incarnation, from, confirmed| {
-            let (from, confirmed) = (Position(from), Position(confirmed));
-            Some(Rewound { granted: Position(900), incarnation, from, confirmed })
+            let (from, confirmed, granted) = (Position(from), Position(confirmed), Position(900));
+            Some(Rewound { granted, incarnation, head: Position(5), from, began: Position(0), confirmed })
         };
         let start = |before, granted, incarnation, position| {
-            Rewound::start(before, Position(granted), incarnation, Position(position)).0
+            Rewound::start(before, Position(granted), (incarnation, Position(6)), Position(position)).0
         };
         assert_eq!(start(None, 900, 1, 700), 0);
         assert_eq!(start(rewound(1, 700, 0), 900, 1, 700), 0, "nothing has come");
@@ -308,6 +315,13 @@ mod tests {
         assert_eq!(start(rewound(1, 700, 50), 900, 2, 700), 50);
         assert_eq!(start(rewound(1, 700, 50), 900, 2, 40), 40, "what it has confirmed is durable");
         assert_eq!(start(rewound(1, 700, 50), 950, 1, 60), 0, "and may read still more");
+        let head = |confirmed, head| {
+            Rewound::start(rewound(1, 700, confirmed), Position(900), (2, Position(head)), Position(700)).0
+        };
+        assert_eq!(head(800, 6), 700);
+        assert_eq!(head(800, 5), 0, "it has confirmed what is not there: its store is a copy of before");
+        assert_eq!(head(800, 4), 0);
+        assert_eq!(head(0, 5), 0, "nothing has come yet");
     }
 
     #[test]

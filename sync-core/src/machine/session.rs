@@ -47,10 +47,8 @@ pub(super) struct Known {
 /// so, and what is written here and what comes from a peer can become durable together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Told {
-    /// Up to where it knows of something.
+    /// Up to where it was told of something, by whomever it was written.
     pub until: Position,
-    /// Up to where it was told of everything, by whomever it was written.
-    pub all: Position,
     /// What was written beneath the machine is to be told when no answer about a peer's entries is on its way.
     pub is_due: bool,
 }
@@ -492,13 +490,14 @@ impl Session {
             let from =
                 theirs.have.filter(|(store, _)| *store == mine.store).map_or(Position(0), |(_, position)| position);
             let begins = *start;
-            *start = Rewound::start(before, granted, incarnation, from).min(begins);
+            *start = Rewound::start(before, granted, (incarnation, theirs.head), from).min(begins);
             if *start == Position(0) && begins > *start && !self.is_one_way() {
                 // Roots differ, and bring it with everything else.
                 self.unsure = true;
                 *start = mine.head;
             } else {
-                self.rewound = Some(Rewound { granted, incarnation, from, confirmed: *start });
+                let (began, confirmed) = (*start, *start);
+                self.rewound = Some(Rewound { granted, incarnation, head: theirs.head, from, began, confirmed });
             }
         }
         let from_peer = log_start(&io.limits, &theirs, &mine);

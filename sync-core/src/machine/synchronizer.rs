@@ -232,15 +232,19 @@ impl Synchronizer {
     }
 
     fn changed(&mut self, replica: ReplicaId, state: ReplicaState, written: Option<u64>) {
-        if let Some(Known { told, .. }) = self.replicas.get_mut(&replica) {
-            told.is_due |= written.is_none();
-            if let Some(entries) = written.filter(|entries| *entries > 0 && state.head > told.all) {
-                told.until = told.until.max(state.head);
-                self.io.event(Event::Written { replica, entries });
+        match self.replicas.get_mut(&replica) {
+            Some(Known { told, .. }) => {
+                told.is_due |= written.is_none();
+                if let Some(entries) = written.filter(|entries| *entries > 0) {
+                    told.until = told.until.max(state.head);
+                    self.io.event(Event::Written { replica, entries });
+                }
             }
+            // It is gone: what was written last was on its way.
+            None if written.is_some() => return,
+            None => {}
         }
-        let head = state.head;
-        self.tell_rest(replica, head);
+        self.tell_rest(replica, state.head);
         self.learn(replica, state);
     }
 
@@ -254,7 +258,7 @@ impl Synchronizer {
         let (head, told) = (known.head.max(head), &mut known.told);
         if head > told.until {
             self.io.event(Event::Written { replica, entries: head.0 - told.until.0 });
-            (told.until, told.all) = (head, head);
+            told.until = head;
         }
         told.is_due = false;
     }
@@ -271,7 +275,7 @@ impl Synchronizer {
 
     /// Takes in a newer state of a replica and lets every session of it send on.
     pub(super) fn learn(&mut self, replica: ReplicaId, state: ReplicaState) {
-        let all = Told { until: state.head, all: state.head, is_due: false };
+        let all = Told { until: state.head, is_due: false };
         let told = self.replicas.get(&replica).map_or(all, |known| known.told);
         let ReplicaState { root, head, rights, rights_version, .. } = state;
         let known = Known { root, head, rights, rights_version, told };

@@ -17,7 +17,7 @@ mod waiting;
 mod wanted;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -374,7 +374,9 @@ impl SyncManager {
         let live = shared.live(id, &shared.store.state(id).await?);
         // Once more: what came in before the handle was there has woken nobody.
         let state = shared.store.state(id).await?;
-        self.tell(Input::Changed { replica: id, state, written: None }).await?;
+        // What is on its way tells of itself.
+        let written = (live.writing.load(Ordering::SeqCst) > 0).then_some(0);
+        self.tell(Input::Changed { replica: id, state, written }).await?;
         let author = shared.key.clone();
         Ok(Replica { id, shared, live, author })
     }

@@ -1,6 +1,10 @@
 //! A replica, as an application uses it.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use sync_content::export;
@@ -322,7 +326,7 @@ impl Replica {
             Timestamp(0) => (self.shared.wall)(),
             _ => Timestamp(0),
         };
-        self.commit_at(vec![grant.to_op(&self.author())], Vec::new(), wall).await.map(drop)
+        self.commit_at(vec![grant.to_op(&self.author())], Vec::new(), Vec::new(), wall).await.map(drop)
     }
 
     /// The owner's key, when this node has it.
@@ -336,14 +340,13 @@ impl Replica {
             .map(SecretKey::from_bytes))
     }
 
-    pub(super) async fn commit(&self, ops: Vec<Op>, records: Vec<NodeRecord>) -> Result<Timestamp, ManagerError> {
-        self.commit_at(ops, records, (self.shared.wall)()).await
-    }
-
+    /// Signs and writes entries. Once begun it is done whole, whether somebody still waits for it or not: what is durable
+    /// is to be offered to peers and told. Until then `pins` hold the content.
     async fn commit_at(
         &self,
         ops: Vec<Op>,
         records: Vec<NodeRecord>,
+        pins: Vec<Pin>,
         wall: Timestamp,
     ) -> Result<Timestamp, ManagerError> {
         let blob = |op: &Op| match op {
@@ -356,19 +359,44 @@ impl Replica {
         // A clock that stands far ahead of the wall, because of what was seen, never stops a write.
         let now = (self.shared.wall)().max(timestamp);
         let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records };
-        let applied = self.shared.store.apply(batch).await?;
-        let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
-            Outcome::Refused(reason) => Some(*reason),
-            _ => None,
+        let (replica, shared, writing) = (self.id, self.shared.clone(), Writing::new(self.live.clone()));
+        let written = tokio::spawn(async move {
+            let _until_told = (writing, pins);
+            let applied = shared.store.apply(batch).await?;
+            let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
+                Outcome::Refused(reason) => Some(*reason),
+                _ => None,
+            });
+            shared.observe(&applied.state);
+            shared.content.written(replica, blobs);
+            let input = Input::Changed { replica, written: Some(applied.inserted()), state: applied.state };
+            shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
+            match refused {
+                Some(reason) => Err(ManagerError::NotPermitted { replica: replica.short(), reason }),
+                None => Ok(timestamp),
+            }
         });
-        self.shared.observe(&applied.state);
-        self.shared.content.written(self.id, blobs);
-        let input = Input::Changed { replica: self.id, written: Some(applied.inserted()), state: applied.state };
-        self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
-        match refused {
-            Some(reason) => Err(ManagerError::NotPermitted { replica: self.id.short(), reason }),
-            None => Ok(timestamp),
+        match written.await {
+            Ok(written) => written,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(ManagerError::Closed),
         }
+    }
+}
+
+/// A write that is on its way.
+struct Writing(Arc<Live>);
+
+impl Writing {
+    fn new(live: Arc<Live>) -> Self {
+        live.writing.fetch_add(1, Ordering::SeqCst);
+        Self(live)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.writing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -538,9 +566,8 @@ impl Transaction {
             }
             return Ok(None);
         }
-        let committed = self.replica.commit(self.ops, self.notes).await;
-        drop(self.pins);
-        committed.map(Some)
+        let wall = (self.replica.shared.wall)();
+        self.replica.commit_at(self.ops, self.notes, self.pins, wall).await.map(Some)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak, atomic::AtomicUsize},
 };
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -23,6 +23,8 @@ pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub(super) struct Live {
     pub clock: HybridClock,
     pub head: watch::Sender<Position>,
+    /// How many writes are on their way.
+    pub writing: AtomicUsize,
 }
 
 pub(super) struct Shared {
@@ -75,7 +77,11 @@ impl Shared {
             return live;
         }
         live.retain(|_, live| live.strong_count() > 0);
-        let made = Arc::new(Live { clock: HybridClock::new(state.newest), head: watch::Sender::new(state.head) });
+        let made = Arc::new(Live {
+            clock: HybridClock::new(state.newest),
+            head: watch::Sender::new(state.head),
+            writing: AtomicUsize::new(0),
+        });
         live.insert(replica, Arc::downgrade(&made));
         made
     }

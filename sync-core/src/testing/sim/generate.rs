@@ -533,6 +533,9 @@ fn one_way(draw: Draw, scenario: &mut Scenario) {
         even.faults.retain(|fault| !loses(fault));
         even.operations.retain(|timed| !divides(timed));
         for node in &mut even.nodes {
+            if !node.habits.is_empty() {
+                (node.clock_ms, node.drift_ppm) = (0, 0);
+            }
             (node.habits, node.leaves) = (Vec::new(), None);
         }
         // Nobody counted on those who were hostile or left.
@@ -561,7 +564,7 @@ fn one_way(draw: Draw, scenario: &mut Scenario) {
             if !member.prefix.is_empty() && random.percent(70) {
                 member.widens_ms = Some(later(&mut random));
             }
-            if member.widens_ms.is_some() || random.percent(70) {
+            if random.percent(if member.widens_ms.is_some() { 85 } else { 70 }) {
                 member.pulls_ms = Some(if random.percent(60) { 0 } else { later(&mut random) });
             }
             let path = Path { from: member.node, to: owner };

@@ -56,9 +56,11 @@ pub struct Process {
 /// Entries written here and received, and of how many of each the application was told.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Durable; whoever wrote them may not know it yet.
+    /// Written and durable; whoever wrote them may not know it yet.
     pub durable: u64,
     pub written: u64,
+    /// Written beneath the machine, and not inserted: positions that nobody takes are told, too.
+    pub passed: u64,
     pub received: u64,
     pub told_written: u64,
     pub told_received: u64,

@@ -64,7 +64,8 @@ impl World<'_> {
             return;
         };
         let is_wrong = |tally: &Tally| {
-            !(tally.written..=tally.durable).contains(&tally.told_written) || tally.received != tally.told_received
+            let written = tally.written..=tally.written + tally.passed;
+            !written.contains(&tally.told_written) || tally.received != tally.told_received
         };
         let wrong = process.tallies.values().find(|tally| is_wrong(tally)).copied();
         if let Some(wrong) = wrong {

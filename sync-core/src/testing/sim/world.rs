@@ -593,6 +593,7 @@ impl<'a> World<'a> {
                 let tally = process.tallies.entry(id).or_default();
                 tally.durable += applied.inserted();
                 tally.written += applied.inserted();
+                tally.passed += applied.outcomes.len() as u64 - applied.inserted();
             }
         }
         self.open_replica(node, id);
@@ -605,7 +606,9 @@ impl<'a> World<'a> {
         let Ok(state) = process.store.core().state(id) else { return };
         process.clocks.entry(id).or_default().observe(state.newest);
         let (head, known) = (state.head, process.watchers.contains_key(&id));
-        self.input(node, Input::Changed { replica: id, state, written: None });
+        // What is on its way tells of itself.
+        let is_writing = process.tallies.get(&id).is_some_and(|tally| tally.durable > tally.written);
+        self.input(node, Input::Changed { replica: id, state, written: is_writing.then_some(0) });
         if !known {
             self.watch_from(node, id, head);
         }

@@ -496,3 +496,25 @@ async fn b43_an_obstacle_tells_when_it_began_not_when_all_was_well_the_last_time
     let since = why[0].since.unwrap().0;
     assert!(since >= began && since < began + 60_000_000, "{since} {began}");
 }
+
+/// Who waits for a write may give up, a timeout say; what has begun is written all the same, and then it is owed to peers.
+#[tokio::test]
+async fn b53_a_write_whose_caller_gave_up_is_offered_and_told_like_any_other() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let (left, ticket) = shared(&a).await;
+    let right = b.join(ticket).await.unwrap();
+    synced(&b, &right, &a).await;
+    let mut events = a.events();
+    let mut arrives = right.watch("", right.head());
+    tokio::select! {
+        biased;
+        _ = left.put("given up", "a value") => panic!("a write waits for its flush"),
+        () = std::future::ready(()) => {}
+    }
+    let entry = tokio::time::timeout(LONG, arrives.next()).await.expect("it arrives").unwrap();
+    assert_eq!(entry.entry.op.key_bytes().as_ref(), b"given up");
+    let written =
+        async { while events.recv().await.unwrap() != (Event::Written { replica: left.id(), entries: 1 }) {} };
+    tokio::time::timeout(LONG, written).await.expect("it is told");
+}

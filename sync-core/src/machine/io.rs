@@ -553,7 +553,9 @@ pub enum Event {
         /// How many.
         entries: u64,
     },
-    /// Entries were written here.
+    /// Entries were written here: an event for each write through the manager. What was written beneath it, into the
+    /// store itself, is told when a handle is opened and nothing else is on its way; the number is then an upper bound,
+    /// and there is no event if something later was told before: who reads on at each event has it by that.
     Written {
         /// The replica.
         replica: ReplicaId,

@@ -152,6 +152,49 @@ fn b29_an_answer_that_comes_before_the_word_of_a_write_is_compared_when_that_com
     assert_eq!(pair.status().pending, 0);
 }
 
+/// What is written here and what comes from a peer may become durable together, and either be heard of first.
+#[test]
+fn b48_each_entry_is_told_once_and_as_what_it_was() {
+    let told = |node: &Node, kind: &str| -> u64 {
+        let events = node.said.iter().filter(|said| said.starts_with(&format!("Event({kind}")));
+        let count = |said: &String| said.split("entries: ").nth(1).unwrap().trim_end_matches([' ', '}', ')']).parse();
+        events.map(|said| count(said).unwrap_or(0)).sum::<u64>()
+    };
+    for steps in 0..40 {
+        let (mut pair, id) = synced();
+        let before = [told(&pair.a, "Written"), told(&pair.a, "Received")];
+        pair.b.put(2, id, "from there", 3);
+        for _ in 0..steps {
+            pair.step();
+        }
+        // Durable here at any time of it, and said later: another write and a look at what is there come before.
+        let first = pair.a.write(1, id, "first", 2);
+        let second = pair.a.write(1, id, "second", 1);
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: second.clone(), written: Some(1) });
+        for _ in 0..steps / 2 {
+            pair.step();
+        }
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: first, written: Some(2) });
+        pair.work();
+        let beneath = pair.a.write(1, id, "beneath", 1);
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: beneath.clone(), written: None });
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: beneath, written: None });
+        pair.work();
+        let after = [told(&pair.a, "Written"), told(&pair.a, "Received")];
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [2 + 1 + 1, 3], "{steps}");
+    }
+}
+
+/// A write can be on its way to the machine while its replica is dropped.
+#[test]
+fn b55_what_was_written_last_brings_no_dropped_replica_back() {
+    let (mut pair, id) = synced();
+    let last = pair.a.write(1, id, "last", 1);
+    pair.tell(Input::Dropped { replica: id });
+    pair.tell(Input::Changed { replica: id, state: last, written: Some(1) });
+    assert!(pair.a.machine.status().is_empty());
+}
+
 /// The story: several frames were here when the first was taken in, and its root was equal. That counted for the others
 /// too, which had come before: after the last one nobody said a root, and neither side knew that they were equal until
 /// the interval.

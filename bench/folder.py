@@ -463,8 +463,10 @@ class Rsync:
         config = path(f"rsyncd-{name}.conf")
         self.port = Rsync.BASE
         Rsync.BASE += 1
+        # As root it would read as nobody, who may not.
+        who = f"uid = {os.getuid()}\ngid = {os.getgid()}\n" if os.geteuid() == 0 else ""
         with open(config, "w") as file:
-            file.write(f"use chroot = no\nport = {self.port}\naddress = 127.0.0.1\n[source]\npath = {self.source}\n"
+            file.write(f"{who}use chroot = no\nport = {self.port}\naddress = 127.0.0.1\n[source]\npath = {self.source}\n"
                        "read only = yes\n")
         self.daemon = spawn(["rsync", "--daemon", "--no-detach", "--config", config])
         time.sleep(0.5)

@@ -63,12 +63,13 @@ impl SavedPositions {
     }
 }
 
-/// Whether a peer's record has what the application has said of it: an address, or that it is not wanted.
+/// Whether a peer's record has where it is, as the application has said it, or that it was removed. That it is blocked says
+/// nothing of where it is: who blocked it before it knew an address has that to give still.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn is_known(record: &NodeRecord) -> bool {
     let saved = record.value.as_ref().and_then(|value| postcard::from_bytes::<PeerRecord>(value).ok());
     saved
-        .is_some_and(|saved| saved.standing != Standing::Welcome || saved.addresses.iter().any(|address| address.given))
+        .is_some_and(|saved| saved.standing == Standing::Removed || saved.addresses.iter().any(|address| address.given))
 }
 
 impl Synchronizer {

@@ -59,7 +59,8 @@ pub struct Tally {
     /// Written and durable; whoever wrote them may not know it yet.
     pub durable: u64,
     pub written: u64,
-    /// Written beneath the machine, and not inserted: positions that nobody takes are told, too.
+    /// Written beneath the machine and not inserted, for positions that nobody takes are told, too; or by a call that failed,
+    /// and may be durable.
     pub passed: u64,
     pub received: u64,
     pub told_written: u64,

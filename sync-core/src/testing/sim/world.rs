@@ -570,6 +570,7 @@ impl<'a> World<'a> {
                 let at = members.iter().position(|member| member.node == node);
                 at.map(|at| self.replicas[replica].grants[at + 1].clone()).into_iter().collect()
             };
+            let brought = bundles.iter().map(|bundle| bundle.entries().count() as u64).sum::<u64>();
             let create = crate::store::Write::CreateReplica { replica: id, records: Vec::new() };
             let apply = crate::store::Apply {
                 replica: id,
@@ -583,7 +584,8 @@ impl<'a> World<'a> {
                 return;
             }
             if results.iter().any(Result::is_err) {
-                // The disk is in trouble: the application tries again.
+                // The disk is in trouble: the application tries again. What failed may be durable all the same.
+                self.tally(node, id, |tally| tally.passed += brought);
                 return self.at(self.now_us + 1_000_000, Event::Join { replica, node });
             }
             if let Some(Ok(crate::store::Written::Applied(applied))) = results.last()

@@ -324,7 +324,7 @@ class Socket(http.client.HTTPConnection):
 
 class Syncthing:
     """Two instances that know each other's address; nothing announced, nothing compressed, its watcher at its quickest."""
-    label = "syncthing 1.19"
+    label = "syncthing"
     BASE = 22100
     discards = False
 
@@ -456,7 +456,7 @@ class Rsync:
 
     def __init__(self, source, flags=()):
         self.source, self.flags, self.number, self.daemon, self.most = source, list(flags), 0, None, 0
-        self.label = " ".join(["rsync 3.5", *self.flags])
+        self.label = " ".join(["rsync", *self.flags])
 
     def start(self):
         name = f"{os.path.basename(self.source)}{''.join(self.flags)}"

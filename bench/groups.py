@@ -111,13 +111,13 @@ def groups(quick):
         make = folder.folders(files, size)
         made = [Series(tool.label, folder.First(tool)) for tool in folder.tools(make, alone=folder.TRANSPORTS)]
         made.append(Series(folder.Disk.label, folder.DiskFirst(make("rsync"))))
-        return with_absent(made, ("rsync 3.5", "rsync 3.5 --fsync", "syncthing 1.19"))
+        return with_absent(made, ("rsync", "rsync --fsync", "syncthing"))
 
     def folder_after():
         make = folder.folders(files, size)
         made = [Series(tool.label, folder.After(tool)) for tool in folder.tools(make)]
         made.append(Series(folder.Disk.label, folder.DiskAfter(make("rsync"))))
-        return with_absent(made, ("rsync 3.5", "rsync 3.5 --fsync", "syncthing 1.19"))
+        return with_absent(made, ("rsync", "rsync --fsync", "syncthing"))
 
     def hot_paths():
         all_paths = hot.Paths()
@@ -125,9 +125,9 @@ def groups(quick):
 
     def large():
         make = folder.large_folders(mebibytes)
-        made = [Series(tool.label, folder.Large(tool)) for tool in folder.tools(make) if tool.label != "rsync 3.5"]
+        made = [Series(tool.label, folder.Large(tool)) for tool in folder.tools(make) if tool.label != "rsync"]
         made.append(Series(folder.Disk.label, folder.DiskLarge(make("rsync"))))
-        return with_absent(made, ("rsync 3.5 --fsync", "syncthing 1.19"))
+        return with_absent(made, ("rsync --fsync", "syncthing"))
 
     return [
         Group("limits", "What the machine can do", lambda: [
@@ -348,7 +348,7 @@ def rows(quick):
             "samod": "memory only, unsigned, not encrypted"}
     writes = {"iroh-docs, redb": "not durable, into an empty replica"}
     one_way = "one way, unsigned, not encrypted"
-    files = {"rsync 3.5 --fsync": one_way, "rsync 3.5": f"not durable, {one_way}", "syncthing 1.19": "files are not signed"}
+    files = {"rsync --fsync": one_way, "rsync": f"not durable, {one_way}", "syncthing": "files are not signed"}
     kilobytes = dict(scale=1000, unit="KB")
     each = lambda bound: Must("an entry", bound, True, lambda one: one["bytes"] / n, unit="B")
     return [
@@ -485,32 +485,32 @@ def rows(quick):
             must=(least("", "mb_per_s", 400),), why="http"),
         Row("folder of real files, first copy", "folder-first", "Syncline",
             "<= 4.5 s, 4 x syncthing, within 1.5 x of rsync --fsync",
-            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"), differs=files,
+            peers=("rsync --fsync", "rsync", "syncthing"), differs=files,
             limit=Limit("to copy it on the disk, one thread and one sync", alone("folder-first", "seconds")),
             note=lambda get: f"{get('folder-first', ALONE, 'files'):,.0f} files, {get('folder-first', ALONE, 'folder_bytes') / 1e6:.0f} MB",
             must=(most("", "seconds", 4.5),
-                  derived("x as fast as syncthing", 4, ratio("folder-first", "seconds", "syncthing 1.19", "Syncline"), at_most=False),
-                  derived("x rsync --fsync", 1.5, ratio("folder-first", "seconds", "Syncline", "rsync 3.5 --fsync"))), why="folder"),
+                  derived("x as fast as syncthing", 4, ratio("folder-first", "seconds", "syncthing", "Syncline"), at_most=False),
+                  derived("x rsync --fsync", 1.5, ratio("folder-first", "seconds", "Syncline", "rsync --fsync"))), why="folder"),
         Row("the same: restart, nothing changed, until one new file has arrived", "folder-after", "Syncline", "<= 1 s", figure="restart_s", moved="restart_bytes",
-            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"),
-            differs={"rsync 3.5 --fsync": "called once, watches nothing", "rsync 3.5": "called once, watches nothing; not durable", "syncthing 1.19": "files are not signed"},
+            peers=("rsync --fsync", "rsync", "syncthing"),
+            differs={"rsync --fsync": "called once, watches nothing", "rsync": "called once, watches nothing; not durable", "syncthing": "files are not signed"},
             limit=Limit("to look at every file of both folders, one thread", alone("folder-after", "restart_s")),
             must=(most("", "restart_s", 1.0),), why="folder"),
         Row("the same: one small change, live", "folder-after", "Syncline", "median <= 60 ms", figure="live_s", moved="live_bytes",
-            peers=("syncthing 1.19",), differs={"syncthing 1.19": "its watcher waits a second at least"},
+            peers=("syncthing",), differs={"syncthing": "its watcher waits a second at least"},
             limit=Limit("to bring one small file and its name to the disk", alone("folder-after", "live_s")),
             must=(most("", "live_s", 60e-3),), why="folder"),
         Row("the same: 100 + 100 changes apart", "folder-after", "Syncline", "<= 1.5 s", figure="apart_s", moved="apart_wire_bytes",
-            peers=("rsync 3.5 --fsync", "rsync 3.5", "syncthing 1.19"), also=(("apart_bytes", 1e6, "MB moved"),),
-            differs={"rsync 3.5 --fsync": "100 changes, of one side", "rsync 3.5": "100 changes, of one side; not durable", "syncthing 1.19": "files are not signed"},
+            peers=("rsync --fsync", "rsync", "syncthing"), also=(("apart_bytes", 1e6, "MB moved"),),
+            differs={"rsync --fsync": "100 changes, of one side", "rsync": "100 changes, of one side; not durable", "syncthing": "files are not signed"},
             limit=Limit("to look at every file of one folder and to copy 200 with one sync", alone("folder-after", "apart_s")),
             must=(most("", "apart_s", 1.5),), why="folder"),
         Row(f"one file of {mebibytes:,} MiB, first", "large", "Syncline", "<= 4 s",
-            peers=("rsync 3.5 --fsync", "syncthing 1.19"), differs=files,
+            peers=("rsync --fsync", "syncthing"), differs=files,
             limit=Limit("to copy and sync it", alone("large", "seconds")), must=(most("", "seconds", 4.0),), why="large"),
         Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s", moved="changed_bytes",
-            peers=("rsync 3.5 --fsync", "syncthing 1.19"), also=(("changed_bytes", 1e6, "MB moved"),),
-            differs={"rsync 3.5 --fsync": "called, watches nothing", "syncthing 1.19": "its watcher waits a second at least"},
+            peers=("rsync --fsync", "syncthing"), also=(("changed_bytes", 1e6, "MB moved"),),
+            differs={"rsync --fsync": "called, watches nothing", "syncthing": "its watcher waits a second at least"},
             limit=Limit("to read and hash it and to write 64 KiB", alone("large", "changed_s")),
             must=(most("", "changed_s", 4.0), most("moved", "changed_bytes", 6.29, scale=1e6, unit="MB")), why="large"),
         Row(f"memory of a node with {million:,} entries, idle", "idle", "Syncline", "<= 60 MB", figure="resident_mb",

@@ -416,7 +416,7 @@ Not so: the hot paths are what divan says of up to 100 samples of one run, and i
 spread; that of the others is in the group's table below. **n x** says how many times faster Syncline is: less than 1 means slower. Memory is the peak of a process in the round, or of both sides together where it says so. Bytes and messages are
 those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried. Syncline is durable and verifies everything strictly in every row, but for
 the hub's peers, whose stores are in memory; what differs at a peer is said in its cell, and more of it in the group's text below.
-Peers: iroh-docs 0.101 (iroh 1.1, blobs 0.103, no relay, no lookup), negentropy 0.5, samod 0.16, p2panda-sync 0.7, rsync 3.5 and syncthing 1.19 from Debian.
+Peers: iroh-docs 0.101 (iroh 1.1, blobs 0.103, no relay, no lookup), negentropy 0.5, samod 0.16, p2panda-sync 0.7, {installed}.
 
 """
 
@@ -437,7 +437,10 @@ def write(results_file, quick):
         if group.name in results:
             commits.setdefault(results[group.name]["commit"], []).append(f"`{group.name}`")
     runs = "; ".join(f"{commit}: {', '.join(of)}" for commit, of in commits.items())
-    out = [INTRODUCTION.format(machine=machine(), seven=seven),
+    # Each run of a group that has peers of the machine notes which they were.
+    noted = sorted({f"{program} {version}" for result in results.values() for program, version in result.get("versions", {}).items()})
+    installed = f"{', '.join(noted) or 'rsync and syncthing'} as Debian has them"
+    out = [INTRODUCTION.format(machine=machine(), seven=seven, installed=installed),
            f"Not all groups were measured at one commit, so a limit can be of another hour than its row ({runs}).\n\n" if len(commits) > 1 else "",
            "## The rows\n\n",
            "Where messages or bytes are not counted, the text of the row's group says why. The limit is what the machine would take for the part of the work that "

@@ -52,6 +52,7 @@ enum Fault {
     FindsLess,
     ChangesItsId,
     DropsNothing,
+    NumbersAnew,
     CreatesWhatIsAskedFor,
     CreatesAgain,
     MixesTheKinds,
@@ -107,6 +108,7 @@ impl Wrong {
             inner,
             applied: Mutex::default(),
             blobs: Mutex::default(),
+            ended: Mutex::default(),
             standing: Mutex::default(),
             fell: Mutex::default(),
         })
@@ -120,6 +122,8 @@ struct WrongStore {
     applied: Mutex<usize>,
     /// How many blobs were ever applied.
     blobs: Mutex<u64>,
+    /// Where the last replica ended that was dropped.
+    ended: Mutex<u64>,
     /// What was imported over what.
     standing: Mutex<Vec<(Hash, Hash)>>,
     fell: Mutex<Vec<Hash>>,
@@ -148,6 +152,9 @@ impl ReplicaStore for WrongStore {
             self.inner.save(records).await?;
             return Ok(100_000);
         }
+        if self.fault == Fault::NumbersAnew {
+            *self.ended.lock().expect("no case panics in here") = self.inner.state(replica).await?.head.0;
+        }
         self.inner.drop_replica(replica, records).await
     }
 
@@ -156,6 +163,7 @@ impl ReplicaStore for WrongStore {
             self.inner.create_replica(replica, vec![]).await?;
         }
         let mut state = self.inner.state(replica).await?;
+        state.head.0 -= *self.ended.lock().expect("no case panics in here");
         if self.fault == Fault::CountsReplays {
             state.blobs = *self.blobs.lock().expect("no case panics in here");
         }
@@ -569,6 +577,7 @@ caught! {
     LeavesClaimsOutInSilence in reconcile::an_answer_that_leaves_claims_out_says_so;
     ChangesItsId in apply::the_store_id_stays;
     DropsNothing in apply::b55_a_dropped_replica_leaves_nothing;
+    NumbersAnew in apply::b55_a_dropped_replica_leaves_nothing;
     CreatesWhatIsAskedFor in apply::an_unknown_replica_is_an_error;
     CreatesAgain in apply::creating_again_changes_nothing;
     SavesTheRecordsOfAFailedApply in apply::records_of_a_refused_local_batch_are_not_kept;

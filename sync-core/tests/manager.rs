@@ -497,6 +497,81 @@ async fn b43_an_obstacle_tells_when_it_began_not_when_all_was_well_the_last_time
     assert!(since >= began && since < began + 60_000_000, "{since} {began}");
 }
 
+/// Polls what it is given once.
+async fn begun(work: impl Future) {
+    tokio::select! {
+        biased;
+        _ = tokio::task::unconstrained(work) => panic!("it waits for its flush"),
+        () = std::future::ready(()) => {}
+    }
+}
+
+/// Of writes whose callers give up at once, a stalled disk say, so many are begun and no more: each is in memory.
+#[tokio::test]
+async fn b53_of_writes_that_nobody_waits_for_only_so_many_are_begun() {
+    let a = SyncManager::builder(Arc::new(store_mem::open().unwrap())).spawn().await.unwrap();
+    let replica = a.create_replica().await.unwrap();
+    let before = replica.state().await.unwrap().root.count;
+    for n in 0..1_100 {
+        begun(replica.put(format!("{n:04}"), "value")).await;
+    }
+    replica.put("last", "value").await.unwrap();
+    a.shutdown(LONG).await.unwrap();
+    assert_eq!(replica.state().await.unwrap().root.count - before, 1_024 + 1);
+}
+
+/// The end of a node waits for what was begun: whoever opens its store again has it to itself.
+#[tokio::test]
+async fn b53_what_was_begun_is_written_before_the_end_and_nothing_holds_the_store_after_it() {
+    for _ in 0..10 {
+        let store: Arc<dyn ReplicaStore> = Arc::new(store_mem::open().unwrap());
+        let a = SyncManager::builder(store.clone()).spawn().await.unwrap();
+        let replica = a.create_replica().await.unwrap();
+        let (id, before) = (replica.id(), replica.state().await.unwrap().root.count);
+        for n in 0..200 {
+            begun(replica.put(format!("{n:04}"), "value")).await;
+        }
+        a.shutdown(LONG).await.unwrap();
+        assert!(matches!(replica.put("too late", "value").await, Err(ManagerError::Closed)));
+        drop((a, replica));
+        assert_eq!(Arc::strong_count(&store), 1);
+        assert_eq!(store.state(id).await.unwrap().root.count - before, 200);
+    }
+}
+
+/// Whoever writes may do so from a runtime that ends before the write does, or from none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b53_a_write_is_the_nodes_whatever_runtime_it_was_begun_on() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let (left, ticket) = shared(&a).await;
+    let right = b.join(ticket).await.unwrap();
+    synced(&b, &right, &a).await;
+    let mut arrives = right.watch("", right.head());
+    let replica = left.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(begun(replica.put("of a runtime that is gone", "a value")));
+        drop(runtime);
+        sync_core::testing::block_on(replica.put("of none", "a value")).unwrap();
+    })
+    .join()
+    .unwrap();
+    for _ in 0..2 {
+        tokio::time::timeout(LONG, arrives.next()).await.expect("it arrives").unwrap();
+    }
+}
+
+/// Who waits for a replica's end may give up, too.
+#[tokio::test]
+async fn b55_a_drop_whose_caller_gave_up_is_done_whole() {
+    let a = SyncManager::builder(Arc::new(store_mem::open().unwrap())).spawn().await.unwrap();
+    let replica = a.create_replica().await.unwrap();
+    begun(a.drop_replica(replica.id())).await;
+    a.shutdown(LONG).await.unwrap();
+    assert!(a.store().replicas().await.unwrap().is_empty());
+}
+
 /// Who waits for a write may give up, a timeout say; what has begun is written all the same, and then it is owed to peers.
 #[tokio::test]
 async fn b53_a_write_whose_caller_gave_up_is_offered_and_told_like_any_other() {
@@ -507,11 +582,7 @@ async fn b53_a_write_whose_caller_gave_up_is_offered_and_told_like_any_other() {
     synced(&b, &right, &a).await;
     let mut events = a.events();
     let mut arrives = right.watch("", right.head());
-    tokio::select! {
-        biased;
-        _ = left.put("given up", "a value") => panic!("a write waits for its flush"),
-        () = std::future::ready(()) => {}
-    }
+    begun(left.put("given up", "a value")).await;
     let entry = tokio::time::timeout(LONG, arrives.next()).await.expect("it arrives").unwrap();
     assert_eq!(entry.entry.op.key_bytes().as_ref(), b"given up");
     let written =

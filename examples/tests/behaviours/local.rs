@@ -343,6 +343,27 @@ async fn b34_a_store_that_fails_stops_neither_the_node_nor_other_peers_and_loses
     drop(b);
 }
 
+/// A disk that refuses the end of a replica leaves one that works on: nothing that is written there stays alone.
+#[tokio::test]
+async fn b55_a_replica_whose_end_the_disk_refuses_is_offered_and_synced_as_before() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let engine = MoodyEngine::new();
+    let fails = engine.fails.clone();
+    let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
+    let a = world.start(sync_core::manager::SyncManager::builder(store), "a", &[world.wire]).await;
+    let left = a.create_replica().await.unwrap();
+    let b = world.node("b").await;
+    let right = join(&left, &b, Access::WRITE).await;
+    equal(&[&left, &right]).await;
+    fails.store(true, Ordering::SeqCst);
+    assert!(a.drop_replica(left.id()).await.is_err(), "the disk is full");
+    fails.store(false, Ordering::SeqCst);
+    assert!(a.status().await.unwrap().replicas.iter().any(|replica| replica.id == left.id()));
+    left.put("after it", "1").await.unwrap();
+    assert_eq!(b.sync_with(a.node_id(), left.id(), LONG).await.unwrap().outcome, SyncOutcome::Synced);
+    reads(&right, "after it", "1").await;
+}
+
 /// An engine in which a scan stops at its second row, once, until it is told to go on.
 #[derive(Debug, Clone, Default)]
 struct HaltingEngine {

@@ -257,7 +257,7 @@ impl Synchronizer {
         {
             self.learn(replica, state.clone());
         }
-        self.tell_rest(replica, Position(0));
+        self.tell_rest(replica);
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.serial == serial) else {
             return self.drained(key, serial, result);
         };
@@ -268,15 +268,7 @@ impl Synchronizer {
                 let connection = session.connection;
                 return self.violation(connection, &what);
             }
-            Err(WorkError::Store(error)) => {
-                if let (Phase::Preparing(Some(_)), Some(stream)) = (&session.phase, session.stream) {
-                    let connection = session.connection;
-                    self.sessions.remove(&key);
-                    return self.refuse(connection, stream, Refusal::NotAvailable);
-                }
-                session.abandon();
-                return self.end_session(key, &error.to_string());
-            }
+            Err(WorkError::Store(error)) => return self.end_asked(key, &error.to_string()),
         };
         let Some(known) = self.replicas.get(&replica) else { return };
         let mut effects = match reply {
@@ -553,6 +545,18 @@ impl Synchronizer {
     /// Ends a session because of something here.
     pub(super) fn end_session(&mut self, key: JobKey, reason: &str) {
         self.session_lost(key, reason);
+    }
+
+    /// Ends a session; one that the peer has asked for, and that it was not answered yet, with a refusal.
+    pub(super) fn end_asked(&mut self, key: JobKey, reason: &str) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if let (Phase::Preparing(Some(_)), Some(stream)) = (&session.phase, session.stream) {
+            let connection = session.connection;
+            self.sessions.remove(&key);
+            return self.refuse(connection, stream, Refusal::NotAvailable);
+        }
+        session.abandon();
+        self.end_session(key, reason);
     }
 
     /// Ends a session because the peer may see more or less than when it began. Told even when all was equal.

@@ -285,8 +285,13 @@ impl Rewound {
     /// From where the log is to be sent to a peer at `position`, in this run and with this head, by what is known of it.
     pub fn start(before: Option<Self>, granted: Position, at: (u64, Position), position: Position) -> Position {
         let (incarnation, head) = at;
-        // Who has taken something in since has a longer log; a store that comes back from a copy has not.
-        let is_kept = |it: &Self| head > it.head || head == it.head && it.confirmed <= it.began;
+        // Who has taken something in since has a longer log; a store that comes back from a copy has not, and counts its
+        // runs from there again. Who had all that was sent has the log of then, and says how far it has come.
+        let has_come = |it: &Self| {
+            let has_moved = incarnation == it.incarnation || (it.began..=it.confirmed).contains(&position);
+            it.confirmed <= it.began || position != it.from && has_moved
+        };
+        let is_kept = |it: &Self| head > it.head && incarnation >= it.incarnation || head == it.head && has_come(it);
         match before.filter(|before| before.granted == granted && is_kept(before)) {
             Some(before) if before.incarnation == incarnation && before.from != position => position,
             Some(before) => before.confirmed.min(position),
@@ -322,6 +327,18 @@ mod tests {
         assert_eq!(head(800, 5), 0, "it has confirmed what is not there: its store is a copy of before");
         assert_eq!(head(800, 4), 0);
         assert_eq!(head(0, 5), 0, "nothing has come yet");
+        let known = |incarnation, position| {
+            Rewound::start(rewound(2, 700, 500), Position(900), (incarnation, Position(5)), Position(position)).0
+        };
+        assert_eq!(known(2, 500), 500, "what has come it had already: its log is no longer");
+        assert_eq!(known(2, 520), 520);
+        assert_eq!(known(3, 500), 500, "and it was started again since");
+        assert_eq!(known(3, 700), 0, "it did not save what it had confirmed, or is a copy of before");
+        assert_eq!(known(3, 520), 0, "it has not confirmed that much");
+        let grown = |incarnation| {
+            Rewound::start(rewound(2, 700, 800), Position(900), (incarnation, Position(50)), Position(700)).0
+        };
+        assert_eq!((grown(3), grown(1)), (700, 0), "runs that are counted again are those of a copy");
     }
 
     #[test]

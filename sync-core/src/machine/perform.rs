@@ -26,9 +26,20 @@ pub async fn perform(store: &dyn ReplicaStore, request: StoreRequest) -> Result<
                 let applied = store.apply(batch).await?;
                 (admitted, state) = (applied.inserted(), applied.state);
             }
-            let readable = state.rights.readable(&peer, now);
-            let scope = Scope::of(&readable);
-            let root = if scope.is_all() { state.root } else { store.scope_summary(replica, scope).await?.digest() };
+            let (readable, root) = loop {
+                let readable = state.rights.readable(&peer, now);
+                let scope = Scope::of(&readable);
+                if scope.is_all() {
+                    break (readable, state.root);
+                }
+                let root = store.scope_summary(replica, scope).await?.digest();
+                // A root of entries that came with other rights is none of this scope.
+                let after = store.state(replica).await?;
+                if after.rights_version == state.rights_version {
+                    break (readable, root);
+                }
+                state = after;
+            };
             let credentials = match credentials_of {
                 Some(key) => credentials(store, &state.rights, key, now).await?,
                 None => Vec::new(),

@@ -2,6 +2,7 @@
 
 use super::{
     peer::{Parked, Standing},
+    session::Known,
     status::{Obstacle, PeerInfo, PeerState, PeerStatus, ReplicaStatus},
     synchronizer::Synchronizer,
 };
@@ -36,12 +37,12 @@ impl Synchronizer {
             .or_else(|| peer.and_then(|peer| peer.links.first().copied()))
             .and_then(|connection| self.links.get(&connection));
         let linked = link.is_some();
-        let head = self.replicas[&key.0].head;
+        let Known { head, root, .. } = self.replicas[&key.0];
         let confirmed = session.map_or(job.record.confirmed, |session| session.confirmed().0.max(job.record.confirmed));
         let synced = session.is_some_and(|session| session.is_synced(head));
         // Nothing is owed to a peer that does not want it, nor by a replica that only pulls.
         let owes = self.direction(&key.0).sends() && session.is_none_or(|session| session.gives);
-        let pending = if synced || !owes { 0 } else { head.0.saturating_sub(confirmed) };
+        let pending = if synced || !owes { 0 } else { head.0.saturating_sub(confirmed).min(root.count) };
         let dialing = peer.is_some_and(|peer| peer.race.is_some()) || (session.is_some() && !live);
         let reachable = peer.is_some_and(|peer| !peer.record.addresses.is_empty());
         let state = if job.record.parked.is_some() || peer.is_some_and(|peer| peer.refused().is_some()) {

@@ -49,8 +49,8 @@ pub(super) struct Known {
 pub(super) struct Told {
     /// Up to where it was told of something, by whomever it was written.
     pub until: Position,
-    /// What was written beneath the machine is to be told when no answer about a peer's entries is on its way.
-    pub is_due: bool,
+    /// Up to here, what was written beneath the machine is to be told when no answer about a peer's entries is on its way.
+    pub due: Option<Position>,
 }
 
 /// How far the opening is.

@@ -234,33 +234,31 @@ impl Synchronizer {
     fn changed(&mut self, replica: ReplicaId, state: ReplicaState, written: Option<u64>) {
         match self.replicas.get_mut(&replica) {
             Some(Known { told, .. }) => {
-                told.is_due |= written.is_none();
+                if written.is_none() {
+                    told.due = told.due.max(Some(state.head));
+                }
                 if let Some(entries) = written.filter(|entries| *entries > 0) {
                     told.until = told.until.max(state.head);
                     self.io.event(Event::Written { replica, entries });
                 }
             }
             // It is gone: what was written last was on its way.
-            None if written.is_some() => return,
+            None if written.is_some_and(|entries| entries > 0) => return,
             None => {}
         }
-        self.tell_rest(replica, state.head);
+        self.tell_rest(replica);
         self.learn(replica, state);
     }
 
     /// Tells the application of what was written beneath the machine, if that is due: at most so many entries, as
     /// positions are not all taken. What a peer has sent may be among them until its own answer is here.
-    pub(super) fn tell_rest(&mut self, replica: ReplicaId, head: Position) {
-        let Some(known) = self.replicas.get_mut(&replica).filter(|known| known.told.is_due) else { return };
-        if self.io.is_working(replica) {
-            return;
+    pub(super) fn tell_rest(&mut self, replica: ReplicaId) {
+        let is_working = self.io.is_working(replica);
+        let Some(Known { told, .. }) = self.replicas.get_mut(&replica).filter(|_| !is_working) else { return };
+        if let Some(due) = told.due.take().filter(|due| *due > told.until) {
+            self.io.event(Event::Written { replica, entries: due.0 - told.until.0 });
+            told.until = due;
         }
-        let (head, told) = (known.head.max(head), &mut known.told);
-        if head > told.until {
-            self.io.event(Event::Written { replica, entries: head.0 - told.until.0 });
-            told.until = head;
-        }
-        told.is_due = false;
     }
 
     /// Tells the application of what came from a peer: so many entries.
@@ -275,7 +273,7 @@ impl Synchronizer {
 
     /// Takes in a newer state of a replica and lets every session of it send on.
     pub(super) fn learn(&mut self, replica: ReplicaId, state: ReplicaState) {
-        let all = Told { until: state.head, is_due: false };
+        let all = Told { until: state.head, due: None };
         let told = self.replicas.get(&replica).map_or(all, |known| known.told);
         let ReplicaState { root, head, rights, rights_version, .. } = state;
         let known = Known { root, head, rights, rights_version, told };
@@ -315,9 +313,13 @@ impl Synchronizer {
         self.draining.retain(|key, _| key.0 != replica);
         self.directions.remove(&replica);
         self.wanted = None;
-        let keys: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
-        for key in keys {
-            self.end_session(key, "the replica was removed here");
+        let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
+        let sessions: Vec<_> = self.sessions.range(peers).map(|(key, _)| *key).collect();
+        for key in sessions {
+            self.end_asked(key, "the replica was removed here");
+        }
+        let jobs: Vec<_> = self.jobs.keys().filter(|key| key.0 == replica).copied().collect();
+        for key in jobs {
             self.end_job(key);
         }
     }

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     machine::{ConnectionId, Event, Obstacle, wire::StreamKind},
     model::{Hash, PeerId, ReplicaId},
-    store::{ReplicaState, ReplicaStore, StoreError},
+    store::{Position, ReplicaState, ReplicaStore, StoreError},
     transport::{ByteStream, Connection},
 };
 
@@ -79,19 +79,22 @@ struct Inner {
     settle: Notify,
 }
 
-/// The replicas that had no blobs when they were last seen: what changes there is nothing to the content side, and
-/// looking at it would cost more than a small write does.
+/// The replicas that had no blobs when they were last seen, and at which position: what changes there is nothing to the
+/// content side, and looking at it would cost more than a small write does.
 #[derive(Debug, Default)]
-struct Plain(HashSet<ReplicaId>);
+struct Plain(HashMap<ReplicaId, (Position, bool)>);
 
 impl Plain {
     /// Whether blobs may have come or gone since the replica was last seen, now that it has so many.
-    fn may_concern(&mut self, replica: ReplicaId, blobs: u64) -> bool {
-        if blobs == 0 {
-            return self.0.insert(replica);
+    fn may_concern(&mut self, replica: ReplicaId, head: Position, blobs: u64) -> bool {
+        let is_plain = blobs == 0;
+        let seen = self.0.entry(replica).or_insert((Position(0), false));
+        let was_plain = seen.1;
+        // Who wrote first may tell last.
+        if head >= seen.0 {
+            *seen = (head, is_plain);
         }
-        self.0.remove(&replica);
-        true
+        !(was_plain && is_plain)
     }
 }
 
@@ -158,7 +161,7 @@ impl Hub {
     /// Entries of a replica came or went.
     pub fn observe(&self, state: &ReplicaState) {
         let replica = state.rights.replica();
-        if lock(&self.inner.plain).may_concern(replica, state.blobs) {
+        if lock(&self.inner.plain).may_concern(replica, state.head, state.blobs) {
             self.changed(replica);
         }
     }
@@ -382,14 +385,16 @@ mod tests {
         let [notes, photos] = [1, 2].map(|seed| ReplicaId(SecretKey::from_bytes([seed; 32]).public()));
         let mut plain = Plain::default();
         // The first time nobody knows what was there before.
-        assert!(plain.may_concern(notes, 0));
-        assert!(!plain.may_concern(notes, 0));
+        assert!(plain.may_concern(notes, Position(1), 0));
+        assert!(!plain.may_concern(notes, Position(2), 0));
         // One blob for another is as many.
-        assert!(plain.may_concern(photos, 1));
-        assert!(plain.may_concern(photos, 1));
-        assert!(plain.may_concern(photos, 0), "the last one went");
-        assert!(!plain.may_concern(photos, 0));
-        assert!(!plain.may_concern(notes, 0));
-        assert!(plain.may_concern(notes, 1), "the first one came");
+        assert!(plain.may_concern(photos, Position(3), 1));
+        assert!(plain.may_concern(photos, Position(4), 1));
+        assert!(plain.may_concern(photos, Position(5), 0), "the last one went");
+        assert!(!plain.may_concern(photos, Position(6), 0));
+        assert!(!plain.may_concern(notes, Position(7), 0));
+        assert!(plain.may_concern(notes, Position(8), 1), "the first one came");
+        assert!(plain.may_concern(notes, Position(1), 0), "that is old news");
+        assert!(plain.may_concern(notes, Position(20), 0), "and it may go now");
     }
 }

@@ -249,6 +249,7 @@ impl Driver {
         self.messages.close();
         while self.messages.try_recv().is_ok() {}
         while self.tasks.join_next().await.is_some() {}
+        self.shared.end_writes().await;
     }
 
     fn input(&mut self, input: Input) {

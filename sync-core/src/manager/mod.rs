@@ -393,10 +393,37 @@ impl SyncManager {
     }
 
     /// Removes every trace of a replica from this node: entries, key, jobs, download policy, notes, tokens that have
-    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed.
+    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed. Once begun it is done whole, whether
+    /// somebody still waits for it or not; where the store cannot, the replica stays, and is synced with nobody before it
+    /// is subscribed again.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
+        let permit = shared.begin().await?;
+        let this = self.clone();
+        shared.whole(permit, async move { this.drop_whole(id).await }).await
+    }
+
+    async fn drop_whole(&self, id: ReplicaId) -> Result<u64, ManagerError> {
+        let shared = &self.inner.shared;
         self.tell(Input::Dropped { replica: id }).await?;
+        let dropped = self.drop_rows(id).await;
+        match &dropped {
+            Ok(_) => {
+                shared.forget(id);
+                shared.content.policies.forget(&id);
+            }
+            // It is here still: what is written into it is offered and told.
+            Err(_) => {
+                if let Ok(state) = shared.store.state(id).await {
+                    self.tell(Input::Changed { replica: id, state, written: None }).await?;
+                }
+            }
+        }
+        dropped
+    }
+
+    async fn drop_rows(&self, id: ReplicaId) -> Result<u64, ManagerError> {
+        let shared = &self.inner.shared;
         // What was still to be saved about it comes before its end, or never: a full disk must not keep it here.
         let _ = self.ask(|answer| Message::Saved { answer }).await?;
         let mut records = vec![
@@ -416,10 +443,7 @@ impl SyncManager {
                 }
             }
         }
-        let freed = shared.store.drop_replica(id, records).await?;
-        shared.forget(id);
-        shared.content.policies.forget(&id);
-        Ok(freed)
+        Ok(shared.store.drop_replica(id, records).await?)
     }
 
     /// Joins the replica that a ticket invites to: durable at once, synced in the background. Joining again

@@ -341,7 +341,8 @@ impl Replica {
     }
 
     /// Signs and writes entries. Once begun it is done whole, whether somebody still waits for it or not: what is durable
-    /// is to be offered to peers and told. Until then `pins` hold the content.
+    /// is to be offered to peers and told. Until then `pins` hold the content. Whoever comes while too many are under way
+    /// waits before anything is begun.
     async fn commit_at(
         &self,
         ops: Vec<Op>,
@@ -354,13 +355,14 @@ impl Replica {
             _ => None,
         };
         let blobs: Vec<Hash> = ops.iter().filter_map(blob).collect();
+        let permit = self.shared.begin().await?;
         let bundle = sign_commit(self.id, &self.author, &self.live.clock, wall, ops)?;
         let timestamp = bundle.seal().timestamp;
         // A clock that stands far ahead of the wall, because of what was seen, never stops a write.
         let now = (self.shared.wall)().max(timestamp);
         let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records };
         let (replica, shared, writing) = (self.id, self.shared.clone(), Writing::new(self.live.clone()));
-        let written = tokio::spawn(async move {
+        let written = async move {
             let _until_told = (writing, pins);
             let applied = shared.store.apply(batch).await?;
             let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
@@ -369,18 +371,17 @@ impl Replica {
             });
             shared.observe(&applied.state);
             shared.content.written(replica, blobs);
-            let input = Input::Changed { replica, written: Some(applied.inserted()), state: applied.state };
-            shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
+            // What was refused has changed nothing.
+            if applied.inserted() > 0 {
+                let input = Input::Changed { replica, written: Some(applied.inserted()), state: applied.state };
+                shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)?;
+            }
             match refused {
                 Some(reason) => Err(ManagerError::NotPermitted { replica: replica.short(), reason }),
                 None => Ok(timestamp),
             }
-        });
-        match written.await {
-            Ok(written) => written,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(ManagerError::Closed),
-        }
+        };
+        self.shared.whole(permit, written).await
     }
 }
 

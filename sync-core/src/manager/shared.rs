@@ -3,17 +3,26 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, Weak, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    runtime,
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
+};
 
-use super::{content::Hub, driver::Message};
+use super::{ManagerError, content::Hub, driver::Message};
 use crate::{
     machine::{Event, Obstacle},
     model::{HybridClock, PeerId, ReplicaId, SecretKey, Timestamp},
     store::{Position, ReplicaState, ReplicaStore},
 };
+
+/// How many writes may be under way at once; whoever comes then waits. Each has what it writes in memory.
+const WRITES: u32 = 1_024;
 
 /// Reads the wall clock.
 pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -36,6 +45,9 @@ pub(super) struct Shared {
     live: Mutex<HashMap<ReplicaId, Weak<Live>>>,
     raised: Mutex<Vec<Obstacle>>,
     pub content: Hub,
+    /// Where what was begun goes on, whatever becomes of the runtime of whoever began it.
+    runtime: runtime::Handle,
+    writes: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Shared {
@@ -67,7 +79,37 @@ impl Shared {
             sender,
             live: Mutex::default(),
             raised: Mutex::default(),
+            runtime: runtime::Handle::current(),
+            writes: Arc::new(Semaphore::new(WRITES as usize)),
         }
+    }
+
+    /// Waits until one more may write.
+    pub async fn begin(&self) -> Result<OwnedSemaphorePermit, ManagerError> {
+        self.writes.clone().acquire_owned().await.map_err(|_| ManagerError::Closed)
+    }
+
+    /// Does `work` whole, whether somebody still waits for it or not. The node's end waits for it, too.
+    pub async fn whole<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        work: impl Future<Output = Result<T, ManagerError>> + Send + 'static,
+    ) -> Result<T, ManagerError> {
+        let done = self.runtime.spawn(async move {
+            let _until_done = permit;
+            work.await
+        });
+        match done.await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(ManagerError::Closed),
+        }
+    }
+
+    /// Nothing is begun any more, and what was is done.
+    pub async fn end_writes(&self) {
+        let _all = self.writes.acquire_many(WRITES).await;
+        self.writes.close();
     }
 
     /// The replica's clock and head; made from `state` when it is not open. They go with the last handle.
@@ -88,7 +130,9 @@ impl Shared {
 
     /// How many handles keep a replica open.
     pub fn open_handles(&self, replica: ReplicaId) -> usize {
-        lock(&self.live).get(&replica).map_or(0, Weak::strong_count)
+        let live = lock(&self.live).get(&replica).and_then(Weak::upgrade);
+        // But for the one just made, and those of writes under way.
+        live.map_or(0, |live| (Arc::strong_count(&live) - 1).saturating_sub(live.writing.load(Ordering::SeqCst)))
     }
 
     /// Forgets a replica that is gone.

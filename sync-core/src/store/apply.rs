@@ -12,7 +12,7 @@ use super::{
     commits::CommitChanges,
     content::{self, Reference},
     core::Shared,
-    engine::{EngineWrite, Scan},
+    engine::{EngineRead, EngineWrite, Scan},
     index::{self, Deltas},
     names::NewNames,
     rights_cache::admit_all,
@@ -426,10 +426,20 @@ impl Writer<'_> {
     }
 }
 
-/// Makes the rows of an empty replica.
+/// Makes the rows of an empty replica. Its positions begin behind all that a replica had which was removed: peers may still
+/// have a position in the log of the same one, of before, and take it for one of this.
 pub(super) fn create(rows: &mut dyn EngineWrite, replica: ReplicaNo) -> Result<(), StoreError> {
-    rows.put(&rows::head_key(replica), &Head::default().encode())
+    let head = Head { position: last_removed(rows)?, ..Head::default() };
+    rows.put(&rows::head_key(replica), &head.encode())
 }
+
+/// The highest position of the replicas that were removed.
+fn last_removed(rows: &dyn EngineRead) -> Result<u64, StoreError> {
+    let row = rows.get(&rows::meta_key(LAST_REMOVED))?;
+    row.map_or(Ok(0), |row| rows::Fields(&row).u64("the last position removed"))
+}
+
+const LAST_REMOVED: &str = "last position removed";
 
 /// Removes every row of a replica; answers their size in bytes.
 pub(super) fn remove_replica(
@@ -437,6 +447,10 @@ pub(super) fn remove_replica(
     id: &ReplicaId,
     replica: ReplicaNo,
 ) -> Result<u64, StoreError> {
+    // Where the head cannot be read the replica is removed all the same.
+    let head = rows.get(&rows::head_key(replica))?.and_then(|row| Head::decode(&row).ok());
+    let last = last_removed(rows)?.max(head.map_or(0, |head| head.position));
+    rows.put(&rows::meta_key(LAST_REMOVED), &last.to_be_bytes())?;
     rows.delete(&rows::replica_key(&id.0))?;
     let mut bytes = 0;
     for prefix in rows::prefixes_of(replica) {

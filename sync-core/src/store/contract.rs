@@ -49,7 +49,8 @@ pub trait ReplicaStore: ContentStore + fmt::Debug + Send + Sync + 'static {
     /// The replicas here.
     async fn replicas(&self) -> Result<Vec<ReplicaId>, StoreError>;
 
-    /// Makes an empty replica; one that is there already stays as it is.
+    /// Makes an empty replica; one that is there already stays as it is. One that was dropped goes on behind its last
+    /// position: peers may still have one in the log of before (PROTOCOL.md, section 12).
     async fn create_replica(&self, replica: ReplicaId, records: Vec<NodeRecord>) -> Result<(), StoreError>;
 
     /// Removes every trace of a replica and writes `records` in the same transaction. Answers the bytes freed.

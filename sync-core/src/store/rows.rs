@@ -2,7 +2,7 @@
 //!
 //! | space | key | value |
 //! |---|---|---|
-//! | meta | name | format, store id, salt, next short numbers |
+//! | meta | name | format, store id, salt, next short numbers, the last position of the replicas that were removed |
 //! | replica | replica id | its number |
 //! | number, key | public key; number | number; public key |
 //! | head | replica | [`Head`] |

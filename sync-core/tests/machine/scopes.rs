@@ -134,6 +134,43 @@ fn who_may_read_more_gets_on_over_connections_that_are_cut() {
     }
 }
 
+/// What it had by the right of before comes again, and makes its log no longer: that it has confirmed it counts all the same.
+#[test]
+fn who_may_read_more_gets_on_behind_what_it_had_already() {
+    let mut pair = Pair::new();
+    let id = pair.a.replica_with(1, &key(7), 0, "1 1");
+    pair.b.replica_with(2, &key(7), 0, "1 1");
+    pair.b.tell(now(5), Input::SetDirection { replica: id, direction: Direction::Pull });
+    pair.a.put(1, id, "1 1", 300);
+    pair.a.put(1, id, "1 2", 300);
+    pair.subscribe(id);
+    assert_eq!(pair.b.count(id), 2 + 300);
+    pair.carries = 12_000;
+    pair.a.grant_reading(&key(7), peer(2).0, "1");
+    pair.work();
+    pair.wait_until(pair.at + 600_000);
+    assert_eq!(pair.b.count(id), 2 + 300 + 1 + 300);
+}
+
+/// A replica that is here again after it was dropped has another log: a position in the one of before says nothing of it.
+#[test]
+fn who_only_pulls_from_a_replica_that_was_dropped_and_is_here_again_gets_all_of_it() {
+    let mut pair = Pair::new();
+    let id = pair.a.replica(1, &key(7), 40);
+    pair.b.replica(2, &key(7), 0);
+    pair.b.tell(now(5), Input::SetDirection { replica: id, direction: Direction::Pull });
+    pair.subscribe(id);
+    assert_eq!(pair.b.count(id), 2 + 40);
+    pair.tell(Input::Dropped { replica: id });
+    block_on(pair.a.store.drop_replica(id, Vec::new())).unwrap();
+    pair.a.replica(1, &key(7), 0);
+    pair.a.put(1, id, "of since", 60);
+    pair.subscribe(id);
+    pair.wait_until(pair.at + 120_000);
+    assert_eq!(pair.b.count(id), 2 + 40 + 60);
+    assert_eq!(pair.status().pending, 0, "{:?}", pair.status());
+}
+
 /// What is read for an opening may not be read any more when its answer comes.
 #[test]
 fn b61_a_right_that_ends_while_a_session_is_opened_shows_nothing_more() {

@@ -195,6 +195,56 @@ fn b55_what_was_written_last_brings_no_dropped_replica_back() {
     assert!(pair.a.machine.status().is_empty());
 }
 
+/// Who asks for a replica that is dropped before the answer is told so, and keeps its link.
+#[test]
+fn b55_who_has_asked_for_a_replica_that_is_dropped_meanwhile_is_refused() {
+    let mut pair = Pair::new();
+    let id = pair.a.replica(1, &key(7), 3);
+    pair.b.replica(2, &key(7), 0);
+    pair.subscribe_only(id);
+    let asked = |pair: &Pair| pair.b.to_do.iter().any(|output| format!("{output:?}").contains("Prepare"));
+    while !asked(&pair) {
+        assert!(pair.step(), "B looks at what it has");
+    }
+    pair.b.tell(now(pair.at), Input::Dropped { replica: id });
+    pair.work();
+    assert_eq!(pair.status().state, PeerState::Parked);
+    pair.wait_until(pair.at + 60_000);
+    let lost = |(_, input): &&(_, Input)| matches!(input, Input::Disconnected { .. });
+    assert_eq!(pair.a.told.iter().filter(lost).count(), 0, "the link serves other replicas");
+}
+
+/// What is written beneath the machine and told when there is time for it is not what was written through it meanwhile.
+#[test]
+fn b48_what_is_written_while_something_beneath_waits_to_be_told_is_told_once() {
+    let told = |node: &Node| -> u64 {
+        let events = node.said.iter().filter(|said| said.starts_with("Event(Written"));
+        let count = |said: &String| said.split("entries: ").nth(1).unwrap().trim_end_matches([' ', '}', ')']).parse();
+        events.map(|said| count(said).unwrap_or(0)).sum::<u64>()
+    };
+    let mut waited = 0;
+    for steps in 0..40 {
+        let (mut pair, id) = synced();
+        let before = told(&pair.a);
+        let beneath = pair.a.write(1, id, "beneath", 1);
+        pair.b.put(2, id, "from there", 3);
+        for _ in 0..steps {
+            pair.step();
+        }
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: beneath, written: None });
+        waited += u32::from(told(&pair.a) == before);
+        // Durable, and seen by an opening before it is told.
+        let mine = pair.a.write(1, id, "mine", 2);
+        pair.cut();
+        pair.wait_until(pair.at + 5_000);
+        pair.a.tell(now(pair.at), Input::Changed { replica: id, state: mine, written: Some(2) });
+        pair.work();
+        // What is beneath goes by without an event of its own where something later was told first.
+        assert!((2..=1 + 2).contains(&(told(&pair.a) - before)), "{steps}: {}", told(&pair.a) - before);
+    }
+    assert!(waited > 0, "nothing was under way when it was written");
+}
+
 /// The story: several frames were here when the first was taken in, and its root was equal. That counted for the others
 /// too, which had come before: after the last one nobody said a root, and neither side knew that they were equal until
 /// the interval.

@@ -230,6 +230,7 @@ pub async fn b55_a_dropped_replica_leaves_nothing<H: StoreHarness>(harness: &H) 
         world.apply(&*store, vec![world.commit(1, -500, ops), world.commit(0, -9, vec![delete("x")])]).await;
     }
     let kept = store.state(other.replica).await.expect("state");
+    let last = store.state(world.replica).await.expect("state").head;
     let marker = record(NodeKind::Removed, "it", Some("was here"));
     let freed = store.drop_replica(world.replica, vec![marker.clone()]).await.expect("dropped");
     assert!(freed > 200 * 60, "the bytes of 200 entries and more are reported, not {freed}");
@@ -238,12 +239,17 @@ pub async fn b55_a_dropped_replica_leaves_nothing<H: StoreHarness>(harness: &H) 
     let error = store.state(world.replica).await.map(|_| ());
     assert!(matches!(error, Err(StoreError::UnknownReplica(_))));
     assert_eq!(store.state(other.replica).await.expect("state").root, kept.root);
-    // It comes back empty, and without the rights that it had.
+    // It comes back empty, and without the rights that it had. Its log begins behind the one of before.
     store.create_replica(world.replica, Vec::new()).await.expect("created");
     let state = store.state(world.replica).await.expect("state");
-    assert_eq!((state.root, state.head, state.newest), (Digest::EMPTY, Position(0), Timestamp(0)));
+    assert_eq!((state.root, state.newest), (Digest::EMPTY, Timestamp(0)));
+    assert!(state.head >= last, "{:?} is a position of before, which was at {last:?}", state.head);
     assert!(!state.rights.may_write(&world.author(1), &put("a", ""), NOW));
     assert_eq!(store.log(world.replica, Position(0), 10).await.expect("log"), []);
+    world.apply(&*store, world.grants()).await;
+    let log = store.log(world.replica, Position(0), 10).await.expect("log");
+    assert!(!log.is_empty() && log.iter().all(|row| row.position > last), "{log:?}");
+    assert_eq!(store.log(world.replica, last, 10).await.expect("log"), log);
 }
 
 /// An unknown replica is an error, and reading creates nothing.

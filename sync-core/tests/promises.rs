@@ -242,6 +242,28 @@ fn every_promise_and_every_threat_is_shown_by_something() {
     }
 }
 
+/// What a simulation plays logs no error, so that one in a log always has a cause outside of it (O9).
+#[test]
+fn what_is_simulated_logs_no_error() {
+    for folder in ["sync-core/src/machine", "sync-core/src/model", "sync-core/src/store", "store-redb/src"] {
+        sources(&root().join(folder), &mut |source| {
+            assert!(!source.contains("error!("), "{folder}: say it as a result, an event or an obstacle");
+        });
+    }
+}
+
+/// Every stored scenario stands in the track record, with what it shows.
+#[test]
+fn every_stored_scenario_is_named_in_the_track_record() {
+    let page = page("RELIABILITY.md");
+    let stored = std::fs::read_dir(root().join("sync-core/tests/regressions")).unwrap();
+    let names: Vec<String> = stored.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name} is stored, and the page does not say what it shows");
+    }
+}
+
 #[test]
 fn a_name_without_a_test_is_noticed() {
     let text = "| a promise | shown by |\n|---|---|\n| `not_this` | `short`, `tests/crash.rs::cut` |\n\n\

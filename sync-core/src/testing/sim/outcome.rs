@@ -34,6 +34,9 @@ pub struct Counters {
     pub delivered: u64,
     /// Those of them that were sent again.
     pub sent_again: u64,
+    /// And those that were where that is asked for: limits cut reconciliations, a store came back from a copy or lost
+    /// everything, or the log goes from its beginning to who only pulls and may read more.
+    pub sent_again_on_demand: u64,
     /// Dials.
     pub dials: u64,
     /// From the healing until all were equal, in milliseconds.
@@ -143,6 +146,7 @@ impl Counters {
         self.dials += other.dials;
         self.delivered += other.delivered;
         self.sent_again += other.sent_again;
+        self.sent_again_on_demand += other.sent_again_on_demand;
         self.converged_ms = self.converged_ms.max(other.converged_ms);
         for (kind, count) in &other.frames {
             *self.frames.entry(*kind).or_default() += count;

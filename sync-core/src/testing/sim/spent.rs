@@ -114,11 +114,13 @@ impl World<'_> {
         // Where ids are too many for a claim, all that is in its range is sent.
         let widths = self.scenario.knobs.tight.map(|tight| tight.widths).unwrap_or_default();
         let is_cut = self.leaves_out() || widths.max_ids < Widths::default().max_ids;
-        if again.is_empty() || is_cut || !self.is_exact(replica, from, to) {
+        if again.is_empty() {
             return;
         }
         // Who only pulls and may read more is sent the log from its beginning.
-        if self.scenario.member(replica, to).is_some_and(|member| member.widens_ms.is_some()) {
+        let widens = self.scenario.member(replica, to).is_some_and(|member| member.widens_ms.is_some());
+        if is_cut || widens || !self.is_exact(replica, from, to) {
+            self.counters.sent_again_on_demand += again.len() as u64;
             return;
         }
         // What the other has forgotten since, because something covers it, it may be sent by who has not heard of that.

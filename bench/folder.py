@@ -323,7 +323,7 @@ class Socket(http.client.HTTPConnection):
 
 
 class Syncthing:
-    """Two instances that know each other's address; nothing announced, nothing compressed, its watcher at its quickest."""
+    """Two instances that know each other's address; nothing announced, nothing compressed, its watcher as quick as this version can be."""
     label = "syncthing"
     BASE = 22100
     discards = False

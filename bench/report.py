@@ -367,7 +367,7 @@ def curves(results):
         large = f"With d = 10,000 it is {of(10_000, 'messages'):.0f} messages and {of(10_000, 'round_trips'):.0f} round trips" \
             if of(10_000, "messages") else ""
         yield (f"growth-{name}", f"Differences in {groups.N:,}: {name}", "differences a side", up, lines, {
-            "time": "From some hundreds on the time is that of decoding symbols and of moving, verifying and inserting the "
+            "time": "From some hundreds on the time is that of moving, verifying and inserting the "
                     "entries, which is linear in d; below that, of the round trips and commits. d = 0 has no place on this axis: it is in the table. "
                     f"{large}: entries go in frames, each of which is acknowledged when it is durable, and no more than a twentieth of all is on its way without the "
                     "receiver having said that it came, so that a cut costs little; that is round trips, each of a fraction of a millisecond here, and not what the time goes to.",
@@ -412,7 +412,7 @@ bench/instructions --check                      # fails when one is over 5 % awa
 {machine}; loopback; release builds. Every figure is a median with least and most in brackets (one number where they are the same), of five rounds after one that does not count, of
 seven in {seven}; within a group all contestants take turns, a round each, so ratios are of one run while absolute times differ from machine to
 machine and from day to day. A round of `live` is itself the median, or p99, of 1,000 writes, one of `limits` that of 500 flushes, 2,000 round trips or 50 dials, one of `folder-after` of ten changes.
-Not so: the hot paths are what divan says of up to 100 samples of one run, and instructions and iroh-docs' messages and bytes are counted once. In the first table only the row's own figure has its
+Not so: the hot paths are what divan says of up to 100 samples of one run, and instructions and iroh-docs' messages and bytes are counted once; `all joined after` and `disk, an entry` are of one process, not of a round. In the first table only the row's own figure has its
 spread; that of the others is in the group's table below. **n x** says how many times faster Syncline is: less than 1 means slower. Memory is the peak of a process in the round, or of both sides together where it says so. Bytes and messages are
 those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried. Syncline is durable and verifies everything strictly in every row, but for
 the hub's peers, whose stores are in memory; what differs at a peer is said in its cell, and more of it in the group's text below.

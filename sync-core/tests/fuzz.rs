@@ -64,7 +64,8 @@ macro_rules! targets {
     )* };
 }
 
-// Every target stays within 4 times its input and 64 KiB, but for those that play with what does not come from the
+// Every target stays within 4 times its input and 64 KiB (entries of a whole frame take more, and have a test of their
+// own below), but for those that play with what does not come from the
 // input: stores, models and machines of their own. Those say what they have beside.
 targets! {
     messages: 20_000, 4 x 64;

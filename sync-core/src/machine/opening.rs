@@ -292,10 +292,7 @@ impl Synchronizer {
                 session.stepped(&mut self.io, known, mine, step, missing);
                 Vec::new()
             }
-            StoreReply::Reconciled { reconciled, state: _ } => {
-                session.reconciled(&mut self.io, known, reconciled);
-                Vec::new()
-            }
+            StoreReply::Reconciled { reconciled, state: _ } => session.reconciled(&mut self.io, known, reconciled),
             StoreReply::Saved => Vec::new(),
         };
         effects.extend(session.compare_late(&mut self.io, known));

@@ -131,6 +131,17 @@ enum Round {
     Solved(Solved),
 }
 
+impl Round {
+    /// Whether a reconciliation begins with it.
+    fn begins(&self) -> bool {
+        match self {
+            Self::Ranges(ranges) => ranges.first,
+            Self::Symbols(symbols) => symbols.first,
+            Self::Solved(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Batch {
     bundles: Vec<VerifiedBundle>,

@@ -359,8 +359,14 @@ impl Session {
         }
     }
 
+    /// Whether a round of the peer's is compared that asks for no answer: with it the reconciliation is over for the peer,
+    /// which may begin another before it is over here.
+    pub(super) fn is_last_round_compared(&self) -> bool {
+        self.reconcile.as_ref().is_some_and(|it| it.whole && !it.must_answer && !it.over)
+    }
+
     /// Claims were compared.
-    pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) {
+    pub fn reconciled(&mut self, io: &mut Io, known: &Known, reconciled: Reconciled) -> Vec<Effect> {
         if self.gives {
             self.found_missing(reconciled.missing);
         }
@@ -373,6 +379,10 @@ impl Session {
         }
         self.pump_reconcile(io);
         self.pump_out(io, known);
+        // What has arrived may have waited for that.
+        let mut effects = Vec::new();
+        self.pump_in(io, known, &mut effects);
+        effects
     }
 
     /// The peer lacks these. What came since the reconciliation began is not sent with them: it follows with the change log.

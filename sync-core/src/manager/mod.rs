@@ -393,9 +393,9 @@ impl SyncManager {
     }
 
     /// Removes every trace of a replica from this node: entries, key, jobs, download policy, notes, tokens that have
-    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed. Once begun it is done whole, whether
-    /// somebody still waits for it or not; where the store cannot, the replica stays, and is synced with nobody before it
-    /// is subscribed again.
+    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed. Once begun it goes on, whether
+    /// somebody still waits for it or not, unless the node ends first. Where it is not done the replica stays, and its jobs
+    /// are gone: whoever asks for it is answered, both ways until the next start, whatever its direction was.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         let permit = shared.begin().await?;

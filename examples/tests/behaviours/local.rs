@@ -355,9 +355,12 @@ async fn b55_a_replica_whose_end_the_disk_refuses_is_offered_and_synced_as_befor
     let b = world.node("b").await;
     let right = join(&left, &b, Access::WRITE).await;
     equal(&[&left, &right]).await;
+    let push = sync_core::machine::Direction::Push;
+    left.set_direction(push).await.unwrap();
     fails.store(true, Ordering::SeqCst);
     assert!(a.drop_replica(left.id()).await.is_err(), "the disk is full");
     fails.store(false, Ordering::SeqCst);
+    assert!(a.status().await.unwrap().replicas[0].direction == push, "it goes the way that was set");
     assert!(a.status().await.unwrap().replicas.iter().any(|replica| replica.id == left.id()));
     left.put("after it", "1").await.unwrap();
     assert_eq!(b.sync_with(a.node_id(), left.id(), LONG).await.unwrap().outcome, SyncOutcome::Synced);

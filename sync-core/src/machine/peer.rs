@@ -1,6 +1,7 @@
 //! Peers: where they are, which links lead to them, and when to dial again.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeSet, VecDeque},
     time::Duration,
 };
@@ -286,9 +287,14 @@ impl Rewound {
     pub fn start(before: Option<Self>, granted: Position, at: (u64, Position), position: Position) -> Position {
         let (incarnation, head) = at;
         // Who has taken something in since has a longer log; a store that comes back from a copy has not, and counts its
-        // runs from there again. Who had all that was sent has the log of then, and says how far it has come.
+        // runs from there again. Who had all that was sent has the log of then, and says how far it has come: in the same run
+        // no less than it has confirmed, after a start no more.
         let has_come = |it: &Self| {
-            let has_moved = incarnation == it.incarnation || (it.began..=it.confirmed).contains(&position);
+            let has_moved = match incarnation.cmp(&it.incarnation) {
+                Ordering::Less => false,
+                Ordering::Equal => position >= it.confirmed,
+                Ordering::Greater => (it.began..=it.confirmed).contains(&position),
+            };
             it.confirmed <= it.began || position != it.from && has_moved
         };
         let is_kept = |it: &Self| head > it.head && incarnation >= it.incarnation || head == it.head && has_come(it);
@@ -332,6 +338,8 @@ mod tests {
         };
         assert_eq!(known(2, 500), 500, "what has come it had already: its log is no longer");
         assert_eq!(known(2, 520), 520);
+        assert_eq!(known(2, 400), 0, "it has confirmed more: it is a copy that was started as often");
+        assert_eq!(known(1, 500), 0, "runs are counted again");
         assert_eq!(known(3, 500), 500, "and it was started again since");
         assert_eq!(known(3, 700), 0, "it did not save what it had confirmed, or is a copy of before");
         assert_eq!(known(3, 520), 0, "it has not confirmed that much");

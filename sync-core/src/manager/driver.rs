@@ -209,6 +209,7 @@ impl Driver {
     async fn end(&mut self, within: Duration) -> bool {
         let in_order = tokio::time::timeout(within, self.finish()).await.is_ok();
         if !in_order {
+            self.shared.refuse_writes();
             warn!(?within, "the node could not end in good order in time");
         }
         // Links, listeners and tasks end with what holds them.
@@ -221,6 +222,23 @@ impl Driver {
 
     /// Ends everything in good order: sessions, saves, connections, transports.
     async fn finish(&mut self) {
+        // What was begun is done, and tells of itself; whoever comes now is told that this is the end.
+        let shared = self.shared.clone();
+        let mut written = std::pin::pin!(shared.end_writes());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut written => break,
+                message = self.messages.recv() => match message {
+                    Some(Message::Shutdown { .. }) => {}
+                    Some(message) => {
+                        self.take(message);
+                        self.perform_all();
+                    }
+                    None => break,
+                },
+            }
+        }
         // What waits for a batch under way is saved before the end.
         while self.machine.saves_later()
             && let Some(message) = self.messages.recv().await
@@ -249,7 +267,6 @@ impl Driver {
         self.messages.close();
         while self.messages.try_recv().is_ok() {}
         while self.tasks.join_next().await.is_some() {}
-        self.shared.end_writes().await;
     }
 
     fn input(&mut self, input: Input) {

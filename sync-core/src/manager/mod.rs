@@ -393,9 +393,9 @@ impl SyncManager {
     }
 
     /// Removes every trace of a replica from this node: entries, key, jobs, download policy, notes, tokens that have
-    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed. Once begun it goes on, whether
-    /// somebody still waits for it or not, unless the node ends first. Where it is not done the replica stays, and its jobs
-    /// are gone: whoever asks for it is answered, both ways until the next start, whatever its direction was.
+    /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed. Once begun it is done whole, whether
+    /// somebody still waits for it or not. Where the store cannot, the replica stays as it was but for its jobs, which are
+    /// gone: peers that ask for it are answered.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         let permit = shared.begin().await?;
@@ -414,8 +414,12 @@ impl SyncManager {
             }
             // It is here still: what is written into it is offered and told.
             Err(_) => {
-                if let Ok(state) = shared.store.state(id).await {
-                    self.tell(Input::Changed { replica: id, state, written: None }).await?;
+                let known = (settings::directions(&*shared.store).await, shared.store.state(id).await);
+                if let (Ok(directions), Ok(state)) = known {
+                    for (replica, direction) in directions.into_iter().filter(|(replica, _)| *replica == id) {
+                        let _ = self.tell(Input::SetDirection { replica, direction }).await;
+                    }
+                    let _ = self.tell(Input::Changed { replica: id, state, written: None }).await;
                 }
             }
         }

@@ -109,6 +109,11 @@ impl Shared {
     /// Nothing is begun any more, and what was is done.
     pub async fn end_writes(&self) {
         let _all = self.writes.acquire_many(WRITES).await;
+        self.refuse_writes();
+    }
+
+    /// Nothing is begun any more.
+    pub fn refuse_writes(&self) {
         self.writes.close();
     }
 

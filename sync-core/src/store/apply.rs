@@ -427,10 +427,11 @@ impl Writer<'_> {
 }
 
 /// Makes the rows of an empty replica. Its positions begin behind all that a replica had which was removed: peers may still
-/// have a position in the log of the same one, of before, and take it for one of this.
-pub(super) fn create(rows: &mut dyn EngineWrite, replica: ReplicaNo) -> Result<(), StoreError> {
+/// have a position in the log of the same one, of before, and take it for one of this. Answers where they begin.
+pub(super) fn create(rows: &mut dyn EngineWrite, replica: ReplicaNo) -> Result<u64, StoreError> {
     let head = Head { position: last_removed(rows)?, ..Head::default() };
-    rows.put(&rows::head_key(replica), &head.encode())
+    rows.put(&rows::head_key(replica), &head.encode())?;
+    Ok(head.position)
 }
 
 /// The highest position of the replicas that were removed.

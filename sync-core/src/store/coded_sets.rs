@@ -96,9 +96,9 @@ impl CodedSets {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new replica has no entries.
-    pub fn created(&self, replica: ReplicaNo) {
-        self.keep(replica, Head::default().position, CodedSet::default());
+    /// A new replica has no entries; its log begins behind `head`.
+    pub fn created(&self, replica: ReplicaNo, head: u64) {
+        self.keep(replica, head, CodedSet::default());
     }
 
     pub fn forget(&self, replica: ReplicaNo) {

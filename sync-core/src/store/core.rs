@@ -170,8 +170,8 @@ impl<E: Engine> Core<E> {
             self.shared.coded.forget(replica);
             self.shared.places.forget(replica);
         }
-        if let Some(replica) = created {
-            self.shared.coded.created(replica);
+        if let Some((replica, head)) = created {
+            self.shared.coded.created(replica, head);
         }
         coded.into_iter().for_each(|change| self.shared.coded.committed(change));
         Ok(results)
@@ -184,8 +184,7 @@ impl<E: Engine> Core<E> {
                 Write::CreateReplica { replica, records } => {
                     if names::find_replica(rows, replica)?.is_none() {
                         let number = names::number_replica(rows, replica)?;
-                        apply::create(rows, number)?;
-                        performed.created = Some(number);
+                        performed.created = Some((number, apply::create(rows, number)?));
                     }
                     save(rows, records)?;
                     performed.results.push(Ok(Written::Done));
@@ -412,7 +411,7 @@ struct Performed {
     new_names: NewNames,
     new_rights: Vec<(ReplicaNo, u64, Arc<Rights>)>,
     coded: Vec<CodedChange>,
-    created: Option<ReplicaNo>,
+    created: Option<(ReplicaNo, u64)>,
     dropped: Option<ReplicaNo>,
 }
 

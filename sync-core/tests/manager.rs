@@ -5,10 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use sync_core::{
-    machine::{Event, SyncOutcome},
+    machine::{Direction, Event, SyncOutcome},
     manager::{Access, DownloadPolicy, ManagerError, Replica, SyncManager},
     model::{Right, Ticket, Timestamp},
-    store::{NodeKind, NodeRecord, Position, Progress, ReplicaStore},
+    store::{NodeKind, NodeRecord, Position, Progress, ReplicaStore, StoreError},
     transport::memory::{MemoryNetwork, MemoryTransport},
 };
 
@@ -572,6 +572,36 @@ async fn b55_a_drop_whose_caller_gave_up_is_done_whole() {
     // The node's end waits for it.
     a.shutdown(LONG).await.unwrap();
     assert!(a.store().replicas().await.unwrap().is_empty());
+}
+
+/// Who opens it, writes into it, sets it up, or drops it too, at that moment does not bring it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b55_a_replica_that_is_dropped_beside_others_who_use_it_is_gone() {
+    let a = SyncManager::builder(Arc::new(store_mem::open().unwrap())).spawn().await.unwrap();
+    for _ in 0..200 {
+        let replica = a.create_replica().await.unwrap();
+        let id = replica.id();
+        let drops = || {
+            let node = a.clone();
+            tokio::spawn(async move { node.drop_replica(id).await.is_ok() })
+        };
+        let opens = || {
+            let node = a.clone();
+            tokio::spawn(async move { node.open_replica(id).await.map(drop) })
+        };
+        let (first, dropped, again) = (opens(), drops(), drops());
+        let _ = tokio::join!(opens(), replica.put("beside", "it"), replica.set_direction(Direction::Push), opens());
+        let _ = first.await.unwrap();
+        assert!(dropped.await.unwrap() != again.await.unwrap(), "one of them drops it");
+        assert_eq!(a.status().await.unwrap().replicas.len(), 0);
+        assert!(a.open_replica(id).await.is_err());
+        let late = replica.set_direction(Direction::Push).await;
+        assert!(matches!(late, Err(ManagerError::Store(StoreError::UnknownReplica(_)))), "{late:?}");
+        let late = replica.set_download_policy(DownloadPolicy::NothingExcept(Vec::new())).await;
+        assert!(matches!(late, Err(ManagerError::Store(StoreError::UnknownReplica(_)))), "{late:?}");
+        let settings = a.store().node_records(NodeKind::Setting).await.unwrap();
+        assert!(settings.iter().all(|record| !record.name.ends_with(id.as_bytes())), "{settings:?}");
+    }
 }
 
 /// Who waits for a write may give up, a timeout say; what has begun is written all the same, and then it is owed to peers.

@@ -1,9 +1,12 @@
 //! What a node does by itself: keys, authors, queries, handles, removal.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
-    mpsc,
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use sync_core::{
@@ -367,11 +370,12 @@ async fn b55_a_replica_whose_end_the_disk_refuses_is_offered_and_synced_as_befor
     reads(&right, "after it", "1").await;
 }
 
-/// An engine in which a scan stops at its second row, once, until it is told to go on.
+/// An engine in which a scan stops at its second row, or a write before it begins, once, until it is told to go on.
 #[derive(Debug, Clone, Default)]
 struct HaltingEngine {
     inner: store_mem::MemEngine,
     halt: Arc<Mutex<Option<Halt>>>,
+    halt_write: Arc<Mutex<Option<Halt>>>,
 }
 
 /// Whom to tell that a scan has stopped, and who says that it may go on.
@@ -387,6 +391,11 @@ impl Engine for HaltingEngine {
     }
 
     fn write(&self, work: Work<'_>) -> Result<(), StoreError> {
+        let halt = self.halt_write.lock().unwrap().take();
+        if let Some((halted, go_on)) = halt {
+            halted.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
         self.inner.write(work)
     }
 }
@@ -436,6 +445,27 @@ async fn b54_a_query_that_stands_still_blocks_no_writer() {
     let wanted: Vec<_> = (0..20).map(|n| format!("k{n:05}")).collect();
     assert_eq!(keys, wanted, "it reads what was there when it began");
     assert_eq!(replica.query(Query::default()).await.unwrap().len(), 1);
+}
+
+/// A disk stands still, and the end waits for it no longer: what was begun is not acknowledged, and nothing is begun after.
+#[tokio::test]
+async fn b53_after_an_end_that_ran_out_of_time_nothing_is_written() {
+    let engine = HaltingEngine::default();
+    let halt = engine.halt_write.clone();
+    let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
+    let a = sync_core::manager::SyncManager::builder(store).spawn().await.unwrap();
+    let replica = a.create_replica().await.unwrap();
+    let ((sender, halted), (go_on, waits)) = (oneshot::channel(), mpsc::channel());
+    *halt.lock().unwrap() = Some((sender, waits));
+    let writer = replica.clone();
+    let begun = tokio::spawn(async move { writer.put("begun", "1").await });
+    soon("the disk stands still", halted).await.unwrap();
+    assert!(matches!(a.shutdown(Duration::from_millis(1)).await, Err(ManagerError::TimedOut(_))));
+    let late = soon("it is refused at once", replica.put("late", "1")).await;
+    assert!(matches!(late, Err(ManagerError::Closed)), "{late:?}");
+    go_on.send(()).unwrap();
+    assert!(matches!(soon("it ends", begun).await.unwrap(), Err(ManagerError::Closed)), "told to nobody");
+    assert_eq!(value(&replica, "late").await, None);
 }
 
 /// C has two peers. Whoever reads what comes from one of them panics: what comes from the other is taken all the same,

@@ -370,15 +370,15 @@ impl SyncManager {
 
     /// A handle to a replica that is here.
     pub async fn open_replica(&self, id: ReplicaId) -> Result<Replica, ManagerError> {
-        let shared = self.inner.shared.clone();
+        let shared = &self.inner.shared;
+        let _stays = shared.removals.read().await;
         let live = shared.live(id, &shared.store.state(id).await?);
         // Once more: what came in before the handle was there has woken nobody.
         let state = shared.store.state(id).await?;
         // What is on its way tells of itself.
         let written = (live.writing.load(Ordering::SeqCst) > 0).then_some(0);
         self.tell(Input::Changed { replica: id, state, written }).await?;
-        let author = shared.key.clone();
-        Ok(Replica { id, shared, live, author })
+        Ok(Replica { id, shared: shared.clone(), live, author: shared.key.clone() })
     }
 
     /// How many handles to a replica the application holds. At none it is out of memory: what comes
@@ -405,6 +405,7 @@ impl SyncManager {
 
     async fn drop_whole(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
+        let _alone = shared.removals.write().await;
         self.tell(Input::Dropped { replica: id }).await?;
         let dropped = self.drop_rows(id).await;
         match &dropped {

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use sync_content::export;
+use tokio::sync::RwLockReadGuard;
 
 use super::{
     driver::Message,
@@ -172,6 +173,7 @@ impl Replica {
     /// Says which way entries go between this node and others. Kept over restarts; it acts at once, and what was
     /// held back is sent once.
     pub async fn set_direction(&self, direction: Direction) -> Result<(), ManagerError> {
+        let _stays = self.stays().await?;
         super::settings::save_direction(&*self.shared.store, &self.id, direction).await?;
         let input = Input::SetDirection { replica: self.id, direction };
         self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)
@@ -185,6 +187,7 @@ impl Replica {
 
     /// Says which contents of this replica come here by themselves. Kept over restarts.
     pub async fn set_download_policy(&self, policy: DownloadPolicy) -> Result<(), ManagerError> {
+        let _stays = self.stays().await?;
         self.shared.content.policies.set(&*self.shared.store, self.id, policy).await?;
         self.shared.content.changed(self.id);
         Ok(())
@@ -329,6 +332,13 @@ impl Replica {
         self.commit_at(vec![grant.to_op(&self.author())], Vec::new(), Vec::new(), wall).await.map(drop)
     }
 
+    /// Keeps the replica from being removed while something about it is saved: nothing of that outlives it.
+    async fn stays(&self) -> Result<RwLockReadGuard<'_, ()>, ManagerError> {
+        let stays = self.shared.removals.read().await;
+        self.shared.store.state(self.id).await?;
+        Ok(stays)
+    }
+
     /// The owner's key, when this node has it.
     async fn owner_key(&self) -> Result<Option<SecretKey>, ManagerError> {
         let name = super::replica_key_name(&self.id.0);
@@ -363,7 +373,7 @@ impl Replica {
         let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records };
         let (replica, shared, writing) = (self.id, self.shared.clone(), Writing::new(self.live.clone()));
         let written = async move {
-            let _until_told = (writing, pins);
+            let _until_told = (writing, pins, shared.removals.read().await);
             let applied = shared.store.apply(batch).await?;
             let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
                 Outcome::Refused(reason) => Some(*reason),

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     runtime,
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore, broadcast, mpsc, watch},
 };
 
 use super::{ManagerError, content::Hub, driver::Message};
@@ -45,6 +45,9 @@ pub(super) struct Shared {
     live: Mutex<HashMap<ReplicaId, Weak<Live>>>,
     raised: Mutex<Vec<Obstacle>>,
     pub content: Hub,
+    /// Held by whoever looks at the store and tells the machine what was there; alone, by whoever removes a replica: what
+    /// was seen before its end is told before it, and never brings it back.
+    pub removals: RwLock<()>,
     /// Where what was begun goes on, whatever becomes of the runtime of whoever began it.
     runtime: runtime::Handle,
     writes: Arc<Semaphore>,
@@ -79,6 +82,7 @@ impl Shared {
             sender,
             live: Mutex::default(),
             raised: Mutex::default(),
+            removals: RwLock::default(),
             runtime: runtime::Handle::current(),
             writes: Arc::new(Semaphore::new(WRITES as usize)),
         }

@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| transport_http::testing::connections(data));
+#[path = "../counted.rs"]
+mod counted;
+use transport_http::testing::{CONNECTIONS, connections};
+libfuzzer_sys::fuzz_target!(|data: &[u8]| CONNECTIONS.explore(connections, data));

@@ -1,2 +1,4 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| sync_core::testing::fuzz::messages(data));
+#[path = "../counted.rs"]
+mod counted;
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sync_core::testing::fuzz::explore("messages", data));

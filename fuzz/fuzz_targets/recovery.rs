@@ -1,4 +1,6 @@
 #![no_main]
+#[path = "../counted.rs"]
+mod counted;
 #[path = "../../store-redb/tests/disk/mod.rs"]
 mod disk;
 #[path = "../../store-redb/tests/images/scripts.rs"]
@@ -10,5 +12,5 @@ libfuzzer_sys::fuzz_target!(
     init: {
         target::say_nothing_of_redbs_panics();
     },
-    |data: &[u8]| target::recovery(data)
+    |data: &[u8]| target::BOUND.explore(target::recovery, data)
 );

@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| transport_http::testing::requests(data));
+#[path = "../counted.rs"]
+mod counted;
+use transport_http::testing::{REQUESTS, requests};
+libfuzzer_sys::fuzz_target!(|data: &[u8]| REQUESTS.explore(requests, data));

@@ -154,7 +154,8 @@ fn went_away(error: &io::Error) -> CliError {
     CliError::failed(format!("the daemon went away ({error}): start it again with `syncline up`"))
 }
 
-async fn write(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+/// Writes a frame: the length of the document (`u32`, the highest byte first), and the document.
+pub(crate) async fn write(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     let len = u32::try_from(bytes.len()).ok().filter(|len| *len <= MAX_FRAME_LEN);
     let len = len.ok_or_else(|| io::Error::other("the answer is too long: ask for less with --limit"))?;
@@ -163,7 +164,8 @@ async fn write(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<
     stream.flush().await
 }
 
-async fn read<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<Option<T>> {
+/// Reads a frame; none where the other side has ended.
+pub(crate) async fn read<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<Option<T>> {
     let mut len = [0; 4];
     match stream.read_exact(&mut len).await {
         Ok(_) => {}

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../../vectors/golden.rs"]
+mod golden;
 
 use std::{ops::Range, sync::Arc};
 
 use common::{build, client, listen};
+use golden::{golden, hex, list, text};
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sync_core::{
@@ -230,4 +233,143 @@ async fn a_node_without_rest_still_says_that_it_is_up() {
     assert_eq!(ask("/v1/health").await.unwrap().status(), StatusCode::OK);
     assert_eq!(ask("/v1/replicas").await.unwrap().status(), StatusCode::UNAUTHORIZED);
     transport.close().await;
+}
+
+/// A question of `vectors/rest.json`: its name, path, token and other headers.
+type Question = (&'static str, String, Option<&'static str>, Vec<(header::HeaderName, String)>);
+
+/// What is told of an answer beside its status and body.
+const TOLD: [header::HeaderName; 9] = [
+    header::ACCEPT_RANGES,
+    header::CACHE_CONTROL,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::RETRY_AFTER,
+    header::WWW_AUTHENTICATE,
+    header::X_CONTENT_TYPE_OPTIONS,
+];
+
+async fn answers(node: &Asker, questions: Vec<Question>) -> Vec<Value> {
+    let mut answered = Vec::new();
+    for (name, path, token, asked) in questions {
+        let headers: Vec<_> = asked.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+        let answer = node.ask(&path, token, &headers).await;
+        let status = answer.status().as_u16();
+        let told = TOLD.iter().filter_map(|name| {
+            let value = answer.headers().get(name)?.to_str().expect("headers are text");
+            Some((name.as_str().to_owned(), Value::from(value)))
+        });
+        let told: serde_json::Map<_, _> = told.collect();
+        let is_json = told.get("content-type").is_some_and(|kind| kind == "application/json");
+        let body = answer.bytes().await.unwrap();
+        let body = if is_json { serde_json::from_slice(&body).unwrap() } else { hex(&body) };
+        let asked: serde_json::Map<_, _> =
+            asked.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.into())).collect();
+        answered.push(json!({
+            "name": name, "path": path, "token": token, "headers": asked,
+            "answer": { "status": status, "headers": told, "body": body },
+        }));
+    }
+    answered
+}
+
+/// `vectors/rest.json`: what is asked of a node with three replicas of five keys, and its answers word for word.
+#[tokio::test]
+async fn the_vectors_of_rest_hold() {
+    let node = Asker::start().await;
+    let (notes, all) = (Some("notes"), Some("all"));
+    let first = node.ask(&below(NOTES, "values/a"), all, &[]).await;
+    let tag = first.headers()[header::ETAG].to_str().unwrap().to_owned();
+    let plain = |name, path: &str, token| (name, path.to_owned(), token, Vec::new());
+    let keys = |name, rest: &str| (name, below(NOTES, &format!("keys{rest}")), notes, Vec::new());
+    let value = |name, key: &str| (name, below(NOTES, &format!("values/{key}")), notes, Vec::new());
+    let with = |name, headers: &[(header::HeaderName, &str)]| {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        (name, below(NOTES, "values/a"), notes, headers)
+    };
+    let accepted = answers(
+        &node,
+        vec![
+            plain("it is up", "/v1/health", None),
+            plain("who it is", "/v1/node", None),
+            plain("the status", "/v1/status", all),
+            plain("the status for a token of one replica", "/v1/status", notes),
+            plain("all replicas", "/v1/replicas", all),
+            plain("those of a token, and public ones", "/v1/replicas", notes),
+            keys("the keys", ""),
+            keys("a page of them", "?limit=2"),
+            keys("the next page", "?limit=2&after=a/b%20c%25%3F%23"),
+            keys("the last page", "?after=large"),
+            keys("those that begin with something", "?prefix=a%2F"),
+            keys("a space as a form writes it", "?prefix=a/b+c"),
+            keys("a parameter that is not known", "?later=1&limit=1"),
+            ("public keys without a token", below(PUBLIC, "keys?limit=1"), None, Vec::new()),
+            value("a value", "a"),
+            value("an empty value", "b"),
+            value("a key of odd characters", "a/b%20c%25%3F%23"),
+            value("a key that is no text", "%FF%FE"),
+            with("a part", &[(header::RANGE, "bytes=1-2")]),
+            with("the end", &[(header::RANGE, "bytes=-2")]),
+            with("from a byte on", &[(header::RANGE, "bytes=3-")]),
+            with("a part that ends behind the value", &[(header::RANGE, "bytes=3-99")]),
+            with("several parts are the whole", &[(header::RANGE, "bytes=0-0,2-2")]),
+            with("a range that is none is the whole", &[(header::RANGE, "bytes=4-1")]),
+            with("a part of the version that is known", &[(header::RANGE, "bytes=1-2"), (header::IF_RANGE, &tag)]),
+            with(
+                "a part of another version is the whole",
+                &[(header::RANGE, "bytes=1-2"), (header::IF_RANGE, "\"x\"")],
+            ),
+            with("it is known", &[(header::IF_NONE_MATCH, &tag)]),
+            with("it is known, weakly and among others", &[(header::IF_NONE_MATCH, &format!("\"x\", W/{tag}"))]),
+            with("another is known", &[(header::IF_NONE_MATCH, "\"x\"")]),
+        ],
+    )
+    .await;
+    let long = "x".repeat(limits::MAX_TOKEN_LEN + 1);
+    let scheme = |name, credentials: &str| {
+        (name, "/v1/status".to_owned(), None, vec![(header::AUTHORIZATION, credentials.to_owned())])
+    };
+    let rejected = answers(
+        &node,
+        vec![
+            plain("no token", "/v1/status", None),
+            plain("which replicas there are, without a token", "/v1/replicas", None),
+            plain("a token that is not known", "/v1/status", Some("wrong")),
+            plain("a token that is not known, of what is public", &below(PUBLIC, "keys"), Some("wrong")),
+            scheme("another scheme", "Basic all"),
+            scheme("a scheme alone", "Bearer"),
+            scheme("a token that is too long", &format!("Bearer {long}")),
+            plain("a replica that is not the token's", &below(SECRET, "keys"), notes),
+            plain("a replica that is not there", &below(ABSENT, "keys"), notes),
+            plain("a replica that is not there, of a token for all", &below(ABSENT, "keys"), all),
+            plain("a replica that is not there, without a token", &below(ABSENT, "keys"), None),
+            plain("no replica's id", "/v1/replicas/nonsense/keys", all),
+            value("a key that is not there", "none"),
+            value("a key of the system", "%00grant"),
+            value("a key that is too long", &"k".repeat(1025)),
+            value("no key", ""),
+            keys("no keys at all", "?limit=0"),
+            keys("too many keys", "?limit=1001"),
+            keys("a limit that is no number", "?limit=a"),
+            with("a part behind the value", &[(header::RANGE, "bytes=5-")]),
+            with("the last no bytes", &[(header::RANGE, "bytes=-0")]),
+        ],
+    )
+    .await;
+    let file = golden("rest.json", &json!({ "accepted": accepted, "rejected": rejected }));
+    let statuses = |kind: &str| -> Vec<u64> {
+        let status = |vector: &Value| vector["answer"]["status"].as_u64().unwrap();
+        list(&file[kind]).iter().map(status).collect()
+    };
+    assert!(statuses("accepted").iter().all(|status| [200, 206, 304].contains(status)));
+    assert!(statuses("rejected").iter().all(|status| [400, 401, 404, 416].contains(status)));
+    // Who may not know whether something is there cannot tell by the answer.
+    let said = |name: &str| {
+        let found = list(&file["rejected"]).iter().find(|vector| text(&vector["name"]) == name);
+        found.unwrap()["answer"].clone()
+    };
+    assert_eq!(said("a replica that is not the token's"), said("a replica that is not there"));
+    assert_eq!(said("a replica that is not there, without a token"), said("no token"));
 }

@@ -9,13 +9,20 @@ use store_redb::{Limits, RedbEngine};
 use sync_core::{
     model::SlotRange,
     store::{ChangesRequest, Core, NodeKind, NodeRecord, Position, Query, Scope, StoreError, Write},
-    testing::{fuzz::Input, random::Random},
+    testing::{
+        fuzz::{Bound, Input},
+        random::Random,
+    },
 };
 
 use crate::{
     disk::Disk,
     scripts::{self, Step},
 };
+
+/// What one may hold. The image is some 300 KiB, and here several times; but redb believes the lengths of a damaged
+/// allocator's bitmaps: 32 bits that count bits, so half a GiB, in memory that it does not touch.
+pub const BOUND: Bound = Bound { times: 4, kib: 1 << 20 };
 
 /// What a store leaves: its rows, and its journal if it has one.
 #[derive(Clone)]

@@ -7,8 +7,8 @@ mod target;
 use std::path::Path;
 
 use sync_core::testing::{
-    fuzz::{corpus, replay},
-    memory::{Counting, most_held},
+    fuzz::{Bound, corpus, replay},
+    memory::Counting,
 };
 
 #[global_allocator]
@@ -22,7 +22,6 @@ fn every_path_stays_inside_the_folder() {
     let seed = 1;
     println!("{} inputs, seed {seed}", inputs.len());
     replay(&inputs, seed, 20_000, |input| {
-        let held = most_held(|| target::paths(input));
-        assert!(held <= 4 * input.len() + 64 * 1024, "{} bytes hold {held}: {}", input.len(), input.escape_ascii());
+        Bound::STRICT.hold(target::paths, input);
     });
 }

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | [`requests`] | requests, to the routes without a socket: who may see what, and that answers are what they say |
 //! | [`connections`] | bytes, in pieces, to an HTTP connection: requests, upgrades, WebSocket frames, garbage |
+//!
+//! What they may hold is [`REQUESTS`] and [`CONNECTIONS`].
 
 mod connections;
 pub mod node;
@@ -16,6 +18,7 @@ use std::{future::Future, sync::Arc};
 use axum::Router;
 use sync_core::{
     model::{PeerId, SecretKey},
+    testing::fuzz::Bound,
     transport::{Connection, Incoming},
 };
 use tokio::sync::mpsc;
@@ -25,6 +28,13 @@ pub use node::Node;
 pub use requests::requests;
 
 use crate::hub::{self, Hub};
+
+/// What [`requests`] may hold.
+pub const REQUESTS: Bound = Bound::STRICT;
+
+/// What [`connections`] may hold: values of 300,000 bytes come back for a request of 80, and a WebSocket has buffers of some
+/// 200 KiB.
+pub const CONNECTIONS: Bound = Bound { times: 4, kib: 2_048 };
 
 /// WebSockets at a time.
 const PLACES: usize = 4;

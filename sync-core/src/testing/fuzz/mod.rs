@@ -21,29 +21,90 @@ pub use stores::{operations, reconciliation, symbols};
 pub use streams::{content, frames};
 pub use wire::{decode, messages};
 
-use crate::testing::random::Random;
+use crate::testing::{memory, random::Random};
 
-/// A target: its name, which is that of its corpus, and what it does.
-pub type Target = (&'static str, fn(&[u8]));
+/// What a target may hold in memory at a time, itself and all that it tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// So many times its input,
+    pub times: usize,
+    /// and so many KiB beside.
+    pub kib: usize,
+}
 
-/// The targets of this crate.
+impl Bound {
+    /// What a decoder may hold.
+    pub const STRICT: Self = Self { times: 4, kib: 64 };
+
+    /// Runs a target on an input, and panics when it holds more. Answers how many bytes it held beside. Nothing is
+    /// counted, and nothing demanded, where [`memory::Counting`] is not the global allocator.
+    pub fn hold(self, target: fn(&[u8]), input: &[u8]) -> usize {
+        let held = memory::most_held(|| target(input));
+        let beside = held.saturating_sub(self.times * input.len());
+        assert!(beside <= self.kib * 1024, "{} bytes hold {held}: {}", input.len(), input.escape_ascii());
+        beside
+    }
+
+    /// The same, as a fuzzer calls it: what is made once is made before anything is counted.
+    pub fn explore(self, target: fn(&[u8]), input: &[u8]) {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| target(&[]));
+        self.hold(target, input);
+    }
+}
+
+/// A target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, which is that of its corpus.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&[u8]),
+    /// What it may hold.
+    pub bound: Bound,
+}
+
+const fn target(name: &'static str, run: fn(&[u8]), kib: usize) -> Target {
+    Target { name, run, bound: Bound { times: Bound::STRICT.times, kib } }
+}
+
+/// The targets of this crate. Each stays within 4 times its input and 64 KiB (entries of a whole frame take more, and have
+/// a test of their own), but for those that play with what does not come from the input: stores, models and machines of
+/// their own. Those say what they have beside.
 pub const TARGETS: &[Target] = &[
-    ("messages", messages),
-    ("bundles", bundles),
-    ("grants", grants),
-    ("tickets", tickets),
-    ("ranges", ranges),
-    ("keys", keys),
-    ("index", index),
-    ("operations", operations),
-    ("reconciliation", reconciliation),
-    ("symbols", symbols),
-    ("machine", machine),
+    target("messages", messages, 64),
+    target("bundles", bundles, 64),
+    target("grants", grants, 64),
+    target("tickets", tickets, 64),
+    target("ranges", ranges, 64),
+    target("keys", keys, 64),
+    // Two stores in memory, with the rows and the index of up to 4,500 entries for which two bytes of input stand.
+    target("index", index, 1_024),
+    // A store, the reference model beside it, and every commit once more.
+    target("operations", operations, 256),
+    // Two stores, of up to 1,600 entries each: a byte of input stands for eighty.
+    target("reconciliation", reconciliation, 1_536),
+    // Two sets, each with 1,024 symbols of 24 bytes, what one sends, and what is left while that comes apart.
+    target("symbols", symbols, 256),
+    // A store of 41 commits, the machine, and what a driver remembers.
+    target("machine", machine, 256),
+    // A frame claims at most 64 KiB before its bytes are there.
     #[cfg(feature = "manager")]
-    ("frames", frames),
+    target("frames", frames, 64),
+    // Up to 64 KiB of content, made here, in two stores in memory, and its groups on their way.
     #[cfg(feature = "manager")]
-    ("content", content),
+    target("content", content, 512),
 ];
+
+/// Runs the target of this name, as a fuzzer calls it.
+///
+/// # Panics
+///
+/// When what it claims does not hold, when it holds more memory than it may, and when there is none.
+pub fn explore(name: &str, input: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+    target.bound.explore(target.run, input);
+}
 
 /// The longest input that [`replay`] makes.
 const MAX_LEN: usize = 8 * 1024;

@@ -10,7 +10,7 @@ use super::{
     disk::{Device, Logic, SimStore, Trouble},
     draw::Stream,
     node::{Process, addresses},
-    scenario::{Fault, Habit, Leave},
+    scenario::{Fault, Habit, Leave, YEAR_MS},
     wire::Side,
     world::{Event, World},
 };
@@ -19,6 +19,9 @@ use crate::{
     model::{Op, Order, PeerId, SecretKey, dominates},
     store::{NodeKind, NodeRecord, Position, StoreError, Write, reconcile::Widths},
 };
+
+/// How far a clock is off at most, in microseconds.
+const CLOCK_OFF_US: i64 = 10 * YEAR_MS * 1_000;
 
 impl World<'_> {
     pub fn fault(&mut self, at: usize) {
@@ -81,10 +84,13 @@ impl World<'_> {
             Fault::ClockJump { node, by_ms } => {
                 self.counters.faults += 1;
                 let it = &mut self.nodes[*node];
-                it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-1_800_000_000, 1_800_000_000);
+                it.clock_us = (it.clock_us + by_ms * 1_000).clamp(-CLOCK_OFF_US, CLOCK_OFF_US);
                 it.jumped_us = Some(self.now_us);
                 self.furthest_us = self.furthest_us.max(it.clock_us);
                 self.mark("clock_jumped");
+                if by_ms.abs() > YEAR_MS {
+                    self.mark("clock_jumped_by_years");
+                }
             }
             Fault::DiskError { node, after_writes } => {
                 let trouble = self.nodes[*node].disk.trouble();

@@ -21,6 +21,8 @@ const WIPE: usize = 7;
 /// The kinds of operations beside writing.
 const OPERATIONS: usize = 9;
 
+const HOUR_MS: u64 = 3_600_000;
+
 /// What a seed has switched on.
 struct Swarm {
     faults: Vec<usize>,
@@ -168,7 +170,7 @@ fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> Repli
             let prefix = match narrow && random.percent(60) && at > 0 {
                 true => {
                     let key = key(&mut random, style);
-                    key[..1 + random.below(key.len().min(PREFIX_LEN))].into()
+                    cut(&key, 1 + random.below(key.len().min(PREFIX_LEN)))
                 }
                 false => String::new(),
             };
@@ -293,10 +295,13 @@ fn paths(draw: Draw, scenario: &Scenario) -> Vec<Path> {
 }
 
 /// How many kinds of keys there are.
-const STYLES: usize = 5;
+const STYLES: usize = 6;
 
 /// Keys that are neighbours, or as long as they may be.
 const LONG: usize = 3;
+
+/// Keys that are no text, and neighbours where a byte is carried.
+const BYTES: usize = 5;
 
 /// The longest prefix of a part, and the most that is put before a key.
 const PREFIX_LEN: usize = 5;
@@ -313,8 +318,18 @@ fn key(random: &mut Random, style: usize) -> String {
             1 => "a".repeat(MAX_KEY_LEN - WITHIN_LEN - 1),
             at => ["a", "a\0", "a\0\0", "a\u{1}"][at - 2].into(),
         },
+        BYTES => {
+            const KEYS: [&str; 8] =
+                ["\u{ff}", "\u{ff}\0", "\u{ff}\u{ff}", "\u{fe}\u{ff}", "\u{80}", "\u{7f}", "a\u{ff}", "a\u{ff}\u{ff}b"];
+            (*random.pick(&KEYS)).into()
+        }
         _ => format!("{:x}", random.bits() % 4_096),
     }
+}
+
+/// The first so many characters.
+fn cut(key: &str, len: usize) -> String {
+    key.chars().take(len).collect()
 }
 
 /// Which kind of keys a scenario has.
@@ -327,8 +342,8 @@ fn change(random: &mut Random, style: usize, tag: u64) -> Change {
         0 | 1 => Change::Delete { key: key(random, style) },
         2 => {
             let key = key(random, style);
-            let cut = random.below(key.len() + 1);
-            Change::DeletePrefix { prefix: key[..cut.max(usize::from(random.percent(80)))].into() }
+            let len = random.below(key.len() + 1);
+            Change::DeletePrefix { prefix: cut(&key, len.max(usize::from(random.percent(80)))) }
         }
         _ => {
             let len = match random.below(60) {
@@ -466,7 +481,12 @@ fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
                 6 => Fault::PowerCut { node, after_operations: random.below(60) as u32, down_ms: for_ms.min(20_000) },
                 WIPE => Fault::Wipe { node, down_ms: for_ms.min(20_000) },
                 8 => Fault::Rollback { node, to_ms: random.below(at_ms as usize) as u64, down_ms: for_ms.min(20_000) },
-                9 => Fault::ClockJump { node, by_ms: random.below(2_400_000) as i64 - 1_200_000 },
+                9 => {
+                    let by_ms = random.below(2_400_000) as i64 - 1_200_000;
+                    // A battery that is empty, a year that was typed wrongly.
+                    let years = if random.below(6) == 0 { random.below(19) as i64 - 9 } else { 0 };
+                    Fault::ClockJump { node, by_ms: by_ms + years * YEAR_MS }
+                }
                 10 => match random.percent(50) {
                     true => Fault::DiskError { node, after_writes: random.below(10) as u32 },
                     false => Fault::DiskFull { node, for_ms: for_ms.min(20_000) },
@@ -577,7 +597,7 @@ fn one_way(draw: Draw, scenario: &mut Scenario) {
         }
         // Their grants are signed anew, and stand behind what they have written.
         for node in scenario.full_members(replica).skip(1).collect::<Vec<_>>() {
-            if random.percent(60) {
+            if random.percent(90) {
                 let at_ms = later(&mut random);
                 scenario.operations.push(Timed { at_ms, what: Operation::Promote { replica, node } });
             }
@@ -622,7 +642,6 @@ fn cut_before_rights_end(draw: Draw, scenario: &mut Scenario) {
 
 /// In one seed in forty with faults, everybody is away for hours or up to thirty days, and comes back within minutes.
 fn long_absence(draw: Draw, scenario: &mut Scenario) {
-    const HOUR_MS: u64 = 3_600_000;
     let mut random = draw.random(Stream::Faults, 3, 0);
     if random.below(40) > 0 {
         return;

@@ -127,6 +127,7 @@ impl World<'_> {
                 process.into_iter().for_each(|process| _ = process.mute.insert((connection, stream)));
                 frames.clear();
             }
+            (Habit::Drip, _) => acts = self.hold_back(node, connection, stream, &mut random),
             // Its clock makes what it writes so.
             (Habit::LiveAhead, Message::Entries(..)) => {}
             (Habit::Cut, _) | (Habit::ChangeName, Message::Ping(_) | Message::Open(_) | Message::Opened(_)) => {
@@ -156,6 +157,16 @@ impl World<'_> {
     fn acted(&mut self, habit: Habit) {
         self.counters.faults += 1;
         self.mark(name(habit));
+    }
+
+    /// What it says on a stream from now on comes seconds later. Answers whether it could.
+    fn hold_back(&mut self, node: usize, connection: ConnectionId, stream: StreamId, random: &mut Random) -> bool {
+        let Some((number, side)) = self.wire_of(node, connection) else { return false };
+        let wire = self.wires.get_mut(&number).expect("it is being used");
+        let Some(index) = wire.end(side).numbers.get(&stream).copied() else { return false };
+        let last_us = &mut wire.streams[index].last_us[side.other().index()];
+        *last_us = (*last_us).max(self.now_us) + 500_000 + random.bits() % 20_000_000;
+        true
     }
 
     /// Opens sessions about anything. Answers whether it could.
@@ -217,5 +228,6 @@ fn name(habit: Habit) -> &'static str {
         Habit::ChangeName => "hostile_changes_its_name",
         Habit::Forge => "hostile_forges",
         Habit::LiveAhead => "hostile_lives_ahead",
+        Habit::Drip => "hostile_drips",
     }
 }

@@ -46,13 +46,14 @@ pub struct Counters {
 }
 
 /// Rare things that must have happened somewhere in a few hundred seeds, or the simulation goes easy.
-pub const SOMETIMES: [&str; 71] = [
+pub const SOMETIMES: [&str; 74] = [
     "a_right_ended",
     "announced",
     "answered_synced",
     "away_for_days",
     "blocked",
     "clock_jumped",
+    "clock_jumped_by_years",
     "clock_stopped",
     "could_not_be_reached",
     "crash",
@@ -75,6 +76,7 @@ pub const SOMETIMES: [&str; 71] = [
     "hostile_begins_again",
     "hostile_changes_its_name",
     "hostile_cuts",
+    "hostile_drips",
     "hostile_falls_silent",
     "hostile_floods",
     "hostile_forges",
@@ -84,6 +86,7 @@ pub const SOMETIMES: [&str; 71] = [
     "hostile_lives_ahead",
     "hostile_proves_wrongly",
     "hostile_replays",
+    "key_that_is_no_text",
     "large_frame",
     "late",
     "left_for_good",

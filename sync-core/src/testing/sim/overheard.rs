@@ -1,7 +1,11 @@
 //! O4, O9 and O11 on the wire: what is said to a node follows from what it may read, nobody accuses an honest node, and
 //! nobody announces what he cannot serve.
 
-use super::{oracles::Sayer, scenario::Member, world::World};
+use super::{
+    oracles::Sayer,
+    scenario::{Member, key_bytes},
+    world::World,
+};
 use crate::{
     machine::{
         DisconnectReason,
@@ -20,7 +24,7 @@ const SENT_WITHIN_US: u64 = 2_000_000;
 
 /// What a member may read from the beginning.
 pub fn prefix_of(member: &Member) -> Prefix {
-    Prefix::new(member.prefix.as_bytes().to_vec()).expect("prefixes of scenarios are short")
+    Prefix::new(key_bytes(&member.prefix)).expect("prefixes of scenarios are short")
 }
 
 impl World<'_> {

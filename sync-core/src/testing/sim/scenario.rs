@@ -13,6 +13,9 @@ pub struct Timed<T> {
     pub what: T,
 }
 
+/// A year, in milliseconds.
+pub const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+
 /// A whole simulation. Playing it needs nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -127,11 +130,13 @@ pub enum Habit {
     Forge,
     /// Signs what is from the future.
     LiveAhead,
+    /// Lets what it says drip: seconds between one message and the next.
+    Drip,
 }
 
 impl Habit {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Garble,
         Self::Replay,
         Self::FalseProof,
@@ -146,6 +151,7 @@ impl Habit {
         Self::ChangeName,
         Self::Forge,
         Self::LiveAhead,
+        Self::Drip,
     ];
 }
 
@@ -165,7 +171,7 @@ pub struct Member {
     pub node: usize,
     /// What the owner grants it.
     pub right: Right,
-    /// For which keys.
+    /// For which keys, as [`key_bytes`] reads it.
     pub prefix: String,
     /// When it joins.
     pub joins_ms: u64,
@@ -295,7 +301,12 @@ pub enum Operation {
     },
 }
 
-/// One entry of a transaction.
+/// A key or a prefix of a scenario as bytes: a character up to U+00FF is one, so that there are keys which are no text.
+pub fn key_bytes(text: &str) -> Vec<u8> {
+    text.chars().map(|char| u8::try_from(char).expect("keys of scenarios have characters up to U+00FF")).collect()
+}
+
+/// One entry of a transaction. Keys and prefixes are as [`key_bytes`] reads them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Set a key; the value's bytes follow from the seed and the tag.

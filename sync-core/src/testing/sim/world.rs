@@ -444,6 +444,9 @@ impl<'a> World<'a> {
             false => self.scenario.member(replica, node).map_or("", |member| member.prefix.as_str()),
         };
         let ops: Vec<Op> = changes.iter().map(|change| op(draw, &change.within(prefix))).collect();
+        if ops.iter().any(|op| std::str::from_utf8(&op.key_bytes()).is_err()) {
+            self.mark("key_that_is_no_text");
+        }
         let key = if as_owner { self.replicas[replica].owner.clone() } else { self.nodes[node].key.clone() };
         self.commit(node, replica, &key, ops);
     }
@@ -733,7 +736,7 @@ fn job_name(replica: &ReplicaId, peer: &PeerId) -> Vec<u8> {
 }
 
 fn grant(subject: crate::model::PublicKey, right: Right, prefix: &str, expires_ms: Option<u64>) -> Grant {
-    let prefix = Prefix::new(prefix.as_bytes().to_vec()).expect("prefixes of scenarios are short");
+    let prefix = Prefix::new(key_bytes(prefix)).expect("prefixes of scenarios are short");
     let expires = expires_ms.map(|at| Timestamp(BEGINNING.0 + at * 1_000));
     Grant { subject, right, prefix, expires, parent: None }
 }
@@ -789,7 +792,7 @@ impl Replica {
 /// What a change writes.
 pub fn op(draw: Draw, change: &Change) -> Op {
     use crate::model::{Key, Value};
-    let key = |text: &str| Key::try_from(text).expect("keys of scenarios are keys");
+    let key = |text: &str| Key::new(key_bytes(text)).expect("keys of scenarios are keys");
     match change {
         Change::Put { key: at, len, tag } => {
             let mut bytes = vec![0; *len];
@@ -801,8 +804,6 @@ pub fn op(draw: Draw, change: &Change) -> Op {
             Op::Put { key: key(at), value: Value::Inline(bytes.into()) }
         }
         Change::Delete { key: at } => Op::Delete { key: key(at) },
-        Change::DeletePrefix { prefix } => {
-            Op::DeletePrefix { prefix: Prefix::new(prefix.as_bytes().to_vec()).expect("short") }
-        }
+        Change::DeletePrefix { prefix } => Op::DeletePrefix { prefix: Prefix::new(key_bytes(prefix)).expect("short") },
     }
 }

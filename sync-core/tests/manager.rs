@@ -599,9 +599,58 @@ async fn b55_a_replica_that_is_dropped_beside_others_who_use_it_is_gone() {
         assert!(matches!(late, Err(ManagerError::Store(StoreError::UnknownReplica(_)))), "{late:?}");
         let late = replica.set_download_policy(DownloadPolicy::NothingExcept(Vec::new())).await;
         assert!(matches!(late, Err(ManagerError::Store(StoreError::UnknownReplica(_)))), "{late:?}");
-        let settings = a.store().node_records(NodeKind::Setting).await.unwrap();
-        assert!(settings.iter().all(|record| !record.name.ends_with(id.as_bytes())), "{settings:?}");
+        let mut note = replica.write();
+        note.note("a name", "a value");
+        let late = note.commit().await;
+        assert!(matches!(late, Err(ManagerError::Store(StoreError::UnknownReplica(_)))), "{late:?}");
+        for kind in [NodeKind::Setting, NodeKind::Job, NodeKind::Note, NodeKind::Key] {
+            let records = a.store().node_records(kind).await.unwrap();
+            let of_it = |record: &NodeRecord| record.name.windows(32).any(|part| part == id.as_bytes());
+            assert!(!records.iter().any(of_it), "{records:?}");
+        }
     }
+}
+
+/// A call that is begun and then neither awaited nor dropped holds nobody up.
+#[tokio::test]
+async fn b53_a_call_that_nobody_goes_on_with_holds_nobody_up() {
+    let a = SyncManager::builder(Arc::new(store_mem::open().unwrap())).spawn().await.unwrap();
+    let (one, other) = (a.create_replica().await.unwrap(), a.create_replica().await.unwrap());
+    let mut opening = std::pin::pin!(a.open_replica(one.id()));
+    let mut setting = std::pin::pin!(one.set_direction(Direction::Push));
+    let mut policy = std::pin::pin!(one.set_download_policy(DownloadPolicy::NothingExcept(Vec::new())));
+    assert!(begun(opening.as_mut()).await && begun(setting.as_mut()).await && begun(policy.as_mut()).await);
+    let (node, id) = (a.clone(), one.id());
+    let dropped = tokio::spawn(async move { node.drop_replica(id).await });
+    let written = async {
+        other.put("a key", "a value").await.unwrap();
+        dropped.await.unwrap().unwrap();
+        other.put("a key", "another").await.unwrap();
+    };
+    tokio::time::timeout(LONG, written).await.expect("nobody is held up");
+}
+
+/// Who watches a replica that is dropped is told, and a handle of before is to the same one when it is here again.
+#[tokio::test]
+async fn b55_who_watches_a_dropped_replica_is_told_and_old_handles_are_to_the_new_one() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let (left, ticket) = shared(&a).await;
+    let right = b.join(ticket.clone()).await.unwrap();
+    synced(&b, &right, &a).await;
+    let mut watch = right.watch("", right.head());
+    let waiting = tokio::spawn(async move { watch.next().await });
+    tokio::task::yield_now().await;
+    b.drop_replica(right.id()).await.unwrap();
+    let told = tokio::time::timeout(LONG, waiting).await.expect("it is told").unwrap();
+    assert!(matches!(told, Err(ManagerError::Store(StoreError::UnknownReplica(_)))), "{told:?}");
+    let again = b.join(ticket).await.unwrap();
+    synced(&b, &again, &a).await;
+    let mut watch = right.watch("", right.head());
+    left.put("seen by", "both").await.unwrap();
+    let entry = tokio::time::timeout(LONG, watch.next()).await.expect("it arrives").unwrap();
+    assert_eq!(entry.entry.op.key_bytes().as_ref(), b"seen by");
+    assert_eq!(right.head(), again.head());
 }
 
 /// Who waits for a write may give up, a timeout say; what has begun is written all the same, and then it is owed to peers.

@@ -93,7 +93,12 @@ impl NodeApi for Rest {
         let node = self.node()?;
         let mut replicas = Vec::new();
         for id in node.store().replicas().await.map_err(failed)? {
-            let state = node.store().state(id).await.map_err(failed)?;
+            let state = match node.store().state(id).await {
+                Ok(state) => state,
+                // It was removed just now.
+                Err(StoreError::UnknownReplica(_)) => continue,
+                Err(error) => return Err(failed(error)),
+            };
             let public = state.rights.best_grant(&EVERYBODY, Right::Read, now()).is_some();
             replicas.push(ReplicaInfo { id, entries: state.root.count, root: state.root.hash, public });
         }

@@ -64,8 +64,8 @@ impl Later {
     async fn answer(self, connection: Box<dyn Connection>) {
         let mut control = connection.accept().await.unwrap();
         assert_eq!(control.read_u8().await.unwrap(), StreamKind::Control as u8);
-        let hello = receive(&mut control).await;
-        assert_eq!((hello.oldest, hello.newest), (1, 1));
+        // Whether it is as it should be is asked where it is dialled: a test does not see what fails here.
+        let _ = receive(&mut control).await;
         send(&mut control, &self.hello()).await;
         connection.closed().await;
     }
@@ -114,7 +114,7 @@ fn skew(scheme: &str) {
     equal(&[&a, &b]);
     b.save("second", "2");
     equal(&[&a, &b]);
-    assert!(why().contains("8 to 9"), "it is still in the way: {}", why());
+    eventually("it is still in the way", || why().contains("8 to 9"), why);
 }
 
 #[test]

@@ -223,10 +223,11 @@ async fn b55_a_dropped_replica_leaves_no_trace(world: World) {
     assert!(freed > 500 * 20, "{freed} bytes freed");
     assert_eq!(b.replicas().await.unwrap(), [other.id()]);
     assert!(b.open_replica(id).await.is_err());
-    let jobs = b.store().node_records(NodeKind::Job).await.unwrap();
-    assert!(jobs.iter().all(|job| !job.name.starts_with(id.as_bytes())), "{jobs:?}");
     assert!(b.status().await.unwrap().replicas.iter().all(|replica| replica.id != id));
     assert_eq!(b.sync_with(a.node_id(), id, LONG).await.unwrap().outcome, SyncOutcome::UnknownReplica);
+    assert!(b.subscribe(id, a.node_id()).await.is_err());
+    let jobs = b.store().node_records(NodeKind::Job).await.unwrap();
+    assert!(jobs.iter().all(|job| !job.name.starts_with(id.as_bytes())), "{jobs:?}");
     // A changes and tries; B takes nothing. A still has all of it.
     fill(&left, "more ", 5).await;
     let report = a.sync_with(b.node_id(), id, LONG).await.unwrap();

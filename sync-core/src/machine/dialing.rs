@@ -245,7 +245,10 @@ impl Synchronizer {
                 None => ask.dial = Some(self.dial_once(address.clone())),
             }
         }
-        if let Target::Peer(peer) = ask.target {
+        // Of one that is not here, or not any more, nothing is kept.
+        if let Target::Peer(peer) = ask.target
+            && self.replicas.contains_key(&replica)
+        {
             self.subscribe(replica, peer);
             if let Some(known) = self.peers.get_mut(&peer) {
                 known.next_try = self.io.now.elapsed;

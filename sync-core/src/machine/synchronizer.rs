@@ -312,6 +312,7 @@ impl Synchronizer {
         self.replicas.remove(&replica);
         self.draining.retain(|key, _| key.0 != replica);
         self.directions.remove(&replica);
+        self.traffic.retain(|key, _| key.0 != replica);
         self.wanted = None;
         let peers = (replica, PeerId::from([0; 32]))..=(replica, PeerId::from([255; 32]));
         let sessions: Vec<_> = self.sessions.range(peers).map(|(key, _)| *key).collect();

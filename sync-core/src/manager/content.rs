@@ -169,6 +169,8 @@ impl Hub {
     /// The replica is gone.
     pub fn forget(&self, replica: ReplicaId) {
         lock(&self.inner.plain).0.remove(&replica);
+        // Nobody waits for its downloads any more.
+        self.changed(replica);
     }
 
     /// Blobs of a replica came or went, or its policy is another: there may be new wants, and content that

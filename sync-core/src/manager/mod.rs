@@ -46,7 +46,8 @@ use crate::{
         Target,
     },
     model::{
-        Bundle, Grant, PeerId, Prefix, PublicKey, ReplicaId, Right, Rights, SecretKey, Ticket, Timestamp, Verifier,
+        Bundle, Grant, PeerId, Prefix, PublicKey, ReplicaId, Right, Rights, SecretKey, Ticket, Timestamp,
+        VerifiedBundle, Verifier,
     },
     store::{Apply, NodeKind, NodeRecord, Origin, ReplicaStore, StoreError},
     transport::{SyncTransport, TransportBuilder, TransportContext, TransportState},
@@ -355,7 +356,7 @@ impl SyncManager {
         let name = replica_key_name(&id.0);
         let value = Some(Bytes::copy_from_slice(&owner.to_bytes()));
         let record = NodeRecord { kind: NodeKind::Key, name, value };
-        self.inner.shared.store.create_replica(id, vec![record]).await?;
+        self.create(id, vec![record], Vec::new()).await?;
         let replica = self.open_replica(id).await?;
         let grant = Grant {
             subject: self.inner.shared.key.public(),
@@ -368,10 +369,36 @@ impl SyncManager {
         Ok(replica)
     }
 
+    /// Makes a replica durable, with bundles that were verified.
+    async fn create(
+        &self,
+        id: ReplicaId,
+        records: Vec<NodeRecord>,
+        bundles: Vec<VerifiedBundle>,
+    ) -> Result<(), ManagerError> {
+        let permit = self.inner.shared.begin().await?;
+        let shared = self.inner.shared.clone();
+        let made = async move {
+            let _stays = shared.stays().await?;
+            shared.store.create_replica(id, records).await?;
+            if !bundles.is_empty() {
+                let (origin, now) = (Origin::Local, (shared.wall)());
+                shared.store.apply(Apply { replica: id, bundles, origin, now, records: Vec::new() }).await?;
+            }
+            Ok(())
+        };
+        self.inner.shared.whole(permit, made).await
+    }
+
     /// A handle to a replica that is here.
     pub async fn open_replica(&self, id: ReplicaId) -> Result<Replica, ManagerError> {
+        let permit = self.inner.shared.begin().await?;
+        self.inner.shared.whole(permit, self.clone().open_whole(id)).await
+    }
+
+    async fn open_whole(self, id: ReplicaId) -> Result<Replica, ManagerError> {
         let shared = &self.inner.shared;
-        let _stays = shared.removals.read().await;
+        let _stays = shared.stays().await?;
         let live = shared.live(id, &shared.store.state(id).await?);
         // Once more: what came in before the handle was there has woken nobody.
         let state = shared.store.state(id).await?;
@@ -395,7 +422,8 @@ impl SyncManager {
     /// Removes every trace of a replica from this node: entries, key, jobs, download policy, notes, tokens that have
     /// its id in front. Others keep theirs. A marker stays. Answers the bytes freed. Once begun it is done whole, whether
     /// somebody still waits for it or not. Where the store cannot, the replica stays as it was but for its jobs, which are
-    /// gone: peers that ask for it are answered.
+    /// gone, and events of what came in meanwhile: peers that ask for it are answered. While it lasts no other replica is
+    /// opened, set up or written: the store has one writer.
     pub async fn drop_replica(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         let permit = shared.begin().await?;
@@ -405,9 +433,10 @@ impl SyncManager {
 
     async fn drop_whole(&self, id: ReplicaId) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
-        let _alone = shared.removals.write().await;
+        let _alone = shared.alone().await?;
+        let now = (shared.wall)();
         self.tell(Input::Dropped { replica: id }).await?;
-        let dropped = self.drop_rows(id).await;
+        let dropped = self.drop_rows(id, now).await;
         match &dropped {
             Ok(_) => {
                 shared.forget(id);
@@ -427,7 +456,7 @@ impl SyncManager {
         dropped
     }
 
-    async fn drop_rows(&self, id: ReplicaId) -> Result<u64, ManagerError> {
+    async fn drop_rows(&self, id: ReplicaId, now: Timestamp) -> Result<u64, ManagerError> {
         let shared = &self.inner.shared;
         // What was still to be saved about it comes before its end, or never: a full disk must not keep it here.
         let _ = self.ask(|answer| Message::Saved { answer }).await?;
@@ -437,7 +466,7 @@ impl SyncManager {
             NodeRecord {
                 kind: NodeKind::Removed,
                 name: Bytes::copy_from_slice(id.as_bytes()),
-                value: Some(Bytes::copy_from_slice(&(shared.wall)().0.to_le_bytes())),
+                value: Some(Bytes::copy_from_slice(&now.0.to_le_bytes())),
             },
         ];
         records.push(policy::Policies::record(&id, None));
@@ -477,9 +506,7 @@ impl SyncManager {
             }
             None => return Err(ManagerError::TicketInvalid("its grants give the invite key nothing".into())),
         };
-        shared.store.create_replica(id, Vec::new()).await?;
-        let batch = Apply { replica: id, bundles, origin: Origin::Local, now, records: Vec::new() };
-        shared.store.apply(batch).await?;
+        self.create(id, Vec::new(), bundles).await?;
         let replica = self.open_replica(id).await?;
         let mine = shared.key.public();
         let state = replica.state().await?;
@@ -508,7 +535,15 @@ impl SyncManager {
 
     /// Keeps a replica equal with a peer from now on, over restarts.
     pub async fn subscribe(&self, replica: ReplicaId, peer: PeerId) -> Result<(), ManagerError> {
-        self.tell_durably(Input::Subscribe { replica, peer }).await
+        let permit = self.inner.shared.begin().await?;
+        let this = self.clone();
+        let subscribed = async move {
+            let shared = &this.inner.shared;
+            let _stays = shared.stays().await?;
+            shared.store.state(replica).await?;
+            this.tell_durably(Input::Subscribe { replica, peer }).await
+        };
+        self.inner.shared.whole(permit, subscribed).await
     }
 
     /// Ends that.
@@ -739,6 +774,6 @@ fn lasts(grant: &Grant) -> Timestamp {
     grant.expires.unwrap_or(Timestamp(u64::MAX))
 }
 
-fn verify_grants(id: ReplicaId, bundle: Bundle) -> Result<crate::model::VerifiedBundle, ManagerError> {
+fn verify_grants(id: ReplicaId, bundle: Bundle) -> Result<VerifiedBundle, ManagerError> {
     bundle.verify(id, &mut Verifier::default()).map_err(|error| ManagerError::TicketInvalid(error.to_string()))
 }

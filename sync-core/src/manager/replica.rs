@@ -8,7 +8,6 @@ use std::{
 
 use bytes::Bytes;
 use sync_content::export;
-use tokio::sync::RwLockReadGuard;
 
 use super::{
     driver::Message,
@@ -173,10 +172,13 @@ impl Replica {
     /// Says which way entries go between this node and others. Kept over restarts; it acts at once, and what was
     /// held back is sent once.
     pub async fn set_direction(&self, direction: Direction) -> Result<(), ManagerError> {
-        let _stays = self.stays().await?;
-        super::settings::save_direction(&*self.shared.store, &self.id, direction).await?;
-        let input = Input::SetDirection { replica: self.id, direction };
-        self.shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)
+        let (replica, shared) = (self.id, self.shared.clone());
+        self.set_up(async move {
+            super::settings::save_direction(&*shared.store, &replica, direction).await?;
+            let input = Input::SetDirection { replica, direction };
+            shared.sender.send(Message::Input(input)).await.map_err(|_| ManagerError::Closed)
+        })
+        .await
     }
 
     /// Which way entries go.
@@ -187,10 +189,13 @@ impl Replica {
 
     /// Says which contents of this replica come here by themselves. Kept over restarts.
     pub async fn set_download_policy(&self, policy: DownloadPolicy) -> Result<(), ManagerError> {
-        let _stays = self.stays().await?;
-        self.shared.content.policies.set(&*self.shared.store, self.id, policy).await?;
-        self.shared.content.changed(self.id);
-        Ok(())
+        let (replica, shared) = (self.id, self.shared.clone());
+        self.set_up(async move {
+            shared.content.policies.set(&*shared.store, replica, policy).await?;
+            shared.content.changed(replica);
+            Ok(())
+        })
+        .await
     }
 
     /// Which contents of this replica come here by themselves.
@@ -332,11 +337,19 @@ impl Replica {
         self.commit_at(vec![grant.to_op(&self.author())], Vec::new(), Vec::new(), wall).await.map(drop)
     }
 
-    /// Keeps the replica from being removed while something about it is saved: nothing of that outlives it.
-    async fn stays(&self) -> Result<RwLockReadGuard<'_, ()>, ManagerError> {
-        let stays = self.shared.removals.read().await;
-        self.shared.store.state(self.id).await?;
-        Ok(stays)
+    /// Saves something about the replica, whole, one after another: nothing of it outlives the replica.
+    async fn set_up(
+        &self,
+        save: impl Future<Output = Result<(), ManagerError>> + Send + 'static,
+    ) -> Result<(), ManagerError> {
+        let permit = self.shared.begin().await?;
+        let (replica, shared) = (self.id, self.shared.clone());
+        let saved = async move {
+            let _alone = shared.alone().await?;
+            shared.store.state(replica).await?;
+            save.await
+        };
+        self.shared.whole(permit, saved).await
     }
 
     /// The owner's key, when this node has it.
@@ -373,7 +386,7 @@ impl Replica {
         let batch = Apply { replica: self.id, bundles: vec![bundle], origin: Origin::Local, now, records };
         let (replica, shared, writing) = (self.id, self.shared.clone(), Writing::new(self.live.clone()));
         let written = async move {
-            let _until_told = (writing, pins, shared.removals.read().await);
+            let _until_told = (writing, pins, shared.stays().await?);
             let applied = shared.store.apply(batch).await?;
             let refused = applied.outcomes.iter().find_map(|outcome| match outcome {
                 Outcome::Refused(reason) => Some(*reason),
@@ -573,7 +586,8 @@ impl Transaction {
     pub async fn commit(self) -> Result<Option<Timestamp>, ManagerError> {
         if self.ops.is_empty() {
             if !self.notes.is_empty() {
-                self.replica.shared.store.save(self.notes).await?;
+                let (notes, shared) = (self.notes, self.replica.shared.clone());
+                self.replica.set_up(async move { Ok(shared.store.save(notes).await?) }).await?;
             }
             return Ok(None);
         }

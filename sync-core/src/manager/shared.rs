@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     runtime,
-    sync::{OwnedSemaphorePermit, RwLock, Semaphore, broadcast, mpsc, watch},
+    sync::{OwnedSemaphorePermit, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, broadcast, mpsc, watch},
 };
 
 use super::{ManagerError, content::Hub, driver::Message};
@@ -45,9 +45,10 @@ pub(super) struct Shared {
     live: Mutex<HashMap<ReplicaId, Weak<Live>>>,
     raised: Mutex<Vec<Obstacle>>,
     pub content: Hub,
-    /// Held by whoever looks at the store and tells the machine what was there; alone, by whoever removes a replica: what
-    /// was seen before its end is told before it, and never brings it back.
-    pub removals: RwLock<()>,
+    /// Held, in what is done [whole](Self::whole), by whoever looks at the store and tells what was there; alone, by whoever
+    /// removes a replica or sets one up: what an application's call has seen before its end is told before it, and never
+    /// brings it back. It is one for all replicas, as the store's writer is.
+    removals: RwLock<()>,
     /// Where what was begun goes on, whatever becomes of the runtime of whoever began it.
     runtime: runtime::Handle,
     writes: Arc<Semaphore>,
@@ -110,6 +111,20 @@ impl Shared {
         }
     }
 
+    /// Keeps replicas from being removed while it is held. Only for what is done whole: whoever held it and did nothing
+    /// would hold everybody up.
+    pub async fn stays(&self) -> Result<RwLockReadGuard<'_, ()>, ManagerError> {
+        let stays = self.removals.read().await;
+        // Who waited here saw the end come.
+        if self.writes.is_closed() { Err(ManagerError::Closed) } else { Ok(stays) }
+    }
+
+    /// The same, and nobody else holds it.
+    pub async fn alone(&self) -> Result<RwLockWriteGuard<'_, ()>, ManagerError> {
+        let alone = self.removals.write().await;
+        if self.writes.is_closed() { Err(ManagerError::Closed) } else { Ok(alone) }
+    }
+
     /// Nothing is begun any more, and what was is done.
     pub async fn end_writes(&self) {
         let _all = self.writes.acquire_many(WRITES).await;
@@ -144,9 +159,12 @@ impl Shared {
         live.map_or(0, |live| (Arc::strong_count(&live) - 1).saturating_sub(live.writing.load(Ordering::SeqCst)))
     }
 
-    /// Forgets a replica that is gone.
+    /// Forgets a replica that is gone. Who watches it wakes and sees that. What handles are left are to the same one if it
+    /// is here again.
     pub fn forget(&self, replica: ReplicaId) {
-        lock(&self.live).remove(&replica);
+        if let Some(live) = lock(&self.live).get(&replica).and_then(Weak::upgrade) {
+            live.head.send_modify(|_| {});
+        }
         self.content.forget(replica);
     }
 

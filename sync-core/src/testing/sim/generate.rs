@@ -170,7 +170,7 @@ fn replica_plan(draw: Draw, replica: usize, count: usize, heal_ms: u64) -> Repli
             let prefix = match narrow && random.percent(60) && at > 0 {
                 true => {
                     let key = key(&mut random, style);
-                    cut(&key, 1 + random.below(key.len().min(PREFIX_LEN)))
+                    cut(&key, 1 + random.below(key.chars().count().min(PREFIX_LEN)))
                 }
                 false => String::new(),
             };
@@ -342,7 +342,7 @@ fn change(random: &mut Random, style: usize, tag: u64) -> Change {
         0 | 1 => Change::Delete { key: key(random, style) },
         2 => {
             let key = key(random, style);
-            let len = random.below(key.len() + 1);
+            let len = random.below(key.chars().count() + 1);
             Change::DeletePrefix { prefix: cut(&key, len.max(usize::from(random.percent(80)))) }
         }
         _ => {

@@ -287,7 +287,7 @@ async fn make_frames<T: Serialize + DeserializeOwned + std::fmt::Debug>(
 /// Every vector is read as it says.
 async fn check_frames<T: Serialize + DeserializeOwned + std::fmt::Debug>(file: &Json) {
     for vector in list(&file["accepted"]) {
-        let read = received::<T>(&bytes(&vector["frame"])).await.expect(text(&vector["name"])).expect("a frame");
+        let Ok(Some(read)) = received::<T>(&bytes(&vector["frame"])).await else { panic!("{}", vector["name"]) };
         assert_eq!(sent(&read).await, frame(text(&vector["means"])), "{}", vector["name"]);
     }
     for vector in list(&file["rejected"]) {

@@ -444,7 +444,7 @@ impl<'a> World<'a> {
             false => self.scenario.member(replica, node).map_or("", |member| member.prefix.as_str()),
         };
         let ops: Vec<Op> = changes.iter().map(|change| op(draw, &change.within(prefix))).collect();
-        if ops.iter().any(|op| std::str::from_utf8(&op.key_bytes()).is_err()) {
+        if ops.iter().any(|op| std::str::from_utf8(op.key_bytes()).is_err()) {
             self.mark("key_that_is_no_text");
         }
         let key = if as_owner { self.replicas[replica].owner.clone() } else { self.nodes[node].key.clone() };

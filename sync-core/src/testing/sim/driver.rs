@@ -577,11 +577,21 @@ impl World<'_> {
                     StoreRequest::Save { records } | StoreRequest::Apply { records, .. } => records.clone(),
                     _ => Vec::new(),
                 };
+                let brought = match &request {
+                    StoreRequest::Apply { replica, bundles, .. } => {
+                        Some((*replica, bundles.iter().map(|bundle| bundle.entries().count() as u64).sum::<u64>()))
+                    }
+                    _ => None,
+                };
                 let result = block_on(perform(&*store, request));
                 if !self.has_power(node) {
                     return;
                 }
                 self.note_refusals(node, &result);
+                // What failed may be durable all the same, and is told when that shows.
+                if let (Some((id, many)), Err(_)) = (brought, &result) {
+                    self.tally(node, id, |tally| tally.passed += many);
+                }
                 if writes && result.is_err() {
                     self.counters.faults += 1;
                     self.mark_failed_write(node);
@@ -631,6 +641,7 @@ impl World<'_> {
                 if !self.has_power(node) {
                     return;
                 }
+                let many = entries.len() as u64;
                 match written {
                     Some(Ok(Written::Applied(applied))) => {
                         let accepted: Vec<(Order, Op)> = entries
@@ -650,6 +661,8 @@ impl World<'_> {
                         Done::Written { replica, entries: accepted, applied }
                     }
                     _ => {
+                        // It may be durable all the same, and is told when that shows.
+                        self.tally(node, id, |tally| tally.passed += many);
                         self.counters.faults += 1;
                         return self.mark_failed_write(node);
                     }
@@ -671,7 +684,10 @@ impl World<'_> {
                 if !self.has_power(node) {
                     return;
                 }
-                let Some(Ok(Written::Applied(applied))) = written else { return };
+                let Some(Ok(Written::Applied(applied))) = written else {
+                    let many = entries.len() as u64;
+                    return self.tally(node, id, |tally| tally.passed += many);
+                };
                 let outcomes = entries.into_iter().zip(&applied.outcomes);
                 let accepted =
                     outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated));

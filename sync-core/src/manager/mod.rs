@@ -533,7 +533,8 @@ impl SyncManager {
         Ok(replica)
     }
 
-    /// Keeps a replica equal with a peer from now on, over restarts.
+    /// Keeps a replica that is here equal with a peer from now on, over restarts. [`StoreError::UnknownReplica`] where it is
+    /// not: nothing is kept of it then.
     pub async fn subscribe(&self, replica: ReplicaId, peer: PeerId) -> Result<(), ManagerError> {
         let permit = self.inner.shared.begin().await?;
         let this = self.clone();

@@ -15,12 +15,13 @@ use iroh_docs::{
     protocol::Docs,
     store::DownloadPolicy,
 };
-use iroh_gossip::{ALPN as GOSSIP_ALPN, net::Gossip};
+use iroh_gossip::{ALPN as GOSSIP_ALPN, metrics::Metrics, net::Gossip};
 
 use crate::{Result, sync::endpoint};
 
 struct Node {
     docs: Docs,
+    gossip: Gossip,
     author: AuthorId,
     router: Router,
 }
@@ -39,11 +40,11 @@ impl Node {
         let docs = docs.spawn(endpoint.clone(), (*blobs).clone(), gossip.clone()).await?;
         let router = Router::builder(endpoint)
             .accept(BLOBS_ALPN, BlobsProtocol::new(&blobs, None))
-            .accept(GOSSIP_ALPN, gossip)
+            .accept(GOSSIP_ALPN, gossip.clone())
             .accept(DOCS_ALPN, docs.clone())
             .spawn();
         let author = docs.author_default().await?;
-        Ok(Self { docs, author, router })
+        Ok(Self { docs, gossip, author, router })
     }
 }
 
@@ -85,11 +86,42 @@ async fn pair(redb: bool) -> Result<Pair> {
     Ok(Pair { left, right, here, there, _dir: dir })
 }
 
+/// What gossip has brought to either node until now: its messages, those of control too, and their bytes.
+#[derive(Clone, Copy)]
+struct Gossiped {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Pair {
+    fn gossiped(&self) -> Gossiped {
+        let [left, right] = [&self.left, &self.right].map(|node| node.gossip.metrics());
+        let sum = |count: fn(&Metrics) -> u64| count(left) + count(right);
+        let messages = sum(|node| node.msgs_data_recv.get() + node.msgs_ctrl_recv.get());
+        let sizes = sum(|node| node.msgs_data_recv_size.get() + node.msgs_ctrl_recv_size.get());
+        // Their sizes count the 32 bytes of the topic in each; a stream names it once, and puts a length of 4 bytes
+        // before each message.
+        Gossiped { messages, bytes: sizes - messages * (32 - 4) }
+    }
+
+    /// The messages and bytes of each of the `n` writes since `before`. Nothing if the two have synced meanwhile: the
+    /// messages of a sync are not counted by its code.
+    fn moved(&self, before: Gossiped, n: u64, synced: bool) -> Vec<(&'static str, f64)> {
+        if synced {
+            return Vec::new();
+        }
+        let now = self.gossiped();
+        let each = |now: u64, before: u64| (now - before) as f64 / n as f64;
+        vec![("messages_each", each(now.messages, before.messages)), ("bytes_each", each(now.bytes, before.bytes))]
+    }
+}
+
 pub async fn latency(redb: bool, n: u64) -> Result<()> {
     let pair = pair(redb).await?;
     let mut events = std::pin::pin!(pair.there.subscribe().await?);
     let mut next = 0;
     while contest::next_round().is_some() {
+        let (before, mut synced) = (pair.gossiped(), false);
         let mut times = Vec::new();
         for _ in 0..n {
             next += 1;
@@ -98,14 +130,14 @@ pub async fn latency(redb: bool, n: u64) -> Result<()> {
             loop {
                 match events.next().await {
                     Some(Ok(LiveEvent::InsertRemote { .. })) => break,
-                    Some(Ok(_)) => {}
+                    Some(Ok(event)) => synced |= matches!(event, LiveEvent::SyncFinished(_)),
                     other => anyhow::bail!("instead of an insert: {other:?}"),
                 }
             }
             times.push(started.elapsed().as_secs_f64());
         }
         let (median, p99) = contest::median_and_p99(&mut times);
-        contest::report(&[("seconds", median), ("p99_s", p99)]);
+        contest::report(&[vec![("seconds", median), ("p99_s", p99)], pair.moved(before, n, synced)].concat());
     }
     pair.right.router.shutdown().await?;
     Ok(())
@@ -135,6 +167,7 @@ pub async fn burst(redb: bool, n: u64) -> Result<()> {
     let mut events = std::pin::pin!(pair.there.subscribe().await?);
     let mut next = 0;
     while contest::next_round().is_some() {
+        let (before, mut synced) = (pair.gossiped(), false);
         let started = Instant::now();
         let (doc, author) = (pair.here.clone(), pair.left.author);
         let writing = tokio::spawn(async move { writers(&doc, author, next, n, 16).await });
@@ -143,7 +176,7 @@ pub async fn burst(redb: bool, n: u64) -> Result<()> {
             let event = tokio::time::timeout(std::time::Duration::from_secs(10), events.next()).await;
             match event {
                 Ok(Some(Ok(LiveEvent::InsertRemote { .. }))) => seen += 1,
-                Ok(Some(Ok(_))) => {}
+                Ok(Some(Ok(event))) => synced |= matches!(event, LiveEvent::SyncFinished(_)),
                 Ok(other) => anyhow::bail!("instead of an insert: {other:?}"),
                 Err(_) => break,
             }
@@ -151,7 +184,8 @@ pub async fn burst(redb: bool, n: u64) -> Result<()> {
         let seconds = started.elapsed().as_secs_f64();
         writing.await??;
         next += n;
-        contest::report(&[("per_s", seen as f64 / seconds), ("seconds", seconds), ("lost", (n - seen) as f64)]);
+        let figures = vec![("per_s", seen as f64 / seconds), ("seconds", seconds), ("lost", (n - seen) as f64)];
+        contest::report(&[figures, pair.moved(before, n, synced)].concat());
     }
     Ok(())
 }

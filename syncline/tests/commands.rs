@@ -180,9 +180,10 @@ fn b26_sync_without_a_daemon_catches_up_and_reports_what_moved() {
     let report = b.json(["sync", "--timeout", "30s"]);
     let peer = &report["peers"][0];
     assert_eq!((&peer["id"], &peer["synced"]), (&up_a.ready["node_id"], &true.into()));
-    for name in ["sent", "received", "bytes_sent", "bytes_received", "round_trips"] {
+    for name in ["sent", "received", "bytes_sent", "bytes_received", "messages", "round_trips"] {
         assert!(peer[name].is_u64(), "{peer}");
     }
+    assert!(peer["messages"].as_u64() >= Some(2), "an `Open` each way at least: {peer}");
     assert_eq!(b.done(["get", "k1"]), "v1");
     b.done(["put", "k2", "v2"]);
     b.done(["sync"]);

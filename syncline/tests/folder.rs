@@ -96,6 +96,7 @@ fn b46_after_a_restart_folder_replica_port_and_peers_are_the_same_and_nothing_mo
     }
     let round_trips = |of: &Value| of["round_trips"].as_u64().unwrap();
     assert!((1..=3).contains(&round_trips(&of_a).max(round_trips(&of_b))), "{of_a} {of_b}");
+    assert!(of_a["messages"].as_u64() >= Some(2), "an `Open` each way at least: {of_a}");
     // And it is live again.
     a.save("new", "new");
     equal(&[&a, &b]);

@@ -165,6 +165,7 @@ fn report_document(report: &SyncReport) -> Json {
         "received": report.traffic.received,
         "bytes_sent": report.traffic.bytes_sent,
         "bytes_received": report.traffic.bytes_received,
+        "messages": report.traffic.messages,
         "round_trips": report.traffic.round_trips,
     })
 }

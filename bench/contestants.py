@@ -1,5 +1,5 @@
 """Contestants: programs that do one round when asked (see peers/contest), or objects that do it here."""
-import json, os, subprocess
+import contextlib, json, os, subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUILT = os.path.join(HERE, "target", "release")
@@ -10,7 +10,7 @@ class Program:
 
     def __init__(self, *arguments):
         self.arguments = [str(argument) for argument in arguments]
-        self.process = None
+        self.process, self.error = None, None
 
     def start(self):
         name, *rest = self.arguments
@@ -21,10 +21,14 @@ class Program:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{' '.join(self.arguments)}: {self.process.stderr.read().strip()}")
+            self.error = f"{' '.join(self.arguments)}: {self.process.stderr.read().strip()}"
+            raise RuntimeError(self.error)
         return json.loads(line)
 
     def round(self, parameter):
+        if self.error:
+            # It has ended, for all its series.
+            raise RuntimeError(self.error)
         if self.process is None:
             self.start()
         self.process.stdin.write(f"{'' if parameter is None else parameter}\n")
@@ -33,7 +37,9 @@ class Program:
 
     def stop(self):
         if self.process is not None:
-            self.process.stdin.close()
+            # A line that it never read is still to be written.
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
             try:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:

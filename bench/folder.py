@@ -233,6 +233,10 @@ class Node:
         replica = self.status()["replicas"][0]
         return replica["blobs_missing"] == 0 and any(peer["synced"] for peer in replica["peers"])
 
+    def messages(self):
+        """Of all its sessions since it started, both ways."""
+        return sum(peer["traffic"]["messages"] for replica in self.status()["replicas"] for peer in replica["peers"])
+
     def stop(self, how=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -284,6 +288,10 @@ class Syncline:
         return [node.command("status")["content_bytes"]["received"] if node.process.poll() is None else 0
                 for node in (self.a, self.b)]
 
+    def messages(self, before=0):
+        """Those of all sessions since the side that copies was started, less those of before."""
+        return self.b.messages() - before
+
     def away(self):
         self.b.stop()
 
@@ -309,6 +317,13 @@ class Syncline:
         self.a = self.b = None
 
 
+class Uncounted:
+    """One that does not say how many messages it sends."""
+
+    def messages(self, _=0):
+        return None
+
+
 class Socket(http.client.HTTPConnection):
     """HTTP over a socket of the file system, so that the loopback device does not count questions."""
 
@@ -322,10 +337,17 @@ class Socket(http.client.HTTPConnection):
         self.sock.connect(self.at)
 
 
-class Syncthing:
-    """Two instances that know each other's address; nothing announced, nothing compressed, its watcher as quick as this version can be."""
+class Syncthing(Uncounted):
+    """Two instances that know each other's address; nothing announced, nothing compressed, its watcher as quick as this version can be,
+    and nothing that would slow it down: see the settings."""
     label = "syncthing"
     BASE = 22100
+    # Without these it lowers its own priority; counts progress that nobody looks at, and walks the folder once more for it; tells the other
+    # what it has of unfinished files; asks the file system for the true case of each name.
+    OPTIONS = {"setLowPriority": "false", "progressUpdateIntervalS": "-1", "globalAnnounceEnabled": "false", "localAnnounceEnabled": "false",
+               "relaysEnabled": "false", "natEnabled": "false", "startBrowser": "false", "urAccepted": "-1",
+               "crashReportingEnabled": "false", "reconnectionIntervalS": "1"}
+    FOLDER = {"scanProgressIntervalS": "-1", "disableTempIndexes": "true", "caseSensitiveFS": "true"}
     discards = False
 
     def __init__(self, source, receivers=8):
@@ -359,11 +381,10 @@ class Syncthing:
                 fsWatcherEnabled="true", fsWatcherDelayS="1")
             for _, device in known:
                 xml.etree.ElementTree.SubElement(element, "device", id=device)
+            for name, value in self.FOLDER.items():
+                xml.etree.ElementTree.SubElement(element, name).text = value
             options = root.find("options")
-            for name, value in {"globalAnnounceEnabled": "false", "localAnnounceEnabled": "false",
-                                "relaysEnabled": "false", "natEnabled": "false", "startBrowser": "false",
-                                "urAccepted": "-1", "crashReportingEnabled": "false",
-                                "reconnectionIntervalS": "1"}.items():
+            for name, value in self.OPTIONS.items():
                 for old in options.findall(name):
                     options.remove(old)
                 xml.etree.ElementTree.SubElement(options, name).text = value
@@ -449,7 +470,7 @@ class Syncthing:
             self.end(n)
 
 
-class Rsync:
+class Rsync(Uncounted):
     """A daemon on loopback. It copies one way, when it is called."""
     BASE = 18873
     discards = False
@@ -540,7 +561,7 @@ class First:
         peak = self.tool.peak()
         if isinstance(self.tool, Syncline) and peak >= MEMORY_MB:
             raise RuntimeError(f"a node took {peak:.0f} MB")
-        return {"seconds": seconds, "bytes": loopback_bytes() - moved, "peak_mb": peak}
+        return {"seconds": seconds, "bytes": loopback_bytes() - moved, "messages": self.tool.messages(), "peak_mb": peak}
 
     def stop(self):
         self.tool.stop()
@@ -596,13 +617,13 @@ class After:
             file.write(f"{self.number}")
         self.tool.told("probe")
         until(lambda: reads(arrived, f"{self.number}"), 60, "a change after a restart", 0.002)
-        seconds, bytes_moved = time.time() - started, loopback_bytes() - moved
+        seconds, bytes_moved, messages = time.time() - started, loopback_bytes() - moved, self.tool.messages()
         # The next round begins as this one did.
         os.remove(probe)
         self.tool.told("probe")
         until(lambda: not os.path.exists(arrived), 60, "the deletion of it")
         self.tool.settle()
-        return seconds, bytes_moved
+        return seconds, bytes_moved, messages
 
     def round(self, _):
         self.number += 1
@@ -614,9 +635,9 @@ class After:
                 self.tool.settle()
         if isinstance(self.tool, Rsync):
             return self.rsync()
-        restart, restart_bytes = self.restart()
+        restart, restart_bytes, restart_messages = self.restart()
         os.sync()
-        live, moved = [], loopback_bytes()
+        live, moved, messages = [], loopback_bytes(), self.tool.messages()
         for n in range(10):
             here, there = (self.tool.source, self.tool.folder) if n % 2 == 0 else (self.tool.folder, self.tool.source)
             name, text = f"live {n}", f"{self.number} {n}"
@@ -628,7 +649,7 @@ class After:
             live.append(time.time() - started)
             time.sleep(0.05)
         self.tool.settle()
-        live_bytes = (loopback_bytes() - moved) / len(live)
+        live_bytes, live_messages = (loopback_bytes() - moved) / len(live), self.tool.messages(messages)
         position = self.position()
         self.tool.away()
         changed = [self.changes(self.tool.source, 100, "left"), self.changes(self.tool.folder, 100, "right")]
@@ -640,9 +661,11 @@ class After:
         apart = until_synced(self.tool, self.tool.back())
         self.tool.settle()
         live.sort()
-        figures = {"restart_s": restart, "restart_bytes": restart_bytes, "live_s": live[len(live) // 2],
-                   "live_max_s": live[-1], "live_bytes": live_bytes, "apart_s": apart,
-                   "apart_wire_bytes": loopback_bytes() - moved, "peak_mb": self.tool.peak()}
+        figures = {"restart_s": restart, "restart_bytes": restart_bytes, "restart_messages": restart_messages,
+                   "live_s": live[len(live) // 2], "live_max_s": live[-1], "live_bytes": live_bytes,
+                   "live_messages": live_messages and live_messages / len(live), "apart_s": apart,
+                   "apart_wire_bytes": loopback_bytes() - moved, "apart_messages": self.tool.messages(),
+                   "peak_mb": self.tool.peak()}
         if before is not None:
             figures |= self.only_the_difference_moved(changed, before)
         return figures
@@ -700,10 +723,13 @@ class Large:
         until(lambda: self.arrived(0, head) and self.tool.in_sync(), 300, "the large file", 0.005)
         first, first_bytes = time.time() - started, loopback_bytes() - moved
         self.tool.settle()
+        first_messages = self.tool.messages()
         if not self.same():
             raise RuntimeError("the copy is not the file")
         seed = random.Random(f"{self.tool.label} {self.number}")
         at, new = seed.randrange(os.path.getsize(self.file) - (64 << 10)), seed.randbytes(64 << 10)
+        # rsync tells two versions of one length apart by whole seconds.
+        until(lambda: int(time.time()) > int(os.path.getmtime(self.file)), 2, "another second")
         os.sync()
         moved = loopback_bytes()
         started = time.time()
@@ -715,10 +741,11 @@ class Large:
         until(lambda: self.arrived(at, new) and self.tool.in_sync(), 300, "the change", 0.005)
         changed, changed_bytes = time.time() - started, loopback_bytes() - moved
         self.tool.settle()
+        changed_messages = self.tool.messages(first_messages)
         if not self.same():
             raise RuntimeError("the copy is not the changed file")
-        return {"seconds": first, "bytes": first_bytes, "changed_s": changed, "changed_bytes": changed_bytes,
-                "peak_mb": self.tool.peak()}
+        return {"seconds": first, "bytes": first_bytes, "messages": first_messages, "changed_s": changed,
+                "changed_bytes": changed_bytes, "changed_messages": changed_messages, "peak_mb": self.tool.peak()}
 
     def stop(self):
         self.tool.stop()
@@ -779,13 +806,17 @@ class DiskLarge(Disk):
         return {"seconds": seconds, "changed_s": changed}
 
 
-def tools(make_source, with_syncthing=True, alone=()):
-    """Every tool with a source of its own, and Syncline once more with each of the transports `alone`; those that
-    are not installed are left out."""
+# How rsync is called: as it is, durable, and for a large file that has changed a little.
+RSYNC, RSYNC_DURABLE, RSYNC_IN_PLACE = [], ["--fsync"], ["--fsync", "--inplace", "--no-whole-file"]
+
+
+def tools(make_source, with_syncthing=True, alone=(), rsyncs=(RSYNC, RSYNC_DURABLE)):
+    """Every tool with a source of its own, Syncline once more with each of the transports `alone`, and rsync with each
+    of these flags; those that are not installed are left out."""
     made = [Syncline(make_source("syncline"))]
     made += [Syncline(make_source(f"syncline-{name}"), name) for name in alone]
     if shutil.which("rsync"):
-        made += [Rsync(make_source("rsync")), Rsync(make_source("rsync-fsync"), ["--fsync"])]
+        made += [Rsync(make_source("".join(["rsync", *flags])), flags) for flags in rsyncs]
     if with_syncthing and shutil.which("syncthing"):
         made.append(Syncthing(make_source("syncthing")))
     return made
@@ -906,7 +937,7 @@ def compare():
                 figures = contestant.round(0)
             finally:
                 contestant.stop()
-            shown = ", ".join(f"{name} {figure:.3g}" for name, figure in figures.items())
+            shown = ", ".join(f"{name} {figure:.3g}" for name, figure in figures.items() if figure is not None)
             print(f"{series.__name__}: {tool.label}: {shown}", flush=True)
         clean()
 

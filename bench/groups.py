@@ -6,6 +6,7 @@ import hot
 from contestants import Absent, Program, Series
 
 N, MILLION = 100_000, 1_000_000
+IN_PLACE = " ".join(["rsync", *folder.RSYNC_IN_PLACE])
 
 
 @dataclass
@@ -52,7 +53,8 @@ class Row:
     goal: str
     figure: str = "seconds"
     peers: tuple = ()
-    moved: str = ""  # The figure of its bytes, where the group has several.
+    moved: str = ""  # The figures of its bytes and of its messages, where the group has several.
+    told: str = ""
     alone: tuple = ()  # Peers that do only a part of the work: ids, in memory.
     differs: dict = field(default_factory=dict)  # What differs at a peer, by its label without `, n = ...`.
     unasked: str = ""  # Why no peer was asked.
@@ -125,9 +127,10 @@ def groups(quick):
 
     def large():
         make = folder.large_folders(mebibytes)
-        made = [Series(tool.label, folder.Large(tool)) for tool in folder.tools(make) if tool.label != "rsync"]
+        rsyncs = (folder.RSYNC, folder.RSYNC_DURABLE, folder.RSYNC_IN_PLACE)
+        made = [Series(tool.label, folder.Large(tool)) for tool in folder.tools(make, rsyncs=rsyncs)]
         made.append(Series(folder.Disk.label, folder.DiskLarge(make("rsync"))))
-        return with_absent(made, ("rsync --fsync", "syncthing"))
+        return with_absent(made, ("rsync", "rsync --fsync", IN_PLACE, "syncthing"))
 
     return [
         Group("limits", "What the machine can do", lambda: [
@@ -264,17 +267,17 @@ def groups(quick):
             ("http", "websocket", "HTTP", "WebSocket, Noise, yamux; the raw stream is a bare WebSocket, neither encrypted nor "
                                           "multiplexed."))],
         Group("large", f"One file of {mebibytes:,} MiB, first, and 64 KiB of it changed", large,
-              "The change is noticed by the watcher (syncthing's waits a second at least, newer versions 10 ms; rsync is called). `the disk alone` copies and syncs the file on one "
-              "thread; changed, it reads and hashes all of it, as whoever must find the change, and writes and syncs 64 KiB. `bytes` is what the loopback device carried. The time is until the file is there and the program says that it is in sync. "
-              "Memory is that of the larger process; rsync's are looked at every 10 ms.", few,
-              ("seconds", "bytes", "changed_s", "changed_bytes", "peak_mb"),
-              "rsync and syncthing do not count messages; a content's pieces are none of a session's; those of Syncline's sessions are not counted here."),
+              f"The change is noticed by the watcher (syncthing's waits a second at least, newer versions 10 ms; rsync is called). `the disk alone` copies and syncs the file on one "
+              "thread; changed, it reads and hashes all of it, as whoever must find the change, and writes and syncs 64 KiB. `rsync` alone leaves the bringing to the disk to the kernel; `--inplace --no-whole-file` "
+              "writes into the file itself what changed, which others see half done, and a crash leaves so. `bytes` is what the loopback device carried. The time is until the file is there and the program says that it is in sync. "
+              "Memory is that of the larger process; rsync's are looked at every 10 ms. {SYNCTHING}", few,
+              ("seconds", "bytes", "messages", "changed_s", "changed_bytes", "changed_messages", "peak_mb"), NO_MESSAGES),
         Group("folder-first", f"A folder of {files:,} real files, first copy", folder_first,
               "Sources of crates. Syncline with all its transports at once and with each alone, sender imported; every file durable. rsync: daemon on loopback. "
-              "syncthing: sender scanned, nothing announced, no compression. Each round begins when the disk has written what the rounds "
+              "syncthing: sender scanned, settings as above. Each round begins when the disk has written what the rounds "
               "before left (`sync`). The time is that of the last file in place, or of the program's own word that it is in sync, whichever is later. `bytes` is what the loopback device carried. `the disk alone`: one thread copies all files and one `syncfs` "
               "brings them to the disk. Memory is that of the larger process; rsync's are looked at every 10 ms.", few,
-              ("seconds", "bytes", "peak_mb", "files", "folder_bytes"), "As above."),
+              ("seconds", "bytes", "messages", "peak_mb", "files", "folder_bytes"), "Messages are as above."),
         Group("folder-after", "The same folder afterwards", folder_after,
               "A restart of one side, until it says it is in sync and one new small file in it has arrived on the other: changes wait for the look through the whole "
               "folder (syncthing is told of the file, so its watcher is not counted; rsync copies one). One small change live, the median "
@@ -282,7 +285,8 @@ def groups(quick):
               "the folders are equal and the program says so (rsync: 100 changes on one side). `moved` is what sessions and contents moved for them. `the disk alone`: every file of two folders looked at; one "
               "small file written, synced, renamed, and its directory synced; every file looked at and 200 copied, with one `syncfs`. "
               "What the loopback device carried is said of all.", few,
-              ("restart_s", "restart_bytes", "live_s", "live_max_s", "live_bytes", "apart_s", "apart_entries", "apart_bytes", "apart_wire_bytes", "peak_mb"), "As above."),
+              ("restart_s", "restart_bytes", "restart_messages", "live_s", "live_max_s", "live_bytes", "live_messages", "apart_s", "apart_entries", "apart_bytes",
+               "apart_wire_bytes", "apart_messages", "peak_mb"), "Messages are as above."),
         Group("idle", f"A node that holds {million:,} entries", lambda: [
             Series("Syncline", bench("idle", million)), Series("Syncline, an empty replica", bench("idle", 0)),
             Series("a process that does nothing", bench("nothing"))],
@@ -308,6 +312,15 @@ def groups(quick):
             ("instructions", "instructions_each", "things")),
     ]
 
+
+# Of the groups of folders.
+SYNCTHING = ("syncthing's settings: nothing announced, no relay, no compression, `setLowPriority` false, `progressUpdateIntervalS` and `scanProgressIntervalS` -1, "
+             "`disableTempIndexes` and `caseSensitiveFS` true, `fsWatcherDelayS` 1 (the least); the rest as it comes, so that it, too, syncs files to the disk.")
+NO_MESSAGES = ("Messages are those of Syncline's sessions, by the counter of the side that copies; the frames in which contents go are not among them (see the contents above). "
+               "rsync and syncthing do not say how many they send.")
+
+# A series of the group `idle`.
+RECONCILED = "Syncline, after 100 + 100 reconciled"
 
 # Series of the group `limits`.
 VERIFY, SEAL = "Ed25519, strict verification, one core", "ChaCha20-Poly1305, sealed and opened, one core"
@@ -495,26 +508,27 @@ def rows(quick):
             must=(most("", "seconds", 4.5),
                   derived("x as fast as syncthing", 4, ratio("folder-first", "seconds", "syncthing", "Syncline"), at_most=False),
                   derived("x rsync --fsync", 1.5, ratio("folder-first", "seconds", "Syncline", "rsync --fsync"))), why="folder"),
-        Row("the same: restart, nothing changed, until one new file has arrived", "folder-after", "Syncline", "<= 1 s", figure="restart_s", moved="restart_bytes",
+        Row("the same: restart, nothing changed, until one new file has arrived", "folder-after", "Syncline", "<= 1 s", figure="restart_s", moved="restart_bytes", told="restart_messages",
             peers=("rsync --fsync", "rsync", "syncthing"),
             differs={"rsync --fsync": f"called once, watches nothing, {one_way}", "rsync": f"called once, watches nothing; not durable, {one_way}", "syncthing": "files are not signed"},
             limit=Limit("to look at every file of both folders, one thread", alone("folder-after", "restart_s")),
             must=(most("", "restart_s", 1.0),), why="folder"),
-        Row("the same: one small change, live", "folder-after", "Syncline", "median <= 60 ms", figure="live_s", moved="live_bytes",
+        Row("the same: one small change, live", "folder-after", "Syncline", "median <= 60 ms", figure="live_s", moved="live_bytes", told="live_messages",
             peers=("syncthing",), differs={"syncthing": "this version's watcher waits a second at least, files are not signed"},
             limit=Limit("to bring one small file and its name to the disk", alone("folder-after", "live_s")),
             must=(most("", "live_s", 60e-3),), why="folder"),
-        Row("the same: 100 + 100 changes apart", "folder-after", "Syncline", "<= 1.5 s", figure="apart_s", moved="apart_wire_bytes",
+        Row("the same: 100 + 100 changes apart", "folder-after", "Syncline", "<= 1.5 s", figure="apart_s", moved="apart_wire_bytes", told="apart_messages",
             peers=("rsync --fsync", "rsync", "syncthing"), also=(("apart_bytes", 1e6, "MB moved"),),
             differs={"rsync --fsync": f"100 changes, of one side; {one_way}", "rsync": f"100 changes, of one side; not durable, {one_way}", "syncthing": "files are not signed"},
             limit=Limit("to look at every file of one folder and to copy 200 with one sync", alone("folder-after", "apart_s")),
             must=(most("", "apart_s", 1.5),), why="folder"),
         Row(f"one file of {mebibytes:,} MiB, first", "large", "Syncline", "<= 4 s",
-            peers=("rsync --fsync", "syncthing"), differs=files,
+            peers=("rsync --fsync", "rsync", "syncthing"), differs=files,
             limit=Limit("to copy and sync it", alone("large", "seconds")), must=(most("", "seconds", 4.0),), why="large"),
-        Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s", moved="changed_bytes",
-            peers=("rsync --fsync", "syncthing"), also=(("changed_bytes", 1e6, "MB moved"),),
-            differs={"rsync --fsync": f"called, watches nothing, {one_way}", "syncthing": "this version's watcher waits a second at least, files are not signed"},
+        Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s", moved="changed_bytes", told="changed_messages",
+            peers=("rsync --fsync", IN_PLACE, "rsync", "syncthing"), also=(("changed_bytes", 1e6, "MB moved"),),
+            differs={"rsync --fsync": f"called, watches nothing, {one_way}", IN_PLACE: f"the same, and whoever reads the file meanwhile sees it half done",
+                     "rsync": f"called, watches nothing; not durable, {one_way}", "syncthing": "this version's watcher waits a second at least, files are not signed"},
             limit=Limit("to read and hash it and to write 64 KiB", alone("large", "changed_s")),
             must=(most("", "changed_s", 4.0), most("moved", "changed_bytes", 6.29, scale=1e6, unit="MB")), why="large"),
         Row(f"memory of a node with {million:,} entries, idle", "idle", "Syncline", "<= 60 MB", figure="resident_mb",

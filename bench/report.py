@@ -24,6 +24,8 @@ FIGURES = {
     "ordered_10000_per_s": ("10,000, in order", "rate"), "random_10000_per_s": ("10,000, random", "rate"),
     "joining_cpu_s": ("processor, joining", "time"), "serving_cpu_s": ("processor, serving", "time"),
     "wire_bytes": ("on the wire", "bytes"), "messages_each": ("messages, a write", "count"),
+    "restart_messages": ("messages for it", "count"), "live_messages": ("messages for it", "count"),
+    "apart_messages": ("messages for it", "count"), "changed_messages": ("messages for it", "count"),
     "restart_bytes": ("carried for a restart", "bytes"), "live_bytes": ("carried for a change", "bytes"),
     "apart_wire_bytes": ("carried for 100 + 100", "bytes"),
     "bytes_each": ("bytes, a write", "bytes"), "apart_entries": ("entries moved", "count"), "apart_bytes": ("moved", "bytes"),
@@ -190,11 +192,11 @@ def reached_cell(row, results):
     return "<br>".join((["goal reached" if any(must.aim for must, _, _ in found) and said else "yes"] if whole else []) + said)
 
 
-def cost(result, series, whose, moved):
+def cost(result, series, whose, moved, told):
     """Messages, bytes and memory of a series, as far as they were counted; `whose` memory, if not that of one process;
-    `moved` is the figure of the bytes, if it is one of the row's own."""
+    `moved` and `told` are the figures of the bytes and of the messages, if they are the row's own."""
     parts = []
-    for name in ("messages", "messages_each"):
+    for name in (told,) if told else ("messages", "messages_each"):
         value = median_of(result, series, name)
         if value is not None:
             parts.append(f"{number(value)} messages" + (" a write" if name.endswith("each") else ""))
@@ -218,10 +220,10 @@ def cost_cell(row, group, result):
     only = {"figures": {series: [{name: value for name, value in one.items() if name in shown or name in ("peak_mb", "serving_peak_mb", "joining_cpu_s")} for one in rounds]
                         for series, rounds in result["figures"].items()}}
     whose = "both sides" if "both sides" in group.called.get("peak_mb", "") else ""
-    lines = [("Syncline", cost(only, row.ours, whose, row.moved))]
+    lines = [("Syncline", cost(only, row.ours, whose, row.moved, row.told))]
     for peer in (*row.peers, *row.alone):
         label = peer if isinstance(peer, str) else peer[0]
-        lines.append((re.sub(r", n = .*", "", label), cost(only, label, whose, row.moved)))
+        lines.append((re.sub(r", n = .*", "", label), cost(only, label, whose, row.moved, row.told)))
     return "<br>".join(f"{who}: {text}" for who, text in lines if text)
 
 

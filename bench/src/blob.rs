@@ -51,7 +51,12 @@ pub async fn blob(mebibytes: u64, transport: String) -> Result<()> {
         right.set_download_policy(DownloadPolicy::default()).await?;
         while !matches!(events.recv().await?, Event::ContentReady { .. }) {}
         let seconds = started.elapsed().as_secs_f64();
-        contest::report(&[("seconds", seconds), ("mb_per_s", (mebibytes << 20) as f64 / 1e6 / seconds)]);
+        let moved = b.status().await?.content_bytes.received;
+        contest::report(&[
+            ("seconds", seconds),
+            ("mb_per_s", (mebibytes << 20) as f64 / 1e6 / seconds),
+            ("bytes", moved as f64),
+        ]);
         b.shutdown(LONG).await?;
         std::fs::remove_dir_all(dir.path().join(format!("b{round}.content")))?;
     }

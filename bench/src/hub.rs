@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Instant};
 
 use sync_core::{
     PeerAddress,
-    machine::Traffic,
     manager::SyncManager,
     model::{
         AuthorId, EVERYBODY, Grant, HybridClock, PeerId, Prefix, ReplicaId, Right, SecretKey, Timestamp,
@@ -22,7 +21,7 @@ use transport_quic::QuicTransport;
 use crate::{
     Result,
     child::{self, Side},
-    node::LONG,
+    node::{LONG, traffic},
 };
 
 /// Any time in the past.
@@ -57,15 +56,6 @@ async fn manager(store: Arc<dyn ReplicaStore>, number: u64, rights: &VerifiedBun
     let bundles = vec![rights.clone()];
     store.apply(Apply { replica: replica(), bundles, origin: Origin::Local, now: NOW, records: Vec::new() }).await?;
     Ok(SyncManager::builder(store).node_key(secret(number)).spawn().await?)
-}
-
-/// What all the sessions of the hub have moved.
-async fn traffic(hub: &SyncManager) -> Result<Traffic> {
-    let mut all = Traffic::default();
-    for replica in hub.status().await?.replicas {
-        replica.peers.iter().for_each(|peer| all.add(&peer.traffic));
-    }
-    Ok(all)
 }
 
 /// The hub.

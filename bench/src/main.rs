@@ -26,6 +26,7 @@ bench known N                               the same, and both know what the oth
 bench live N                                N writes, one after the other, each until the other node shows it
 bench burst N WRITERS                       N writes of one entry, until the other node shows them all
 bench write N                               local writes into N entries
+bench write-quiet N                         one transaction of 10,000 into N entries, nothing else
 bench blob MIB (quic|iroh|http)             a content over a transport
 bench stream MIB (quic|quic-ours|iroh|websocket)   a raw stream
 bench fan CONNECTIONS                       a small message over each of so many raw connections
@@ -46,6 +47,7 @@ async fn main() -> Result<()> {
         "live" => live::latency(argument(2)).await,
         "burst" => live::burst(argument(2), argument(3)).await,
         "write" => write::local(argument(2)).await,
+        "write-quiet" => write::quiet(argument(2)).await,
         "blob" => blob::blob(argument(2), argument(3)).await,
         "stream" => streams::stream(argument(2), argument(3)).await,
         "echo" => streams::echo().await,

@@ -131,10 +131,13 @@ impl Pair {
     }
 }
 
-/// What the session of the only replica with the only peer has moved.
+/// What all the sessions of a node have moved.
 pub async fn traffic(manager: &SyncManager) -> Result<Traffic> {
-    let status = manager.status().await?;
-    Ok(status.replicas.first().and_then(|replica| replica.peers.first()).ok_or("no peer")?.traffic)
+    let mut all = Traffic::default();
+    for replica in manager.status().await?.replicas {
+        replica.peers.iter().for_each(|peer| all.add(&peer.traffic));
+    }
+    Ok(all)
 }
 
 /// The entries after `since`.

@@ -21,6 +21,8 @@ use crate::{
 pub enum Kind {
     /// The d entries are one commit, the last that was written. The link is up and symbols are in memory.
     Latest,
+    /// The same, and the link is away: both nodes run, and the peer is dialled.
+    Dial,
     /// The d entries are a commit each.
     Single,
     /// Both nodes have just started: symbols are made by a scan of the replica, and the peer is dialled.
@@ -44,6 +46,7 @@ impl std::str::FromStr for Kind {
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
         match text {
             "latest" => Ok(Self::Latest),
+            "dial" => Ok(Self::Dial),
             "single" => Ok(Self::Single),
             "cold" => Ok(Self::Cold),
             "old" => Ok(Self::Old),
@@ -84,7 +87,7 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
     let mut round = 0;
     while let Some(d) = contest::next_round() {
         round += 1;
-        if kind == Kind::Latest {
+        if matches!(kind, Kind::Latest | Kind::Dial) {
             // One that does not count: the others that take turns have left the caches to themselves.
             pair.forget().await?;
             pair.b.sync_with(pair.a.node_id(), pair.right.id(), LONG).await?;
@@ -115,6 +118,8 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
             }
         } else if kind == Kind::Cold {
             (pair, ()) = pair.restarted(async |_| Ok(())).await?;
+        } else if kind == Kind::Dial {
+            pair.unlink().await?;
         }
         if kind.is_after_a_start() {
             // Else the first flush of the round waits for what was written before it.

@@ -21,7 +21,7 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 
 const USAGE: &str = "\
 bench bootstrap N COMMIT (ordered|random)   a fresh node gets all N entries, commits of COMMIT
-bench differ N (latest|single|cold|old|old-first)     as many entries more on either side of N as the line says, no position known
+bench differ N (latest|dial|single|cold|old|old-first)     as many entries more on either side of N as the line says, no position known
 bench known N                               the same, and both know what the other had
 bench live N                                N writes, one after the other, each until the other node shows it
 bench burst N WRITERS                       N writes of one entry, until the other node shows them all

@@ -106,6 +106,15 @@ impl Pair {
         Ok(self.b.unsubscribe(self.right.id(), self.a.node_id()).await?)
     }
 
+    /// Takes the link away. Neither dials by itself, when both have forgotten the other's position.
+    pub async fn unlink(&self) -> Result<()> {
+        self.b.remove_transport("quic").await?;
+        while self.a.peers().await?.iter().any(|peer| !peer.links.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(self.b.register_transport("quic", QuicTransport::builder().client_only()).await?)
+    }
+
     /// Ends both nodes, lets `with` have the path of the second one's store, and starts both again. They know each
     /// other's addresses and have no link.
     pub async fn restarted<T>(self, with: impl AsyncFnOnce(&Path) -> Result<T>) -> Result<(Self, T)> {

@@ -49,7 +49,8 @@ class Program:
 
 class Series:
     """What one contestant does in a group: a label, who does it, the parameter of its rounds, and how many things
-    a round is, by which the bytes on the wire are divided."""
+    a round is, by which the bytes on the wire are divided: None where a round is more than its clock, so that they are
+    those that the contestant says, if it does."""
 
     def __init__(self, label, contestant, parameter=None, each=1):
         self.label, self.contestant, self.parameter, self.each = label, contestant, parameter, each
@@ -91,7 +92,8 @@ def run(series, rounds):
                 try:
                     moved = loopback_bytes()
                     answer = one.contestant.round(one.parameter)
-                    answer.setdefault("wire_bytes", (loopback_bytes() - moved) / one.each)
+                    if one.each is not None:
+                        answer.setdefault("wire_bytes", (loopback_bytes() - moved) / one.each)
                 except Exception as error:
                     failed[one.label] = str(error)
                     print(f"    {one.label}: {error}", flush=True)

@@ -85,18 +85,32 @@ def docs(*arguments):
     return Program("peer-iroh-docs", *arguments)
 
 
-def differ(quick, sizes):
+def differences(label, program, *ds):
+    """A series for each d. A round prepares what differs before its clock starts."""
+    return [Series(f"{label}, d = {d:,}", program, d, each=None) for d in ds]
+
+
+def differ(sizes):
     """`sizes` maps n to the numbers of differences. What Syncline exchanged stays in its pair, so many differences have a
     pair of their own; iroh-docs and negentropy begin each round with n."""
     made = []
     for n, ds in sizes.items():
         few, theirs, sets = bench("differ", n, "latest"), docs("redb", "differ", n), Program("peer-negentropy", "differ", n)
         for d in ds:
-            made.append(Series(f"Syncline, n = {n:,}, d = {d:,}", few if d < 1_000 else bench("differ", n, "latest"), d))
-            made.append(Series(f"negentropy, n = {n:,}, d = {d:,}", sets, d))
-            if n <= N:
-                made.append(Series(f"iroh-docs, n = {n:,}, d = {d:,}", theirs, d))
+            made += differences(f"Syncline, n = {n:,}", few if d < 1_000 else bench("differ", n, "latest"), d)
+            made += differences(f"negentropy, n = {n:,}", sets, d)
+            made += differences(f"iroh-docs, n = {n:,}", theirs, d)
     return made
+
+
+def differ_beside(n):
+    """Syncline with the dial, as iroh-docs has it in its rounds; samod; p2panda-sync with a fifth of the entries, and Syncline
+    with as many."""
+    fifth = n // 5
+    return [*differences(f"Syncline, with the dial, n = {n:,}", bench("differ", n, "dial"), 0, 1, 100),
+            *differences(f"samod, n = {n:,}", Program("peer-samod", "differ", n), 0, 1, 100),
+            *differences(f"p2panda-sync, n = {fifth:,}", Program("peer-p2panda", "differ", fifth), 1, 100),
+            *differences(f"Syncline, {fifth:,} entries", bench("differ", fifth, "latest"), 1, 100)]
 
 
 def groups(quick):
@@ -170,7 +184,7 @@ def groups(quick):
            "signatures nor stores, nothing is encrypted or sent over a network; a fifth of the entries, and Syncline with as many beside it. `on the "
            "wire` is what the loopback device carried in the round, with all headers.",
             few, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb", "serving_peak_mb", "cpu_s", "joining_cpu_s", "serving_cpu_s"),
-            "samod does not count its messages and p2panda's protocol hands values from one task to another: nothing is on a wire.",
+            "p2panda's protocol hands values from one task to another: nothing is on a wire, and their bytes are those that CBOR has.",
             {"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides (Syncline: joining)"}),
         Group("bootstrap-million", f"Bootstrap of {million:,} entries", lambda: [
             Series(f"Syncline, n = {n:,}", bench("bootstrap", n, 1000, "ordered")),
@@ -185,48 +199,53 @@ def groups(quick):
             Series(f"{who}, n = {m:,}", program(m)) for m in (1_000, 10_000)
             for who, program in (("Syncline", lambda m: bench("bootstrap", m, 1000, "ordered")),
                                  ("iroh-docs", lambda m: docs("redb", "bootstrap", m, "ordered")))
-        ], "For the curve. Keys in order.", few, ("seconds", "bytes", "messages", "peak_mb", "serving_peak_mb"),
+        ], "For the curve. Keys in order.", few, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb", "serving_peak_mb"),
             called={"peak_mb": "peak memory, both sides (Syncline: joining)"}),
-        Group("differ", f"Differences in {n:,}, no position known", lambda: differ(
-            quick, {n: (0, 1, 10, 100) if quick else (0, 1, 10, 100, 1000, 10_000)}),
+        Group("differ", f"Differences in {n:,}, no position known", lambda: [
+            *differ({n: (0, 1, 10, 100) if quick else (0, 1, 10, 100, 1000, 10_000)}), *differ_beside(n)],
             "d entries more on either side: on each they are one commit, at random keys, and the last that was written, so that the newest rows of the change "
             "log name them; the coded symbols are in memory. The group `differ-kinds` has the other cases. Syncline and iroh-docs: over QUIC on loopback, redb on both sides, all entries exchanged; "
-            "Syncline durable, on a link that is up; iroh-docs dials. negentropy: two vectors in memory in one process, "
-            "no network, ids only, no entries. A sync that does not count goes before each of Syncline's, as before iroh-docs'. samod and p2panda-sync have no such work: the first keeps what it has told a peer with the connection, the second compares heights of logs, of which there is one here. What Syncline exchanged stays, so its replica grows by 2 d a round, with d = 10,000 to 2.6 x n at the end (1,000 and "
-            "10,000 have a pair of their own); iroh-docs has a copy of the prepared pair each round, whose caches an uncounted sync of the equal replicas warms, and negentropy's vectors are made anew. `beside` is what the session moves beside the entries themselves; processor and memory are of "
+            "Syncline durable, on a link that is up; iroh-docs dials. `with the dial`: Syncline, too, dials in its time, from an endpoint that is there, as iroh-docs' is; nodes and what they hold in memory stay. negentropy: two vectors in memory in one process, "
+            "no network, ids only, no entries. A sync that does not count goes before each of Syncline's, as before iroh-docs'. samod: one document, a change for each entry; it dials, too, and knows nothing of the other from before; memory only, unsigned, not encrypted. "
+            "p2panda-sync: two authors, who write what differs, so heights of two logs are compared; over channels in one process, the receiver neither checks signatures nor stores; a fifth of the entries, and Syncline with as many beside it. What Syncline exchanged stays, so its replica grows by 2 d a round, with d = 10,000 to 2.6 x n at the end (1,000 and "
+            "10,000 have a pair of their own); iroh-docs has a copy of the prepared pair each round, whose caches an uncounted sync of the equal replicas warms, and negentropy's vectors are made anew. `beside` is what the session moves beside the entries themselves; `on the wire` is what the loopback device carried from the start of the clock until 50 ms after its end, "
+            "so that acknowledgements are in it, by who counts it so; after a dial some 106 KB of Syncline's are datagrams of up to 6,400 bytes, nine each way, by which quinn finds out how large one may be. negentropy and p2panda-sync have no wire. Processor and memory are of "
             "both sides together, which are one process.",
-            1 if quick else 7, ("seconds", "messages", "round_trips", "bytes", "beside_entries", "cpu_s", "peak_mb"),
+            1 if quick else 7, ("seconds", "messages", "round_trips", "bytes", "beside_entries", "wire_bytes", "cpu_s", "peak_mb"),
             "iroh-docs' messages are counted once for each d, not by round; that and negentropy have no round trips of their own to count.",
             {"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
         Group("differ-kinds", f"Differences of other kinds in {n:,}, no position known", lambda: [
-            Series(f"Syncline, {kind}, d = {d:,}", program, d)
-            for kind, program in ((name, bench("differ", n, word)) for name, word in (
-                ("the latest, one commit", "latest"), ("single commits", "single"), ("after a start", "cold"),
-                ("old", "old"), ("old, the first", "old-first")))
-            for d in ((1, 10) if quick else (1, 100))],
-            "`the latest, one commit` is as above, here for comparison. `single commits`: each of the d entries has a signature of its own. `after a start`: both nodes "
+            one for name, word in (("the latest, one commit", "latest"), ("with the dial", "dial"), ("single commits", "single"),
+                                   ("after a start", "cold"), ("old", "old"), ("old, the first", "old-first"))
+            for one in differences(f"Syncline, {name}", bench("differ", n, word), 1, 10 if quick else 100)],
+            "`the latest, one commit` and `with the dial` are as above, here for comparison. `single commits`: each of the d entries has a signature of its own. `after a start`: both nodes "
             "have just been started, so the first reconciliation makes the coded symbols by a scan of the replica on either side; the time counts the dial. `old`: some 4,200 to 4,600 entries "
             "that both have were written after those that differ (so by and by this replica grows by two thirds), so the newest rows of the change log do not name what the symbols tell; the nodes were restarted, symbols and the places of entries are in memory, the time counts the dial. Where nodes were started, the disk has written what came before (`sync`). "
             "`old, the first`: the places are not in memory: either node scans its replica once.",
-            1 if quick else 7, ("seconds", "messages", "round_trips", "bytes", "beside_entries", "cpu_s", "peak_mb"),
+            1 if quick else 7, ("seconds", "messages", "round_trips", "bytes", "beside_entries", "wire_bytes", "cpu_s", "peak_mb"),
             called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
         Group("differ-million", f"Differences in {million:,}, no position known", lambda: differ(
-            quick, {1_000: (0,), million: (0, 1, 100)}),
-            "The same. iroh-docs is not asked at 1,000,000: to sign and insert as many on both sides, to bring them over, and then a dozen seconds a round (its time "
-            "grows with n) would take as long as all the rest.", 1 if quick else 7,
-            ("seconds", "messages", "round_trips", "bytes", "beside_entries", "cpu_s", "peak_mb"),
+            {1_000: (0,), million: (0, 1, 100)}),
+            "The same. iroh-docs signs its entries and inserts them on both sides once, before its first round.", 1 if quick else 7,
+            ("seconds", "messages", "round_trips", "bytes", "beside_entries", "wire_bytes", "cpu_s", "peak_mb"),
+            called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
+        Group("differ-million-kinds", f"Differences of other kinds in {million:,}, no position known", lambda: [
+            one for name, word in (("after a start", "cold"), ("old", "old"))
+            for one in differences(f"Syncline, {name}", bench("differ", million, word), 10 if quick else 100)],
+            f"As in {n:,}: what is read by a scan grows with n, what is in memory does not.", 1 if quick else 7,
+            ("seconds", "messages", "round_trips", "bytes", "beside_entries", "wire_bytes", "cpu_s", "peak_mb"),
             called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
         Group("differ-small", "Differences in few entries", lambda: differ(
-            quick, {1_000: (0, 1, 100), 10_000: (0, 1, 100)}), "For the curves.", 1 if quick else 7,
-            ("seconds", "messages", "bytes", "beside_entries", "peak_mb"), called={"peak_mb": "peak memory, both sides"}),
+            {1_000: (0, 1, 100), 10_000: (0, 1, 100)}), "For the curves.", 1 if quick else 7,
+            ("seconds", "messages", "bytes", "beside_entries", "wire_bytes", "peak_mb"), called={"peak_mb": "peak memory, both sides"}),
         Group("known", f"100 + 100 in {n:,}, positions known", lambda: [
-            Series("Syncline", bench("known", n), 100)],
+            Series("Syncline", bench("known", n), 100, each=None)],
             "The time counts the dial, the handshake of the transport and Syncline's own. Six messages: `Open` each way, which says the positions; what follows them each way; "
             "a mark each way, which acknowledges that it is durable. A round trip is counted when something arrives after something was sent: the opening is one, entries against "
             "entries the next, and when the marks do not cross there is a third. So beside the opening it is one round trip and its acknowledgement. "
             "No peer is asked: iroh-docs compares ranges each time, samod keeps its documents in memory and what it has told a peer with the connection, and "
             "p2panda-sync compares the heights of logs, which its bootstrap above does.", 1 if quick else 7,
-            ("seconds", "messages", "round_trips", "bytes", "entry_bytes", "cpu_s", "peak_mb"),
+            ("seconds", "messages", "round_trips", "bytes", "entry_bytes", "wire_bytes", "cpu_s", "peak_mb"),
             called={"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
         Group("live", "A write, until the other node shows it", lambda: [
             Series("Syncline", bench("live", 50 if quick else 1000), each=50 if quick else 1000),
@@ -237,7 +256,8 @@ def groups(quick):
            "iroh-docs gossips before the write is on disk; samod is in memory. A round is 1,000 writes (samod: 500); its time is the median of them, and the figure "
            "the median of five rounds; so is p99. `on the wire` is what the loopback device carried for each, with headers and the transport's acknowledgements.",
             few, ("seconds", "p99_s", "messages_each", "bytes_each", "wire_bytes", "cpu_s", "peak_mb"),
-            "iroh-docs' gossip and samod do not count their messages. p2panda-sync has no live link of its own: that is its network's, which needs discovery and is another library.",
+            "iroh-docs' messages are those that its gossip brought to either side, and are not said of a round in which it has synced besides; samod's are counted on its connection. "
+            "p2panda-sync has no live link of its own: that is its network's, which needs discovery and is another library.",
             {"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides"}),
         Group("burst", "A burst of single writes", lambda: [
             Series("Syncline, 16 writers", bench("burst", 500 if quick else 5000, 16), each=500 if quick else 5000),
@@ -340,6 +360,7 @@ def rows(quick):
     docs = lambda n, d: f"iroh-docs, n = {n:,}, d = {d:,}"
     sets = lambda n, d: f"negentropy, n = {n:,}, d = {d:,}"
     hub = f"{'1,000' if not quick else '10'} peers"
+    many = 10 if quick else 100
     # The rows of so many entries in redb; signatures checked on both cores; a flush; a round trip.
     rows_of = lambda count, figure: lambda get: count / get("limits", ENTRIES, figure)
     checked = lambda get: get("limits", VERIFY, "both_per_s")
@@ -360,7 +381,10 @@ def rows(quick):
     joins = {f"iroh-docs, redb, {keys} keys": "not durable, hashes without their values, two signatures an entry" for keys in ("ordered", "random")}
     hashes = "hashes only: no network, no signatures, no entries moved"
     equal = {"iroh-docs": "dial counted", "negentropy": hashes}
-    apart = {"iroh-docs": "dial counted, not durable, hashes without their values", "negentropy": hashes}
+    apart = {"iroh-docs": "dial counted, not durable, hashes without their values", "negentropy": hashes,
+             "samod": "dial counted, memory only, unsigned, not encrypted", "p2panda-sync": "no network, memory only, signatures not checked; heights of two logs are compared"}
+    beside = lambda d: (f"samod, n = {n:,}, d = {d:,}", (f"p2panda-sync, n = {n // 5:,}, d = {d:,}", f"Syncline, {n // 5:,} entries, d = {d:,}"))
+    dialling = lambda d: f"Syncline, with the dial, n = {n:,}, d = {d:,}"
     live = {"iroh-docs, redb": "not durable, hashes without their values", "iroh-docs, in memory": "memory only, hashes without their values",
             "samod": "memory only, unsigned, not encrypted"}
     writes = {"iroh-docs, redb": "not durable, into an empty replica"}
@@ -402,31 +426,37 @@ def rows(quick):
             must=(derived("beside the round trip", 0.5, lambda get: 1e3 * (get("differ", ours(n, 0), "seconds") - trip(get)),
                           unit="ms"), most("", "bytes", 400, unit="B")), why="equal"),
         Row(f"equal replicas, {million:,}", "differ-million", ours(million, 0), "<= 1.2 x that of 1,000",
-            alone=(sets(million, 0),), differs=equal, also=(("bytes", 1, "B"), ("messages", 1, "messages")), limit=trips,
+            peers=(docs(million, 0),), alone=(sets(million, 0),), differs=equal, also=(("bytes", 1, "B"), ("messages", 1, "messages")), limit=trips,
             must=(derived("", 1.2, ratio("differ-million", "seconds", ours(million, 0), ours(1_000, 0)), unit="x"),),
             why="equal"),
         Row("equal replicas, 1,000", "differ-million", ours(1_000, 0), "",
             peers=(docs(1_000, 0),), alone=(sets(1_000, 0),), differs=equal, also=(("bytes", 1, "B"), ("messages", 1, "messages")),
             limit=trips),
         Row(f"1 + 1 in {n:,}, the latest", "differ", ours(n, 1), "<= 6 ms, <= 8 messages, <= 6 KB beside the entries",
-            peers=(docs(n, 1),), alone=(sets(n, 1),), differs=apart, also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside")),
+            peers=(docs(n, 1), *beside(1)), alone=(sets(n, 1),), differs=apart, also=(("messages", 1, "messages"), ("beside_entries", 1, "B beside")),
             limit=differs(1, None), must=(most("", "seconds", 6e-3), most("messages", "messages", 8),
                                           most("beside", "beside_entries", 6, **kilobytes)), why="differ"),
         Row(f"100 + 100 in {n:,}, the latest", "differ", ours(n, 100),
             "<= 40 ms, <= 300 KB beside the entries, aim 32 KB in 2 round trips",
-            peers=(docs(n, 100),), alone=(sets(n, 100),), differs=apart,
+            peers=(docs(n, 100), *beside(100)), alone=(sets(n, 100),), differs=apart,
             also=(("messages", 1, "messages"), ("round_trips", 1, "round trips"), ("beside_entries", 1, "B beside")),
             limit=differs(100, "random_10000_per_s"),
             must=(most("", "seconds", 40e-3), most("beside", "beside_entries", 300, **kilobytes),
                   most("beside", "beside_entries", 32, aim=True, **kilobytes),
                   most("round trips", "round_trips", 2, aim=True)), why="differ"),
+        *[Row(f"{d} + {d} in {n:,}, the latest, with the dial" if d else f"equal replicas, {n:,}, with the dial", "differ", dialling(d), "",
+              peers=(docs(n, d), f"samod, n = {n:,}, d = {d:,}"), differs={
+                  "samod": "memory only, unsigned, not encrypted", **({"iroh-docs": "not durable, hashes without their values"} if d else {})},
+              also=(("messages", 1, "messages"), ("round_trips", 1, "round trips")), limit=dialled if d else Limit(
+                  "a dial and a round trip", lambda get: get("limits", ECHO, "dial_s") + trip(get)))
+          for d in (0, 1, 100)],
         *[Row(f"{d} + {d} in {n:,}, {text}", "differ-kinds", f"Syncline, {kind}, d = {d}", goal,
               also=(("messages", 1, "messages"), ("round_trips", 1, "round trips"), ("beside_entries", 1, "B beside")),
               limit=limit, must=must, unasked=unasked, why="kinds")
           for d, goal, must in (
               (1, "<= 6 ms, <= 8 messages, <= 6 KB beside the entries", (
                   most("", "seconds", 6e-3), most("messages", "messages", 8), most("beside", "beside_entries", 6, **kilobytes))),
-              (100 if not quick else 10, "<= 40 ms, <= 300 KB beside the entries", (
+              (many, "<= 40 ms, <= 300 KB beside the entries", (
                   most("", "seconds", 40e-3), most("beside", "beside_entries", 300, **kilobytes))))
           for kind, text, limit, unasked in (
               ("single commits", "each a commit of its own", Limit(
@@ -441,7 +471,7 @@ def rows(quick):
                "iroh-docs would do as in the row of the latest, with empty caches"))],
         Row(f"100 + 100 in {million:,}, the latest", "differ-million", ours(million, 100),
             "<= 45 ms of processor a side, <= 4 round trips, <= 400 KB; aim 10 ms, 2, 32 KB",
-            alone=(sets(million, 100),), differs=apart, limit=differs(100, "random_10000_into_300k_per_s"),
+            peers=(docs(million, 100),), alone=(sets(million, 100),), differs=apart, limit=differs(100, "random_10000_into_300k_per_s"),
             also=(("cpu_s", 2e-3, "ms of processor a side"), ("messages", 1, "messages"), ("round_trips", 1, "round trips"),
                   ("beside_entries", 1, "B beside")),
             must=(most("processor a side", "cpu_s", 45, scale=2e-3, unit="ms"), most("round trips", "round_trips", 4),
@@ -449,6 +479,13 @@ def rows(quick):
                   most("processor a side", "cpu_s", 10, scale=2e-3, aim=True, unit="ms"),
                   most("round trips", "round_trips", 2, aim=True),
                   most("beside", "beside_entries", 32, aim=True, **kilobytes)), why="differ"),
+        *[Row(f"{many} + {many} in {million:,}, {text}", "differ-million-kinds", f"Syncline, {kind}, d = {many}", "",
+              also=(("messages", 1, "messages"), ("round_trips", 1, "round trips"), ("beside_entries", 1, "B beside")), limit=dialled,
+              unasked=unasked)
+          for kind, text, unasked in (
+              ("after a start", "the first time after a start, with the dial", "iroh-docs would do as in the row of the latest, with empty caches"),
+              ("old", "older than the newest 4,096 changes, with the dial",
+               "iroh-docs has no log, so the age changes nothing for it: see the row of the latest"))],
         Row(f"100 + 100 in {n:,}, positions known, with the dial", "known", "Syncline",
             "one round trip and its acknowledgement, <= 1.1 x the entries' bytes",
             also=(("round_trips", 1, "round trips, of which the opening is one"), ("messages", 1, "messages, of which `Open` are two"),

@@ -230,13 +230,13 @@ def cost_cell(row, group, result):
 def row_cells(row, results, group):
     result, get = results.get(row.group), getter(results)
     kind = FIGURES[row.figure][1]
-    work = row.work
+    work, goal = row.work, row.goal or "none in the issue"
     note = tried(row.note, get) if row.note else None
     work += f" ({note})" if note else ""
     values = values_of(result, row.ours, row.figure)
     if not values:
         error = (result or {"failed": {}})["failed"].get(row.ours)
-        return [work, row.goal, f"failed: {shortened(error)}" if error else "not measured", "", "", "", ""]
+        return [work, goal, f"failed: {shortened(error)}" if error else "not measured", "", "", "", ""]
     ours = spread(values, kind)
     for name, divisor, unit in row.also:
         also = median_of(result, row.ours, name)
@@ -268,7 +268,7 @@ def row_cells(row, results, group):
         if (mine > value) if better(row.figure) else (mine < value):
             far += ", so the floor is an estimate that is beaten"
         limit = f"{write_value(value, kind)}{' ' if better(row.figure) else ': '}{row.limit.text}; {far}"
-    return [work, row.goal or "none in the issue", reached_cell(row, results), ours, "<br>".join(peers) or (f"not asked: {row.unasked}" if row.unasked else "not asked"), cost_cell(row, group, result), limit]
+    return [work, goal, reached_cell(row, results), ours, "<br>".join(peers) or (f"not asked: {row.unasked}" if row.unasked else "not asked"), cost_cell(row, group, result), limit]
 
 
 def sections():

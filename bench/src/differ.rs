@@ -14,6 +14,7 @@ use transport_quic::QuicTransport;
 use crate::{
     Result,
     node::{LONG, Pair, bundles_since, entry_bytes, fill, fill_single, traffic},
+    wire::Wire,
 };
 
 /// What differs, and in which state the two are.
@@ -126,15 +127,18 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
             std::process::Command::new("sync").status()?;
         }
         contest::begin();
+        let wire = Wire::begin()?;
         let started = Instant::now();
         let report = pair.b.sync_with(pair.a.node_id(), pair.right.id(), LONG).await?;
         let seconds = started.elapsed().as_secs_f64();
+        let wire_bytes = wire.end().await?;
         pair.check_equal().await?;
         let bytes = (report.traffic.bytes_sent + report.traffic.bytes_received) as f64;
         contest::report(&[
             ("seconds", seconds),
             ("bytes", bytes),
             ("beside_entries", bytes - entries),
+            ("wire_bytes", wire_bytes),
             ("messages", report.traffic.messages as f64),
             ("round_trips", report.traffic.round_trips as f64),
         ]);
@@ -155,20 +159,22 @@ pub async fn known(n: u64) -> Result<()> {
         fill(&pair.right, fresh(round, 1), d, d, true).await?;
         let entries = entry_bytes(&pair.a, &pair.left, here).await? + entry_bytes(&pair.b, &pair.right, there).await?;
         contest::begin();
+        let wire = Wire::begin()?;
         let started = Instant::now();
         pair.b.register_transport("quic", QuicTransport::builder().client_only()).await?;
         pair.b.wait_synced(pair.right.id(), pair.a.node_id(), LONG).await?;
         let seconds = started.elapsed().as_secs_f64();
+        let wire_bytes = wire.end().await?;
         pair.check_equal().await?;
         // It counts on over sessions.
-        let after = traffic(&pair.b).await?;
-        let bytes = after.bytes_sent + after.bytes_received - before.bytes_sent - before.bytes_received;
+        let moved = traffic(&pair.b).await?.since(&before);
         contest::report(&[
             ("seconds", seconds),
-            ("bytes", bytes as f64),
+            ("bytes", (moved.bytes_sent + moved.bytes_received) as f64),
             ("entry_bytes", entries),
-            ("messages", (after.messages - before.messages) as f64),
-            ("round_trips", (after.round_trips - before.round_trips) as f64),
+            ("wire_bytes", wire_bytes),
+            ("messages", moved.messages as f64),
+            ("round_trips", moved.round_trips as f64),
         ]);
     }
     Ok(())

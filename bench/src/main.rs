@@ -12,6 +12,7 @@ mod limits;
 mod live;
 mod node;
 mod streams;
+mod wire;
 mod write;
 
 use contest::argument;

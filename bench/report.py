@@ -1,5 +1,6 @@
 """BENCHMARKS.md and its plots, from the results of `bench/run`: of each group the last one counts."""
 import json, os, platform, re, statistics, subprocess
+from dataclasses import dataclass
 
 import groups
 from plot import plot
@@ -204,11 +205,11 @@ def cost(result, series, whose, moved, told):
         value = median_of(result, series, name)
         if value and (name != "wire_bytes" or is_on_a_wire(result, series)):
             parts.append(write_value(value, "bytes") + after)
-    value = median_of(result, series, "peak_mb")
-    if value is not None:
-        serving = values_of(result, series, "serving_peak_mb")
-        if serving:
-            value, whose = statistics.median(map(sum, zip(values_of(result, series, "peak_mb"), serving))), "both sides"
+    peaks = memory_of(result, series)
+    if peaks:
+        value = statistics.median(peaks)
+        if values_of(result, series, "serving_peak_mb"):
+            whose = "both sides"
         elif values_of(result, series, "joining_cpu_s"):
             whose = "joining alone"
         parts.append(f"{value:.0f} MB of memory" + (f" ({whose})" if whose else ""))
@@ -320,71 +321,205 @@ def faster_peers(all_rows, results):
                      for key, where in lines.items()) or "None."
 
 
-def curve(results, pattern, figure, groups_, by):
-    """Points of series whose label matches, by the number in it."""
+@dataclass
+class Growth:
+    """A table of what grows, and where the curve says something its plot: `lines` maps a name to the values of every round
+    by x, `bound` says what bounds it, `plotted` is the name of the plot and its lines."""
+    title: str
+    across: str
+    up: str
+    kind: str
+    lines: dict
+    bound: str
+    plotted: tuple = ()
+
+
+def memory_of(result, series):
+    """Its peak memory by round, of both sides where they are two processes."""
+    peaks, serving = values_of(result, series, "peak_mb"), values_of(result, series, "serving_peak_mb")
+    return [peak + other for peak, other in zip(peaks, serving)] if serving else peaks
+
+
+def grown(result, series, figure):
+    if figure == "wire_bytes" and not is_on_a_wire(result, series):
+        return []
+    return memory_of(result, series) if figure == "peak_mb" else values_of(result, series, figure)
+
+
+def curve(results, pattern, figure, groups_):
+    """The values of series whose label matches, by the number in it."""
     points = {}
     for group in groups_:
-        for series in (results.get(group) or {"figures": {}})["figures"]:
+        result = results.get(group) or {"figures": {}}
+        for series in result["figures"]:
             found = re.fullmatch(pattern, series)
-            value = median_of(results[group], series, figure) if found else None
-            if value is not None:
-                points.setdefault(float(found[by].replace(",", "")), value)
-    return sorted(points.items())
+            values = grown(result, series, figure) if found else []
+            if values:
+                points.setdefault(float(found[1].replace(",", "")), values)
+    return dict(sorted(points.items()))
 
 
-def times_as_long(points, of):
-    """How the last point of a curve compares with the first, in words."""
+def medians(points):
+    return [(x, statistics.median(values)) for x, values in points.items()]
+
+
+def times_as(points, of, kind, verb, most=float("inf"), least=0):
+    """How the last point of a curve between `least` and `most` compares with the first, in words; `verb` as in `it takes {} as long`."""
+    points = [(x, y) for x, y in medians(points) if least <= x <= most]
     if len(points) < 2:
         return "not measured"
     (few, first), (many, last) = points[0], points[-1]
-    return f"with {many / few:,.0f} x as many {of} it takes {last / first:.3g} x as long ({write_value(first, 'time')}, {write_value(last, 'time')})"
+    return f"with {many / few:,.0f} x as many {of} {verb.format(f'{last / first:.3g} x')} ({write_value(first, kind)}, {write_value(last, kind)})"
 
 
-def curves(results):
-    """Name, title, axes and lines of every plot, and a sentence on what bounds it."""
-    number = r"([\d,]+)"
-    differ = ("differ", "differ-million", "differ-small")
-    boot = [*curve(results, rf"Syncline, n = {number}", "seconds", ("bootstrap-small", "bootstrap-million"), 1)]
-    docs = curve(results, rf"iroh-docs, n = {number}", "seconds", ("bootstrap-small",), 1)
-    hundred = median_of(results.get("bootstrap"), "iroh-docs, redb, ordered keys", "seconds")
-    docs += [(groups.N, hundred)] if hundred else []
-    yield ("bootstrap", "Bootstrap", "entries", "seconds", {"Syncline": boot, "iroh-docs": docs},
-           "Linear in n, with a constant at the left: Syncline is bound by redb's inserts (entry, log and index rows) and hashing at the joining side, "
-           "the constant by the join itself, which waits for three commits; iroh-docs by two signature checks and three rows an entry. "
-           "iroh-docs was not asked for 1,000,000: see its group.")
+def times_as_long(points, of, **bounds):
+    return times_as(points, of, "time", "it takes {} as long", **bounds)
+
+
+def times_as_much(points, of, kind):
+    return times_as(points, of, kind, "it is {} as much")
+
+
+def bootstraps(results):
+    """What a bootstrap costs by its entries."""
+    def lines(figure):
+        found = {"Syncline": curve(results, rf"Syncline, n = {NUMBER}", figure, ("bootstrap-small", "bootstrap-million")),
+                 "iroh-docs": curve(results, rf"iroh-docs, n = {NUMBER}", figure, ("bootstrap-small",))}
+        hundred = grown(results["bootstrap"], "iroh-docs, redb, ordered keys", figure) if "bootstrap" in results else []
+        return found | {"iroh-docs": found["iroh-docs"] | ({groups.N: hundred} if hundred else {})}
+
+    each = lambda points: next((f"{value / x:.3g}" for x, value in reversed(medians(points))), "?")
+    times, sizes, wire, messages, memory = map(lines, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb"))
+    yield Growth("Bootstrap: time", "entries", "seconds", "time", times,
+                 "Linear in n, with a constant at the left: Syncline is bound by redb's inserts (entry, log and index rows) and hashing at the joining side, "
+                 "the constant by the join itself, which waits for three commits; iroh-docs by two signature checks and three rows an entry. "
+                 "iroh-docs was not asked for 1,000,000: see its group.", ("bootstrap", times))
+    yield Growth("Bootstrap: bytes of the protocol", "entries", "bytes", "bytes", sizes,
+                 f"Linear: with most entries Syncline's are {each(sizes['Syncline'])} B each, of which 48 are the key and the value, and a thousand share a signature; iroh-docs' are "
+                 f"{each(sizes['iroh-docs'])} B, of which 192 are two signatures and two public keys, and the value is a hash that would be fetched afterwards. What is constant, the join and the rights, is within the bytes of a few entries.",
+                 ("bootstrap-bytes", sizes))
+    yield Growth("Bootstrap: bytes on the wire", "entries", "bytes", "bytes", wire,
+                 "The same with all headers, acknowledgements and handshakes. They are most with few entries, since what the transport says to begin (handshakes, and datagrams that find out how large "
+                 "one may be) does not depend on n: " + shares(sizes["Syncline"], wire["Syncline"]) + ".")
+    yield Growth("Bootstrap: messages", "entries", "messages", "count", messages,
+                 "Syncline's grow with the bytes, since a frame of entries has 256 KiB at most and is sent when it is filled or what there is has been read; each is acknowledged, and a cut loses what is on the way. "
+                 "iroh-docs answers in one message, whatever n, that must be in memory whole.")
+    yield Growth("Bootstrap: peak memory", "entries", "MB", "mb", memory,
+                 "Both sides together. Syncline's rises until its windows and redb's caches are full, which have a most each: " + times_as_much(memory["Syncline"], "entries", "mb")
+                 + ". iroh-docs', in one process, has its one message whole: " + times_as_much(memory["iroh-docs"], "entries", "mb") + ".", ("bootstrap-memory", memory))
+
+
+def shares(sizes, wire):
+    """What the wire carries beside the protocol's bytes, with fewest and most of what there is."""
+    both = [(x, statistics.median(wire[x]) / statistics.median(sizes[x])) for x in sizes if x in wire]
+    if not both:
+        return "not measured"
+    return " and ".join(f"{share:.3g} x the protocol's bytes with {x:,.0f}" for x, share in dict.fromkeys((both[0], both[-1])))
+
+
+def differences_by_n(results):
+    """What a difference costs by the entries that both have."""
+    def lines(figure, d):
+        return {who: curve(results, rf"{who}, n = {NUMBER}, d = {d}", figure, ("differ", "differ-million", "differ-small")) for who in DIFFER}
+
+    def of_all(figure):
+        return {f"{who}, d = {d}": points for d in (0, 1, 100) for who, points in lines(figure, d).items()}
+
     for d, name in ((0, "equal"), (1, "one"), (100, "hundred")):
-        lines = {who: curve(results, rf"{who}, n = {number}, d = {d}", "seconds", differ, 1)
-                 for who in ("Syncline", "iroh-docs", "negentropy")}
-        yield (f"differ-{name}", f"{d} + {d} differences" if d else "Equal replicas", "entries", "seconds", lines, {
+        times = lines("seconds", d)
+        yield Growth(f"{d} + {d} differences: time" if d else "Equal replicas: time", "entries", "seconds", "time", times, {
             0: "Syncline compares two roots, so n does not matter: a round trip. iroh-docs and negentropy read every entry.",
             1: "Syncline sends coded symbols of all that it holds, which are kept up to date with every write: a constant number "
                "of round trips and two commits, whatever n; the others read every entry first.",
             100: "The same symbols, some more of them, and the entries, which go at random keys: " + times_as_long(
-                lines["Syncline"], "entries") + ". Rows at random keys cost redb more in a larger table (see `limits`).",
-        }[d])
-    for figure, name, up in (("seconds", "time", "seconds"), ("bytes", "bytes", "bytes")):
-        lines = {who: curve(results, rf"{who}, n = {groups.N:,}, d = {number}", figure, ("differ",), 1)
-                 for who in ("Syncline", "iroh-docs", "negentropy")}
-        of = lambda d, what: median_of(results.get("differ"), f"Syncline, n = {groups.N:,}, d = {d:,}", what)
-        large = f"With d = 10,000 it is {of(10_000, 'messages'):.0f} messages and {of(10_000, 'round_trips'):.0f} round trips" \
-            if of(10_000, "messages") else ""
-        yield (f"growth-{name}", f"Differences in {groups.N:,}: {name}", "differences a side", up, lines, {
-            "time": "From some hundreds on the time is that of moving, verifying and inserting the "
-                    "entries, which is linear in d; below that, of the round trips and commits. d = 0 has no place on this axis: it is in the table. "
-                    f"{large}: entries go in frames, each of which is acknowledged when it is durable, and no more than a twentieth of all is on its way without the "
-                    "receiver having said that it came, so that a cut costs little; that is round trips, each of a fraction of a millisecond here, and not what the time goes to.",
-            "bytes": "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only. d = 0 is in the table "
-                     "alone. How many symbols are asked for is estimated from the first ones, so their number jumps about."}[name])
-    hub = {who: curve(results, rf"{who}, {number} peers", "seconds", ("hub",), 1) for who in ("Syncline", "quinn alone")}
-    yield ("hub", "One write on a hub", "peers", "seconds until all show it", hub,
-           "Two cores run the hub and all its peers, and each peer verifies, stores and acknowledges by itself; only the flush at the hub is one for all. From the least to ten: "
-           + times_as_long([(x, y) for x, y in hub["Syncline"] if x <= 10], "peers") + ". From ten on: "
-           + times_as_long([(x, y) for x, y in hub["Syncline"] if x >= 10], "peers") + ".")
-    memory = {who: [(x, y * 1e3) for x, y in curve(results, rf"{who}, {number} peers", "kb_per_peer", ("hub",), 1)]
-              for who in ("Syncline", "quinn alone")}
-    yield ("hub-memory", "Memory of a hub", "peers", "bytes a peer", memory,
-           "Falls with the peers to what one peer takes, because what is fixed (over a megabyte once somebody is connected: buffers, threads' stacks, the store's cache) is divided by "
-           "them. Most of a peer is quinn's connection.")
+                times["Syncline"], "entries") + ". Rows at random keys cost redb more in a larger table (see `limits`).",
+        }[d], (f"differ-{name}", times))
+    hundred = {figure: lines(figure, 100) for figure in ("bytes", "wire_bytes", "messages", "peak_mb")}
+    yield Growth("Few differences: bytes of the protocol", "entries", "bytes", "bytes", of_all("bytes"),
+                 "Syncline's symbols are for what differs and know nothing of n, and how many are asked for is an estimate, which varies more than with n; so with d = 100 " + times_as_much(hundred["bytes"]["Syncline"], "entries", "bytes")
+                 + ". iroh-docs and negentropy divide ranges until what differs is found, which takes more halves of more entries: " + "; ".join(
+                     f"{who} {times_as_much(hundred['bytes'][who], 'entries', 'bytes')}" for who in ("iroh-docs", "negentropy")) + ". The plot is of d = 100.",
+                 ("differ-bytes", hundred["bytes"]))
+    yield Growth("Few differences: bytes on the wire", "entries", "bytes", "bytes", of_all("wire_bytes"),
+                 "The same with headers and acknowledgements, which follow the messages and the datagrams that they fill, and not n. negentropy has no wire.")
+    yield Growth("Few differences: messages", "entries", "messages", "count", of_all("messages"),
+                 "Syncline's follow d alone: `Open` each way; what is sent and a mark each way; a question and an answer for each number of symbols that is asked for. The others divide ranges, so theirs are more with more entries.")
+    yield Growth("Few differences: peak memory", "entries", "MB", "mb", of_all("peak_mb"),
+                 "Both sides in one process, which is the same for all d of an n, and which has written the n entries and brought them over before. Syncline's has most of two caches of redb's, of 24 MiB each, and of each replica the symbols, 49,152 of 24 bytes at most; "
+                 "so it grows much more slowly than n: " + times_as_much(hundred["peak_mb"]["Syncline"], "entries", "mb") + ". negentropy's is its ids, 32 bytes and more each. The plot is of d = 100.", ("differ-memory", hundred["peak_mb"]))
+
+
+def differences_by_d(results):
+    """What differences cost by their number, with N entries."""
+    def lines(figure):
+        return {who: curve(results, rf"{who}, n = {groups.N:,}, d = {NUMBER}", figure, ("differ",)) for who in DIFFER}
+
+    of = lambda d, what: median_of(results.get("differ"), f"Syncline, n = {groups.N:,}, d = {d:,}", what)
+    times, sizes, wire, messages, memory = map(lines, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb"))
+    large = f"With d = 10,000 it is {of(10_000, 'messages'):.0f} messages and {of(10_000, 'round_trips'):.0f} round trips" if of(10_000, "messages") else ""
+    title = f"Differences in {groups.N:,}"
+    yield Growth(f"{title}: time", "differences a side", "seconds", "time", times,
+                 "From some hundreds on the time is that of moving, verifying and inserting the "
+                 "entries, which is linear in d; below that, of the round trips and commits. d = 0 has no place on this axis: it is in the table. "
+                 f"{large}: entries go in frames, each of which is acknowledged when it is durable, and no more than a twentieth of all is on its way without the "
+                 "receiver having said that it came, so that a cut costs little; that is round trips, each of a fraction of a millisecond here, and not what the time goes to.",
+                 ("growth-time", times))
+    yield Growth(f"{title}: bytes of the protocol", "differences a side", "bytes", "bytes", sizes,
+                 "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only. d = 0 is in the table "
+                 "alone. How many symbols are asked for is estimated from the first ones, so their number jumps about.", ("growth-bytes", sizes))
+    yield Growth(f"{title}: bytes on the wire", "differences a side", "bytes", "bytes", wire,
+                 "The same with headers and acknowledgements: " + shares(sizes["Syncline"], wire["Syncline"]) + ". With few differences headers are most of it, with many a small part. negentropy has no wire.")
+    yield Growth(f"{title}: messages", "differences a side", "messages", "count", messages,
+                 "Up to some thousand Syncline's are the opening, the marks, and two for each number of symbols that is asked for; with more differences it is the frames of entries, of which a "
+                 "twentieth of all at most is on its way unacknowledged. iroh-docs' and negentropy's are as large as they get, so their number is that of the divisions, which n decides.", ("growth-messages", messages))
+    yield Growth(f"{title}: peak memory", "differences a side", "MB", "mb", memory,
+                 "Both sides in one process. What differs is little beside what the nodes keep for their n entries: up to d = 100 Syncline's is one process for all d, so it is one figure; 1,000 and 10,000 have pairs of their own, which grow by what they exchange, "
+                 "and hold batches of it while they apply it. iroh-docs is one process for all.")
+
+
+def hubs(results):
+    """What one write costs a hub by its peers."""
+    lines = lambda figure: {who: curve(results, rf"{who}, {NUMBER} peers", figure, ("hub",)) for who in ("Syncline", "quinn alone")}
+    times, memory = lines("seconds"), lines("kb_per_peer")
+    memory = {who: {x: [value * 1e3 for value in values] for x, values in points.items()} for who, points in memory.items()}
+    yield Growth("One write on a hub: time", "peers", "seconds until all show it", "time", times,
+                 "Two cores run the hub and all its peers, and each peer verifies, stores and acknowledges by itself; only the flush at the hub is one for all. From the least to ten: "
+                 + times_as_long(times["Syncline"], "peers", most=10) + ". From ten on: " + times_as_long(times["Syncline"], "peers", least=10) + ".", ("hub", times))
+    yield Growth("One write on a hub: bytes of the protocol", "peers", "bytes", "bytes", lines("bytes"),
+                 "Linear: each peer gets the entry and acknowledges it.")
+    wire = lines("wire_bytes")
+    yield Growth("One write on a hub: bytes on the wire", "peers", "bytes", "bytes", wire,
+                 "Linear, with headers and acknowledgements of each connection; what connections say by themselves (to stay alive, and to find out how large a datagram may be) falls into some rounds, and with few peers that is most of it.", ("hub-wire", wire))
+    yield Growth("One write on a hub: messages", "peers", "messages", "count", lines("messages"),
+                 "Two for each peer: the entry, and that it is durable there.")
+    yield Growth("Memory of a hub: a peer's share", "peers", "bytes a peer", "bytes", memory,
+                 "Falls with the peers to what one peer takes, because what is fixed (over a megabyte once somebody is connected: buffers, threads' stacks, the store's cache) is divided by "
+                 "them. Most of a peer is quinn's connection.", ("hub-memory", memory))
+    yield Growth("Memory of a hub: its peak", "peers", "MB", "mb", lines("peak_mb"),
+                 "What the process has before anybody is connected, and each peer's share.")
+
+
+# A number in a label, and who is asked for differences.
+NUMBER = r"([\d,]+)"
+DIFFER = ("Syncline", "iroh-docs", "negentropy")
+
+
+def growth_section(growth, plots, beside):
+    """Its heading, its plot, what bounds it, and its table: median (least to most)."""
+    text = f"### {growth.title}\n\n"
+    name, drawn = growth.plotted or ("", {})
+    svg = plot(growth.title, growth.across, growth.up, {who: medians(points) for who, points in drawn.items()})
+    if svg:
+        path = os.path.join(plots, name + ".svg")
+        with open(path, "w") as file:
+            file.write(svg)
+        text += f"![{growth.title}]({os.path.relpath(path, beside)})\n\n"
+    lines = {who: points for who, points in growth.lines.items() if points}
+    if not lines:
+        return text + "Not measured.\n\n"
+    all_x = sorted({x for points in lines.values() for x in points})
+    cells = [[who, *(spread(points[x], growth.kind) if x in points else "not measured" for x in all_x)] for who, points in lines.items()]
+    return text + f"{growth.bound}\n\n" + table([growth.across, *(f"{x:,.0f}" for x in all_x)], cells) + "\n\n"
 
 
 def machine():
@@ -455,19 +590,9 @@ def write(results_file, quick):
     plots = os.path.join(HERE, "results" if quick else "plots")
     os.makedirs(plots, exist_ok=True)
     out.append("## Growth\n\n")
-    for name, title, across, up, lines, bound in curves(results):
-        drawn = plot(title, across, up, lines)
-        if drawn is None:
-            continue
-        with open(os.path.join(plots, name + ".svg"), "w") as file:
-            file.write(drawn)
-        where = os.path.relpath(os.path.join(plots, name + ".svg"), os.path.dirname(results_file) if quick else ROOT)
-        out.append(f"### {title}\n\n![{title}]({where})\n\n{bound}\n\n")
-        all_x = sorted({x for points in lines.values() for x, _ in points})
-        kind = "bytes" if up.startswith("bytes") else "time"
-        cells = [[name, *(write_value(dict(points)[x], kind) if x in dict(points) else "not asked" for x in all_x)]
-                 for name, points in lines.items() if points]
-        out.append(table([across, *(f"{x:,.0f}" for x in all_x)], cells) + "\n\n")
+    beside = os.path.dirname(results_file) if quick else ROOT
+    for grown_by in (bootstraps, differences_by_n, differences_by_d, hubs):
+        out += [growth_section(growth, plots, beside) for growth in grown_by(results)]
     out.append("## Everything that was measured\n\n")
     for group in all_groups:
         if group.name in results:

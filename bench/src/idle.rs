@@ -1,6 +1,15 @@
 //! A node that holds a replica and does nothing; in a process that has done nothing else.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sync_core::{
+    PeerAddress,
+    machine::SyncOutcome,
+    manager::{Access, Replica, SyncManager},
+};
 
 use crate::{
     Result,
@@ -28,6 +37,77 @@ pub async fn idle(n: u64) -> Result<()> {
         contest::report(&figures);
     }
     Ok(())
+}
+
+/// A node that holds as many and has reconciled `d` + `d` with another, which lives here; then it does nothing.
+pub async fn reconciled(n: u64, d: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let at = dir.path().join("a");
+    let place = at.to_str().ok_or("a temporary directory with a plain name")?;
+    let mut filling = Side::start(["fill", place, &n.to_string(), "10000", "random"])?;
+    filling.figures().await?;
+    filling.end().await?;
+    let other = node(&dir.path().join("b")).await?;
+    let replica = join_all(&at, &other).await?;
+    let address = other.addresses().await?.first().ok_or("it listens")?.to_string();
+    let mut round = 0;
+    while contest::next_round().is_some() {
+        round += 2;
+        forget(&other, &replica).await?;
+        fill(&replica, round << 32, d, d, true).await?;
+        let from = ((round + 1) << 32).to_string();
+        let mut measured = Side::start(["reconcile", place, &address, &from, &d.to_string()])?;
+        let figures = measured.figures().await?;
+        measured.end().await?;
+        let figures: Vec<_> = figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        contest::report(&figures);
+    }
+    Ok(())
+}
+
+/// The node in `place` is there until `other` has all that it has.
+async fn join_all(place: &Path, other: &SyncManager) -> Result<Replica> {
+    let first = node(place).await?;
+    let replica = first.open_replica(*first.replicas().await?.first().ok_or("a replica is there")?).await?;
+    let copy = other.join(replica.share(Access::WRITE).await?).await?;
+    other.wait_synced(copy.id(), first.node_id(), LONG).await?;
+    forget(&first, &replica).await?;
+    drop(replica);
+    first.shutdown(LONG).await?;
+    Ok(copy)
+}
+
+/// It knows no position in the log of another any more, and dials nobody when it is opened again.
+async fn forget(node: &SyncManager, replica: &Replica) -> Result<()> {
+    for peer in node.peers().await? {
+        node.unsubscribe(replica.id(), peer.id).await?;
+    }
+    Ok(())
+}
+
+/// The process of [`reconciled`] that is measured: opens the store, writes `d` entries from number `from` on, reconciles
+/// once with whoever is at `address`, and says what is resident after a while.
+pub async fn reconcile(place: PathBuf, address: PeerAddress, from: u64, d: u64) -> Result<()> {
+    let started = std::time::Instant::now();
+    let node = node(&place).await?;
+    let replica = node.open_replica(*node.replicas().await?.first().ok_or("a replica is there")?).await?;
+    let opened = started.elapsed().as_secs_f64();
+    fill(&replica, from, d, d, true).await?;
+    let report = node.sync_with(address, replica.id(), LONG).await?;
+    let moved = report.traffic;
+    if report.outcome != SyncOutcome::Synced || (moved.sent, moved.received) != (d, d) {
+        return Err(format!("{d} and {d} should have gone: {report:?}").into());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    child::say(&[
+        ("resident_mb", contest::memory_mb("VmRSS")),
+        ("peak_mb", contest::memory_mb("VmHWM")),
+        ("seconds", opened),
+        ("messages", moved.messages as f64),
+        ("bytes", (moved.bytes_sent + moved.bytes_received) as f64),
+    ]);
+    child::until_the_end().await;
+    forget(&node, &replica).await
 }
 
 /// A process that has the same program and runtime and does nothing at all.

@@ -33,6 +33,7 @@ bench stream MIB (quic|quic-ours|iroh|websocket)   a raw stream
 bench fan CONNECTIONS                       a small message over each of so many raw connections
 bench hub PEERS                             one write reaches all peers of a hub
 bench idle N                                a node that holds N entries and does nothing
+bench reconciled N D                        the same after it has reconciled D + D with another
 bench nothing                               a process that does nothing
 bench (verify|seal|hash|redb|entries|sync|echo)    what the machine can do
 bench disk ...                              what the disk alone takes for a folder: see src/disk.rs";
@@ -60,6 +61,8 @@ async fn main() -> Result<()> {
         "idle" => idle::idle(argument(2)).await,
         "fill" => idle::make(argument(2), argument(3), argument(4), argument::<String>(5) == "random").await,
         "open" => idle::open(argument(2)).await,
+        "reconciled" => idle::reconciled(argument(2), argument(3)).await,
+        "reconcile" => idle::reconcile(argument(2), argument(3), argument(4), argument(5)).await,
         "nothing" => idle::nothing().await,
         "empty" => idle::empty().await,
         "verify" => limits::verify(),

@@ -489,7 +489,7 @@ def hubs(results):
                  "Linear: each peer gets the entry and acknowledges it.")
     wire = lines("wire_bytes")
     yield Growth("One write on a hub: bytes on the wire", "peers", "bytes", "bytes", wire,
-                 "Linear, with headers and acknowledgements of each connection; what connections say by themselves (to stay alive, and to find out how large a datagram may be) falls into some rounds, and with few peers that is most of it.", ("hub-wire", wire))
+                 "Linear, with headers and acknowledgements of each connection; the connections of all series of the group stay up, though, and what they say meanwhile to stay alive is counted, too: with few peers that is most of it.", ("hub-wire", wire))
     yield Growth("One write on a hub: messages", "peers", "messages", "count", lines("messages"),
                  "Two for each peer: the entry, and that it is durable there.")
     yield Growth("Memory of a hub: a peer's share", "peers", "bytes a peer", "bytes", memory,

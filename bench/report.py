@@ -452,7 +452,7 @@ def differences_by_n(results):
 def differences_by_d(results):
     """What differences cost by their number, with N entries."""
     def lines(figure):
-        return {who: curve(results, rf"{who}, n = {groups.N:,}, d = {NUMBER}", figure, ("differ",)) for who in DIFFER}
+        return {who: curve(results, rf"{who}, n = {groups.N:,}, d = {NUMBER}", figure, ("differ",)) for who in (*DIFFER, "samod")}
 
     of = lambda d, what: median_of(results.get("differ"), f"Syncline, n = {groups.N:,}, d = {d:,}", what)
     times, sizes, wire, messages, memory = map(lines, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb"))
@@ -465,7 +465,7 @@ def differences_by_d(results):
                  "receiver having said that it came, so that a cut costs little; that is round trips, each of a fraction of a millisecond here, and not what the time goes to.",
                  ("growth-time", times))
     yield Growth(f"{title}: bytes of the protocol", "differences a side", "bytes", "bytes", sizes,
-                 "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only. d = 0 is in the table "
+                 "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only; samod sends a Bloom filter of its whole history each way, some 10 bits a change, before it knows what differs. d = 0 is in the table "
                  "alone. How many symbols are asked for is estimated from the first ones, so their number jumps about.", ("growth-bytes", sizes))
     yield Growth(f"{title}: bytes on the wire", "differences a side", "bytes", "bytes", wire,
                  "The same with headers and acknowledgements: " + shares(sizes["Syncline"], wire["Syncline"]) + ". With few differences headers are most of it, with many a small part. negentropy has no wire.")
@@ -474,7 +474,7 @@ def differences_by_d(results):
                  "twentieth of all at most is on its way unacknowledged. iroh-docs' and negentropy's are as large as they get, so their number is that of the divisions, which n decides.", ("growth-messages", messages))
     yield Growth(f"{title}: peak memory", "differences a side", "MB", "mb", memory,
                  "Both sides in one process. What differs is little beside what the nodes keep for their n entries: up to d = 100 Syncline's is one process for all d, so it is one figure; 1,000 and 10,000 have pairs of their own, which grow by what they exchange, "
-                 "and hold batches of it while they apply it. iroh-docs is one process for all.")
+                 "and hold batches of it while they apply it. iroh-docs and samod are each one process for all, too; samod's holds every change.")
 
 
 def hubs(results):

@@ -551,7 +551,7 @@ seven in {seven}; within a group all contestants take turns, a round each, so ra
 machine and from day to day. A round of `live` is itself the median, or p99, of 1,000 writes, one of `limits` that of 500 flushes, 2,000 round trips or 50 dials, one of `folder-after` of ten changes.
 Not so: the hot paths are what divan says of up to 100 samples of one run, and instructions and iroh-docs' messages and bytes are counted once; `all joined after` and `disk, an entry` are of one process, not of a round. In the first table only the row's own figure has its
 spread; that of the others is in the group's table below. **n x** says how many times faster Syncline is: less than 1 means slower. Memory is the peak of a process in the round, or of both sides together where it says so. Bytes and messages are
-those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried. Syncline is durable and verifies everything strictly in every row, but for
+those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried in the round, in the groups of differences while the clock ran. Syncline is durable and verifies everything strictly in every row, but for
 the hub's peers, whose stores are in memory; what differs at a peer is said in its cell, and more of it in the group's text below.
 Peers: iroh-docs 0.101 (iroh 1.1, blobs 0.103, no relay, no lookup), negentropy 0.5, samod 0.16, p2panda-sync 0.7, {installed}.
 

@@ -65,6 +65,14 @@ pub fn cpu_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
+/// The bytes that the loopback device has carried since the machine started, with all headers. Whatever else is on it is in
+/// them.
+pub fn carried() -> f64 {
+    let devices = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let line = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).unwrap_or(f64::NAN)
+}
+
 /// The `at`th argument, parsed.
 pub fn argument<T: std::str::FromStr>(at: usize) -> T {
     let text = std::env::args().nth(at).unwrap_or_else(|| panic!("argument {at} is missing"));

@@ -162,6 +162,7 @@ async fn differ(n: u64) -> Result<()> {
         let mut both = if d == 0 { heads(&here) } else { [heads(&here), heads(&there)].concat() };
         both.sort();
         contest::begin();
+        let carried = contest::carried();
         let started = Instant::now();
         let (dialer, passed) = dial(&right, address).await?;
         let connection = dialer.connection_id().ok_or_else(|| anyhow::anyhow!("the connection was lost"))?;
@@ -176,7 +177,14 @@ async fn differ(n: u64) -> Result<()> {
             anyhow::ensure!(length == n + 2 * d, "{length} of {} are there", n + 2 * d);
         }
         let [messages, bytes] = passed.settled().await;
-        contest::report(&[("seconds", seconds), ("cpu_s", cpu), ("bytes", bytes), ("messages", messages)]);
+        let wire_bytes = contest::carried() - carried;
+        contest::report(&[
+            ("seconds", seconds),
+            ("cpu_s", cpu),
+            ("bytes", bytes),
+            ("wire_bytes", wire_bytes),
+            ("messages", messages),
+        ]);
         right.stop().await;
         left.stop().await;
     }

@@ -27,6 +27,7 @@ use crate::common::*;
 on_every_real_wire! {
     b22_a_push_that_is_lost_with_its_connection_and_its_node_is_healed_by_the_next_exchange
     b22_a_push_that_is_lost_after_it_was_confirmed_is_healed_by_the_next_exchange
+    b22_a_device_and_its_clone_that_are_up_at_once_become_equal_and_lose_nothing
 }
 
 /// How many entries are lost.
@@ -276,4 +277,31 @@ async fn b22_a_push_that_is_lost_after_it_was_confirmed_is_healed_by_the_next_ex
     equal(&[&left, &right]).await;
     let moved = peer_is(&b, id, a.node_id(), "it is synced", |peer| peer.synced).await.traffic;
     assert_eq!((moved.received, moved.sent), (LOST, 0), "what was lost, once: {moved:?}");
+}
+
+/// All that a device has, its key included, is copied to another, and both are used at once: to their peer they are one node
+/// with two logs, each of which goes on from the same place.
+async fn b22_a_device_and_its_clone_that_are_up_at_once_become_equal_and_lose_nothing(world: World) {
+    let Pair { a, b, left, right } = pair(&world).await;
+    let id = left.id();
+    fill(&left, "base ", 50).await;
+    equal(&[&left, &right]).await;
+    b.shutdown(LONG).await.unwrap();
+    drop((b, right));
+    world.back_up("b");
+    let (b, clone) = (world.node("b").await, world.node("copy of b").await);
+    assert_eq!(b.node_id(), clone.node_id());
+    let (right, other) = (b.open_replica(id).await.unwrap(), clone.open_replica(id).await.unwrap());
+    for turn in ["first ", "second "] {
+        for (replica, name) in [(&left, "a "), (&right, "b "), (&other, "clone ")] {
+            fill(replica, &format!("{turn}{name}"), 20).await;
+        }
+        equal(&[&left, &right, &other]).await;
+        for name in ["a ", "b ", "clone "] {
+            for replica in [&left, &right, &other] {
+                assert!(value(replica, &format!("{turn}{name}00019")).await.is_some(), "{turn}{name}");
+            }
+        }
+    }
+    a.shutdown(LONG).await.unwrap();
 }

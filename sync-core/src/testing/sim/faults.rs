@@ -10,7 +10,7 @@ use super::{
     disk::{Device, Logic, SimStore, Trouble},
     draw::Stream,
     node::{Process, addresses},
-    scenario::{Fault, Habit, Leave, YEAR_MS},
+    scenario::{Fault, Habit, Leave, Timed, YEAR_MS},
     wire::Side,
     world::{Event, World},
 };
@@ -80,6 +80,9 @@ impl World<'_> {
                 self.replace_disk(*node, disk);
                 self.counters.faults += 1;
                 self.mark("rollback");
+                if self.is_another_turn(at) {
+                    self.mark("cloned_and_used_by_turns");
+                }
             }
             Fault::ClockJump { node, by_ms } => {
                 self.counters.faults += 1;
@@ -217,6 +220,17 @@ impl World<'_> {
             })
             .map(|(number, _)| *number)
             .collect()
+    }
+
+    /// Whether a copy that comes back is from just before another came: two devices with one key go on by turns.
+    fn is_another_turn(&self, at: usize) -> bool {
+        let of = |fault: &Timed<Fault>| match fault.what {
+            Fault::Rollback { node, to_ms, .. } => Some((node, to_ms)),
+            _ => None,
+        };
+        let mine = of(&self.scenario.faults[at]);
+        let mut earlier = self.scenario.faults[..at].iter();
+        earlier.any(|fault| of(fault).is_some_and(|(node, _)| mine == Some((node, fault.at_ms - 1))))
     }
 
     /// A copy of a disk that a later fault brings back.

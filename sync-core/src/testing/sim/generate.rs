@@ -15,8 +15,9 @@ use crate::{
 /// The kinds of faults that a seed may switch on.
 const FAULTS: usize = 12;
 
-/// That of a device that loses its store.
+/// That of a device that loses its store, and of one whose store comes back from a copy.
 const WIPE: usize = 7;
+const ROLLBACK: usize = 8;
 
 /// The kinds of operations beside writing.
 const OPERATIONS: usize = 9;
@@ -90,6 +91,9 @@ impl Scenario {
         scenario.faults = faults(draw, &scenario, &swarm);
         if swarm.faults.contains(&WIPE) {
             used_anew(draw, &mut scenario);
+        }
+        if swarm.faults.contains(&ROLLBACK) {
+            by_turns(draw, &mut scenario);
         }
         if !swarm.faults.is_empty() {
             on_the_move(draw, &mut scenario);
@@ -480,7 +484,9 @@ fn faults(draw: Draw, scenario: &Scenario, swarm: &Swarm) -> Vec<Timed<Fault>> {
                 5 => Fault::Crash { node, after_outputs: random.below(40) as u32, down_ms: for_ms.min(20_000) },
                 6 => Fault::PowerCut { node, after_operations: random.below(60) as u32, down_ms: for_ms.min(20_000) },
                 WIPE => Fault::Wipe { node, down_ms: for_ms.min(20_000) },
-                8 => Fault::Rollback { node, to_ms: random.below(at_ms as usize) as u64, down_ms: for_ms.min(20_000) },
+                ROLLBACK => {
+                    Fault::Rollback { node, to_ms: random.below(at_ms as usize) as u64, down_ms: for_ms.min(20_000) }
+                }
                 9 => {
                     let by_ms = random.below(2_400_000) as i64 - 1_200_000;
                     // A battery that is empty, a year that was typed wrongly.
@@ -537,6 +543,39 @@ fn used_anew(draw: Draw, scenario: &mut Scenario) {
     scenario.faults.push(Timed { at_ms, what: alone });
     scenario.faults.push(Timed { at_ms: at_ms + 100, what: Fault::Wipe { node, down_ms: 500 } });
     scenario.faults.sort_by_key(|timed| timed.at_ms);
+}
+
+/// In one seed in four with copies of stores, a device is two: a copy of all that it has, its key included, is used by turns
+/// with itself. Each writes while it is its turn, on top of where it was the turn before.
+fn by_turns(draw: Draw, scenario: &mut Scenario) {
+    let mut random = draw.random(Stream::Faults, 6, 0);
+    if random.below(4) > 0 {
+        return;
+    }
+    let replica = random.below(scenario.replicas.len());
+    let members: Vec<usize> = scenario.members(replica).filter(|node| scenario.is_relied_on(*node)).collect();
+    let node = *random.pick(&members);
+    let prefix = scenario.member(replica, node).map_or(String::new(), |member| member.prefix.clone());
+    let turns = 2 + random.below(3) as u64;
+    let turn_ms = (scenario.heal_ms - 2_000) / (turns + 2);
+    // Where the turn before ended, and where the one before that did.
+    let (mut before_ms, mut at_ms) = (1_000 + random.below(turn_ms as usize) as u64, 1_000 + turn_ms);
+    for turn in 0..turns {
+        let what = Fault::Rollback { node, to_ms: before_ms, down_ms: 1 + random.below(300) as u64 };
+        scenario.faults.push(Timed { at_ms, what });
+        for number in 0..random.below(6) as u64 {
+            let key = format!("{prefix}turn{}", random.below(4));
+            let change = Change::Put { key, len: 5, tag: 1 << 33 | turn << 8 | number };
+            let what = Operation::Write { node, replica, as_owner: false, changes: vec![change] };
+            let at_ms = at_ms + random.below(turn_ms as usize) as u64;
+            scenario.operations.push(Timed { at_ms, what });
+        }
+        // The other goes on where it is now.
+        before_ms = at_ms - 1;
+        at_ms += 1 + turn_ms / 2 + random.below(turn_ms as usize / 2) as u64;
+    }
+    scenario.faults.sort_by_key(|timed| timed.at_ms);
+    scenario.operations.sort_by_key(|timed| timed.at_ms);
 }
 
 /// In most of the seeds where nobody can have what nobody else has, and in some that are made so, members only pull, from

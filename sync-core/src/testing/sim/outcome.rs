@@ -46,7 +46,7 @@ pub struct Counters {
 }
 
 /// Rare things that must have happened somewhere in a few hundred seeds, or the simulation goes easy.
-pub const SOMETIMES: [&str; 74] = [
+pub const SOMETIMES: [&str; 75] = [
     "a_right_ended",
     "announced",
     "answered_synced",
@@ -55,6 +55,7 @@ pub const SOMETIMES: [&str; 74] = [
     "clock_jumped",
     "clock_jumped_by_years",
     "clock_stopped",
+    "cloned_and_used_by_turns",
     "could_not_be_reached",
     "crash",
     "crash_between_outputs",

@@ -69,7 +69,7 @@ impl World<'_> {
         if let Err(what) = self.can_be_served(from, replica, reads_all, &message) {
             return self.fail("O11", format!("node {from} announces to node {to} what it does not have: {what}"));
         }
-        self.count_said(from, to, replica, stream, &message);
+        self.count_said((from, to), replica, stream, (&message, frame.len()));
         self.check_sent(from, to, replica, stream, &message);
         if let Message::Open(open) | Message::Opened(open) = &message
             && self.asks_by_a_lost_log(to, replica, open)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{wire::Side, world::World};
 use crate::{
-    machine::wire::{Message, decode_bundles},
+    machine::wire::{Message, Ranges, Symbols, decode_bundles},
     model::{Item, entry_hash},
     store::{Position, reconcile::Widths},
 };
@@ -21,6 +21,14 @@ const SAVED_WITHIN_US: u64 = 2_000_000;
 /// So many messages of a session need no reason: the opening, credentials, questions of applications.
 const MESSAGES: u64 = 30;
 
+/// So many bytes of a reconciliation need no reason, for each that was begun: symbols and first ranges are as many whatever
+/// differs.
+const ROUND_BYTES: u64 = 8_192;
+
+/// And so many, and a key, for each entry that either side holds: where limits are small, or keys differ in their last
+/// bytes, all of them are named, more than once.
+const ENTRY_BYTES: u64 = 256;
+
 /// What one side of a session has said.
 #[derive(Debug, Default)]
 pub struct Said {
@@ -33,6 +41,10 @@ pub struct Said {
     /// How many messages, and how many of them belong to a reconciliation.
     messages: u64,
     rounds: u64,
+    /// How many bytes these were, how many of them began a reconciliation, and how many entries it held at most.
+    round_bytes: u64,
+    begun: u64,
+    held: u64,
     /// Where its change log ended when it said something first, and when that was.
     began: Option<(Position, u64)>,
     /// It has said that it has so little that all is sent without asking.
@@ -57,7 +69,13 @@ pub struct Delivered {
 
 impl World<'_> {
     /// A node says something in a session.
-    pub fn count_said(&mut self, from: usize, to: usize, replica: usize, stream: (u64, usize), message: &Message) {
+    pub fn count_said(
+        &mut self,
+        (from, to): (usize, usize),
+        replica: usize,
+        stream: (u64, usize),
+        (message, len): (&Message, usize),
+    ) {
         let id = self.replicas[replica].id;
         let state = self.nodes[from].process.as_ref().and_then(|process| process.store.core().state(id).ok());
         let small = self.scenario.knobs.tight.map(|tight| tight.limits).unwrap_or_default().nearly_empty;
@@ -68,7 +86,15 @@ impl World<'_> {
         said.messages += 1;
         match message {
             Message::Open(open) | Message::Opened(open) => said.is_small = open.root.count <= small,
-            Message::Ranges(_) | Message::Symbols(_) | Message::Solved(_) => said.rounds += 1,
+            Message::Ranges(Ranges { first, .. }) | Message::Symbols(Symbols { first, .. }) => {
+                said.rounds += 1;
+                said.round_bytes += len as u64;
+                said.begun += u64::from(*first);
+            }
+            Message::Solved(_) => {
+                said.rounds += 1;
+                said.round_bytes += len as u64;
+            }
             Message::Entries(_, payload) => {
                 let mut hashes = Vec::new();
                 for bundle in decode_bundles(payload).into_iter().flatten() {
@@ -81,6 +107,7 @@ impl World<'_> {
             _ => {}
         }
         if let Some(state) = &state {
+            said.held = said.held.max(state.root.count);
             said.began.get_or_insert((state.head, now_us));
         }
         let saids = &wire.streams[stream.1].said;
@@ -99,9 +126,27 @@ impl World<'_> {
                 return self.fail("O7", what);
             }
         }
+        let sum = |of: fn(&Said) -> u64| self.wires[&stream.0].streams[stream.1].said.iter().map(of).sum::<u64>();
+        let (bytes, begun, held) = (sum(|said| said.round_bytes), sum(|said| said.begun), sum(|said| said.held));
+        let most = |named: u64| begun.max(1) * (ROUND_BYTES + named * held);
+        if bytes > most(ENTRY_BYTES)
+            && bytes > most(ENTRY_BYTES + self.longest_key(replica))
+            && !self.scenario.is_hostile(to)
+        {
+            let what = format!(
+                "nodes {from} and {to} said {bytes} bytes in {begun} reconciliations of replica {replica}, of which they hold {held} entries"
+            );
+            return self.fail("O7", what);
+        }
         if matches!(message, Message::Entries(..)) {
             self.count_again(from, to, replica, stream, side);
         }
+    }
+
+    /// How long the longest key is that anybody has written to a replica.
+    fn longest_key(&self, replica: usize) -> u64 {
+        let keys = self.replicas[replica].truth.iter().map(|(_, op)| op.key_bytes().len() as u64);
+        keys.max().unwrap_or(0)
     }
 
     /// The last frame of entries that a node has sent: none of them the other has acknowledged already.

@@ -186,7 +186,7 @@ def groups(quick):
            "signatures nor stores, nothing is encrypted or sent over a network; a fifth of the entries, and Syncline with as many beside it. `on the "
            "wire` is what the loopback device carried in the round, with all headers.",
             few, ("seconds", "bytes", "wire_bytes", "messages", "peak_mb", "serving_peak_mb", "cpu_s", "joining_cpu_s", "serving_cpu_s"),
-            "p2panda's protocol hands values from one task to another: nothing is on a wire, and their bytes are those that CBOR has.",
+            "p2panda's protocol hands values from one task to another: nothing is on a wire, and their bytes are those of headers and bodies, and of what CBOR has of the rest.",
             {"cpu_s": "processor, both sides", "peak_mb": "peak memory, both sides (Syncline: joining)"}),
         Group("bootstrap-million", f"Bootstrap of {million:,} entries", lambda: [
             Series(f"Syncline, n = {n:,}", bench("bootstrap", n, 1000, "ordered")),

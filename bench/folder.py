@@ -806,8 +806,10 @@ class DiskLarge(Disk):
         return {"seconds": seconds, "changed_s": changed}
 
 
-# How rsync is called: as it is, durable, and for a large file that has changed a little.
-RSYNC, RSYNC_DURABLE, RSYNC_IN_PLACE = [], ["--fsync"], ["--fsync", "--inplace", "--no-whole-file"]
+# How rsync is called: as it is, durable, and for a large file that has changed a little: only what changed is written, or
+# nothing is compared.
+RSYNC, RSYNC_DURABLE = [], ["--fsync"]
+RSYNC_IN_PLACE, RSYNC_WHOLE = ["--fsync", "--inplace", "--no-whole-file"], ["--fsync", "--whole-file"]
 
 
 def tools(make_source, with_syncthing=True, alone=(), rsyncs=(RSYNC, RSYNC_DURABLE)):

@@ -6,7 +6,7 @@ import hot
 from contestants import Absent, Program, Series
 
 N, MILLION = 100_000, 1_000_000
-IN_PLACE = " ".join(["rsync", *folder.RSYNC_IN_PLACE])
+IN_PLACE, WHOLE = (" ".join(["rsync", *flags]) for flags in (folder.RSYNC_IN_PLACE, folder.RSYNC_WHOLE))
 
 
 @dataclass
@@ -143,10 +143,10 @@ def groups(quick):
 
     def large():
         make = folder.large_folders(mebibytes)
-        rsyncs = (folder.RSYNC, folder.RSYNC_DURABLE, folder.RSYNC_IN_PLACE)
+        rsyncs = (folder.RSYNC, folder.RSYNC_DURABLE, folder.RSYNC_IN_PLACE, folder.RSYNC_WHOLE)
         made = [Series(tool.label, folder.Large(tool)) for tool in folder.tools(make, rsyncs=rsyncs)]
         made.append(Series(folder.Disk.label, folder.DiskLarge(make("rsync"))))
-        return with_absent(made, ("rsync", "rsync --fsync", IN_PLACE, "syncthing"))
+        return with_absent(made, ("rsync", "rsync --fsync", IN_PLACE, WHOLE, "syncthing"))
 
     return [
         Group("limits", "What the machine can do", lambda: [
@@ -295,7 +295,7 @@ def groups(quick):
         Group("large", f"One file of {mebibytes:,} MiB, first, and 64 KiB of it changed", large,
               f"The change is noticed by the watcher (syncthing's waits a second at least, newer versions 10 ms; rsync is called). `the disk alone` copies and syncs the file on one "
               "thread; changed, it reads and hashes all of it, as whoever must find the change, and writes and syncs 64 KiB. `rsync` alone leaves the bringing to the disk to the kernel; `--inplace --no-whole-file` "
-              "writes into the file itself what changed, which others see half done, and a crash leaves so. `bytes` is what the loopback device carried. The time is until the file is there and the program says that it is in sync. "
+              "writes into the file itself what changed, which others see half done, and a crash leaves so; `--whole-file` compares nothing and sends all of it again. `bytes` is what the loopback device carried. The time is until the file is there and the program says that it is in sync. "
               "Memory is that of the larger process; rsync's are looked at every 10 ms. {SYNCTHING}", few,
               ("seconds", "bytes", "messages", "changed_s", "changed_bytes", "changed_messages", "peak_mb"), NO_MESSAGES),
         Group("folder-first", f"A folder of {files:,} real files, first copy", folder_first,
@@ -576,8 +576,9 @@ def rows(quick):
             peers=("rsync --fsync", "rsync", "syncthing"), differs=files,
             limit=Limit("to copy and sync it", alone("large", "seconds")), must=(most("", "seconds", 4.0),), why="large"),
         Row("the same: 64 KiB of it changed", "large", "Syncline", "<= 4 s, <= 6 MiB moved", figure="changed_s", moved="changed_bytes", told="changed_messages",
-            peers=("rsync --fsync", IN_PLACE, "rsync", "syncthing"), also=(("changed_bytes", 1e6, "MB moved"),),
+            peers=("rsync --fsync", IN_PLACE, WHOLE, "rsync", "syncthing"), also=(("changed_bytes", 1e6, "MB moved"),),
             differs={"rsync --fsync": f"called, watches nothing, {one_way}", IN_PLACE: f"the same, and whoever reads the file meanwhile sees it half done",
+                     WHOLE: f"called, watches nothing, moves all of it again, {one_way}",
                      "rsync": f"called, watches nothing; not durable, {one_way}", "syncthing": "this version's watcher waits a second at least, files are not signed"},
             limit=Limit("to read and hash it and to write 64 KiB", alone("large", "changed_s")),
             must=(most("", "changed_s", 4.0), most("moved", "changed_bytes", 6.29, scale=1e6, unit="MB")), why="large"),
@@ -585,7 +586,7 @@ def rows(quick):
             also=(("disk_bytes_per_entry", 1, "B an entry on the disk"),),
             limit=Limit("a process of the same program that does nothing", lambda get: get("idle", "a process that does nothing", "resident_mb")),
             note=lambda get: f"a node that has just served all of it: {get('bootstrap-million', f'Syncline, n = {million:,}', 'serving_after_mb'):.0f} MB",
-            unasked="iroh-docs could; to sign 1,000,000 entries takes it minutes",
+            unasked="iroh-docs could, and was not; what it needs while it compares as many stands in the row of 100 + 100 in as many",
             must=(most("", "resident_mb", 60, unit="MB"),), why="idle"),
         Row("the same, after it has reconciled 100 + 100", "idle", RECONCILED, "<= 60 MB", figure="resident_mb",
             limit=Limit("a process of the same program that does nothing", lambda get: get("idle", "a process that does nothing", "resident_mb")),

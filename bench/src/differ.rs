@@ -130,12 +130,13 @@ pub async fn unknown(n: u64, kind: Kind) -> Result<()> {
         let wire = Wire::begin();
         let started = Instant::now();
         let report = pair.b.sync_with(pair.a.node_id(), pair.right.id(), LONG).await?;
-        let seconds = started.elapsed().as_secs_f64();
+        let (seconds, cpu) = (started.elapsed().as_secs_f64(), contest::cpu_of_round());
         let wire_bytes = wire.end().await;
         pair.check_equal().await?;
         let bytes = (report.traffic.bytes_sent + report.traffic.bytes_received) as f64;
         contest::report(&[
             ("seconds", seconds),
+            ("cpu_s", cpu),
             ("bytes", bytes),
             ("beside_entries", bytes - entries),
             ("wire_bytes", wire_bytes),
@@ -163,13 +164,14 @@ pub async fn known(n: u64) -> Result<()> {
         let started = Instant::now();
         pair.b.register_transport("quic", QuicTransport::builder().client_only()).await?;
         pair.b.wait_synced(pair.right.id(), pair.a.node_id(), LONG).await?;
-        let seconds = started.elapsed().as_secs_f64();
+        let (seconds, cpu) = (started.elapsed().as_secs_f64(), contest::cpu_of_round());
         let wire_bytes = wire.end().await;
         pair.check_equal().await?;
         // It counts on over sessions.
         let moved = traffic(&pair.b).await?.since(&before);
         contest::report(&[
             ("seconds", seconds),
+            ("cpu_s", cpu),
             ("bytes", (moved.bytes_sent + moved.bytes_received) as f64),
             ("entry_bytes", entries),
             ("wire_bytes", wire_bytes),

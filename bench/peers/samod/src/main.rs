@@ -8,19 +8,19 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Instant};
 use automerge::{AutoCommit, Automerge, ChangeHash, ROOT, ReadDoc, transaction::Transactable};
 use futures::StreamExt;
 use samod::{BackoffConfig, DialerHandle, DocHandle, Repo, Transport};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::dial::{Dial, Passed};
 
 type Result<T> = anyhow::Result<T>;
 
-/// A repository that accepts connections on loopback.
-async fn serve() -> Result<(Repo, SocketAddr)> {
+/// A repository that accepts connections on loopback, and the task that does so, which keeps the repository until it ends.
+async fn serve() -> Result<(Repo, SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let repo = Repo::build_tokio().load().await;
     let acceptor = repo.make_acceptor(url::Url::parse(&format!("tcp://{address}"))?)?;
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         while let Ok((io, _)) = listener.accept().await {
             let _ = io.set_nodelay(true);
             if acceptor.accept(Transport::from_tokio_io(io)).is_err() {
@@ -28,7 +28,7 @@ async fn serve() -> Result<(Repo, SocketAddr)> {
             }
         }
     });
-    Ok((repo, address))
+    Ok((repo, address, accepting))
 }
 
 /// A connection whose handshake is done, and what passes on it.
@@ -61,6 +61,7 @@ fn document(n: u64) -> Result<Automerge> {
 struct Pair {
     left: Repo,
     right: Repo,
+    accepting: JoinHandle<()>,
     address: SocketAddr,
     dialer: DialerHandle<Infallible>,
     passed: Arc<Passed>,
@@ -70,12 +71,12 @@ struct Pair {
 
 impl Pair {
     async fn new(document: Automerge) -> Result<Self> {
-        let (left, address) = serve().await?;
+        let (left, address, accepting) = serve().await?;
         let here = left.create(document).await?;
         let right = Repo::build_tokio().load().await;
         let (dialer, passed) = dial(&right, address).await?;
         let there = found(&right, &here).await?;
-        Ok(Self { left, right, address, dialer, passed, here, there })
+        Ok(Self { left, right, accepting, address, dialer, passed, here, there })
     }
 
     /// The messages and bytes of each of `n` writes since `before`.
@@ -90,7 +91,7 @@ async fn found(repo: &Repo, document: &DocHandle) -> Result<DocHandle> {
 }
 
 async fn bootstrap(n: u64) -> Result<()> {
-    let (left, address) = serve().await?;
+    let (left, address, _accepting) = serve().await?;
     let here = left.create(document(n)?).await?;
     while contest::next_round().is_some() {
         let right = Repo::build_tokio().load().await;
@@ -148,8 +149,11 @@ async fn reaches(handle: &DocHandle, wanted: &[ChangeHash]) -> Result<()> {
 /// know nothing of each other from before: samod keeps what it has told a peer only as long as the connection.
 async fn differ(n: u64) -> Result<()> {
     let same = document(n)?;
+    let before_all = contest::memory_mb("VmRSS");
     while let Some(d) = contest::next_round() {
-        let Pair { left, right, address, dialer, passed, here, there } = Pair::new(same.clone()).await?;
+        // A repository that has stopped keeps its documents: what earlier rounds have left is not of this one.
+        let left_over = contest::memory_mb("VmRSS") - before_all;
+        let Pair { left, right, accepting, address, dialer, passed, here, there } = Pair::new(same.clone()).await?;
         passed.settled().await;
         dialer.close();
         alone(&left).await?;
@@ -181,12 +185,14 @@ async fn differ(n: u64) -> Result<()> {
         contest::report(&[
             ("seconds", seconds),
             ("cpu_s", cpu),
+            ("peak_mb", contest::memory_mb("VmHWM") - left_over),
             ("bytes", bytes),
             ("wire_bytes", wire_bytes),
             ("messages", messages),
         ]);
         right.stop().await;
         left.stop().await;
+        accepting.abort();
     }
     Ok(())
 }
@@ -243,6 +249,9 @@ async fn burst(n: u64) -> Result<()> {
             ("messages_each", messages),
             ("bytes_each", bytes),
         ]);
+        pair.right.stop().await;
+        pair.left.stop().await;
+        pair.accepting.abort();
     }
     Ok(())
 }

@@ -277,7 +277,7 @@ def sections():
     found = {}
     for section in re.split(r"^### ", open(os.path.join(HERE, "bounds.md")).read(), flags=re.M)[1:]:
         name, text = section.split("\n", 1)
-        found[name.strip()] = " ".join(text.split())
+        found[name.strip()] = text.strip() if name == "ideas" else " ".join(text.split())
     return found
 
 
@@ -396,7 +396,7 @@ def bootstraps(results):
                  "iroh-docs was not asked for 1,000,000: see its group.", ("bootstrap", times))
     yield Growth("Bootstrap: bytes of the protocol", "entries", "bytes", "bytes", sizes,
                  f"Linear: with most entries Syncline's are {each(sizes['Syncline'])} B each, of which 48 are the key and the value, and a thousand share a signature; iroh-docs' are "
-                 f"{each(sizes['iroh-docs'])} B, of which 192 are two signatures and two public keys, and the value is a hash that would be fetched afterwards. What is constant, the join and the rights, is within the bytes of a few entries.",
+                 f"{each(sizes['iroh-docs'])} B, of which 192 are two signatures and two public keys, and the value is a hash that would be fetched afterwards. What is constant, the join and the rights, is some 3 KB.",
                  ("bootstrap-bytes", sizes))
     yield Growth("Bootstrap: bytes on the wire", "entries", "bytes", "bytes", wire,
                  "The same with all headers, acknowledgements and handshakes. They are most with few entries, since what the transport says to begin (handshakes, and datagrams that find out how large "
@@ -465,7 +465,7 @@ def differences_by_d(results):
                  "receiver having said that it came, so that a cut costs little; that is round trips, each of a fraction of a millisecond here, and not what the time goes to.",
                  ("growth-time", times))
     yield Growth(f"{title}: bytes of the protocol", "differences a side", "bytes", "bytes", sizes,
-                 "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only; samod sends a Bloom filter of its whole history each way, some 10 bits a change, before it knows what differs. d = 0 is in the table "
+                 "Each difference costs its entry, its proof and some one and a half coded symbols; negentropy moves ids only; samod sends Bloom filters of its whole history, some 10 bits a change each, one to four of them, before it knows what differs. d = 0 is in the table "
                  "alone. How many symbols are asked for is estimated from the first ones, so their number jumps about.", ("growth-bytes", sizes))
     yield Growth(f"{title}: bytes on the wire", "differences a side", "bytes", "bytes", wire,
                  "The same with headers and acknowledgements: " + shares(sizes["Syncline"], wire["Syncline"]) + ". With few differences headers are most of it, with many a small part. negentropy has no wire.")
@@ -474,7 +474,7 @@ def differences_by_d(results):
                  "twentieth of all at most is on its way unacknowledged. iroh-docs' and negentropy's are as large as they get, so their number is that of the divisions, which n decides.", ("growth-messages", messages))
     yield Growth(f"{title}: peak memory", "differences a side", "MB", "mb", memory,
                  "Both sides in one process. What differs is little beside what the nodes keep for their n entries: up to d = 100 Syncline's is one process for all d, so it is one figure; 1,000 and 10,000 have pairs of their own, which grow by what they exchange, "
-                 "and hold batches of it while they apply it. iroh-docs and samod are each one process for all, too; samod's holds every change.")
+                 "and hold batches of it while they apply it. iroh-docs and samod are each one process for all, too; what samod's stopped repositories keep of earlier rounds is taken off.")
 
 
 def hubs(results):
@@ -551,7 +551,7 @@ seven in {seven}; within a group all contestants take turns, a round each, so ra
 machine and from day to day. A round of `live` is itself the median, or p99, of 1,000 writes, one of `limits` that of 500 flushes, 2,000 round trips or 50 dials, one of `folder-after` of ten changes.
 Not so: the hot paths are what divan says of up to 100 samples of one run, and instructions and iroh-docs' messages and bytes are counted once; `all joined after` and `disk, an entry` are of one process, not of a round. In the first table only the row's own figure has its
 spread; that of the others is in the group's table below. **n x** says how many times faster Syncline is: less than 1 means slower. Memory is the peak of a process in the round, or of both sides together where it says so. Bytes and messages are
-those of both directions, frames whole, without the transport's own; what is called `on the wire` is what the loopback device carried in the round, in the groups of differences while the clock ran. Syncline is durable and verifies everything strictly in every row, but for
+those of both directions, frames whole, without the transport's own (in the rows of folders and files they are what the loopback device carried); what is called `on the wire` is what the loopback device carried in the round, in the groups of differences while the clock ran. Syncline is durable and verifies everything strictly in every row, but for
 the hub's peers, whose stores are in memory; what differs at a peer is said in its cell, and more of it in the group's text below.
 Peers: iroh-docs 0.101 (iroh 1.1, blobs 0.103, no relay, no lookup), negentropy 0.5, samod 0.16, p2panda-sync 0.7, {installed}.
 
@@ -586,7 +586,8 @@ def write(results_file, quick):
                  [row_cells(row, results, by_name[row.group]) for row in all_rows]), "\n\n"]
     if not quick:
         out += ["## What misses its goal or its aim, and what bounds it\n\n", misses(all_rows, results), "\n\n",
-                "## Where a peer is faster, and why\n\n", faster_peers(all_rows, results), "\n\n"]
+                "## Where a peer is faster, and why\n\n", faster_peers(all_rows, results), "\n\n",
+                "## What might make it faster\n\n", sections()["ideas"], "\n\n"]
     plots = os.path.join(HERE, "results" if quick else "plots")
     os.makedirs(plots, exist_ok=True)
     out.append("## Growth\n\n")

@@ -56,6 +56,8 @@ pub enum Canary {
     PlaceRefused,
     /// What a reconciliation leaves out because of its limits is taken for sent.
     LeaveOutInSilence,
+    /// Who might write once may write for ever.
+    NeverExpires,
     /// What a machine draws does not follow from its seed.
     DrawAnything,
 }
@@ -63,7 +65,7 @@ pub enum Canary {
 #[cfg(any(test, feature = "testing"))]
 impl Canary {
     /// Those that must be caught.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::AcknowledgeBeforeCommit,
         Self::AnnounceBeforeCommit,
         Self::SkipRelayedCheck,
@@ -89,6 +91,7 @@ impl Canary {
         Self::BelieveOldPositions,
         Self::PlaceRefused,
         Self::LeaveOutInSilence,
+        Self::NeverExpires,
         Self::DrawAnything,
     ];
 

@@ -448,6 +448,40 @@ async fn b54_a_query_that_stands_still_blocks_no_writer() {
     assert_eq!(replica.query(Query::default()).await.unwrap().len(), 1);
 }
 
+/// A disk stands still in the middle of a write: until it is durable nobody is told of it, here or at a peer that asks.
+#[tokio::test]
+async fn b51_a_write_that_is_not_durable_yet_is_neither_acknowledged_nor_told_nor_offered() {
+    let world = World::new(Wire::Memory, Keep::Memory);
+    let engine = HaltingEngine::default();
+    let halt = engine.halt_write.clone();
+    let store: Arc<dyn ReplicaStore> = Arc::new(EngineStore::open(engine).unwrap());
+    let a = world.start(sync_core::manager::SyncManager::builder(store), "a", &[world.wire]).await;
+    let left = a.create_replica().await.unwrap();
+    let b = world.node("b").await;
+    let right = join(&left, &b, Access::WRITE).await;
+    left.put("before", "1").await.unwrap();
+    equal(&[&left, &right]).await;
+    a.flush(LONG).await.unwrap();
+    let mut events = a.events();
+    let ((sender, halted), (go_on, waits)) = (oneshot::channel(), mpsc::channel());
+    *halt.lock().unwrap() = Some((sender, waits));
+    let writer = left.clone();
+    let writing = tokio::spawn(async move { writer.put("under way", "1").await });
+    soon("the disk stands still", halted).await.unwrap();
+    let asked = b.sync_with(a.node_id(), right.id(), LONG).await.unwrap();
+    assert_eq!(asked.outcome, SyncOutcome::Synced, "with what is durable");
+    for replica in [&left, &right] {
+        assert_eq!(value(replica, "under way").await, None);
+    }
+    assert!(!writing.is_finished(), "it is not acknowledged");
+    let told = past(&mut events).into_iter().find(|event| matches!(event, Event::Written { .. }));
+    assert_eq!(told, None);
+    go_on.send(()).unwrap();
+    soon("it is durable", writing).await.unwrap().unwrap();
+    reads(&right, "under way", "1").await;
+    event(&mut events, "it is told", |event| matches!(event, Event::Written { .. })).await;
+}
+
 /// A disk stands still, and the end waits for it no longer: what was begun is not acknowledged, and nothing is begun after.
 #[tokio::test]
 async fn b53_after_an_end_that_ran_out_of_time_nothing_is_written() {

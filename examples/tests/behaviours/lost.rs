@@ -293,13 +293,13 @@ async fn b22_a_device_and_its_clone_that_are_up_at_once_become_equal_and_lose_no
     assert_eq!(b.node_id(), clone.node_id());
     let (right, other) = (b.open_replica(id).await.unwrap(), clone.open_replica(id).await.unwrap());
     for turn in ["first ", "second "] {
-        for (replica, name) in [(&left, "a "), (&right, "b "), (&other, "clone ")] {
-            fill(replica, &format!("{turn}{name}"), 20).await;
-        }
+        let prefixes = ["a ", "b ", "clone "].map(|name| format!("{turn}{name}"));
+        tokio::join!(fill(&left, &prefixes[0], 20), fill(&right, &prefixes[1], 20), fill(&other, &prefixes[2], 20));
         equal(&[&left, &right, &other]).await;
-        for name in ["a ", "b ", "clone "] {
-            for replica in [&left, &right, &other] {
-                assert!(value(replica, &format!("{turn}{name}00019")).await.is_some(), "{turn}{name}");
+        for replica in [&left, &right, &other] {
+            for (prefix, n) in prefixes.iter().flat_map(|prefix| (0..20).map(move |n| (prefix, n))) {
+                let wanted = format!("value of {prefix}{n}").into_bytes();
+                assert_eq!(value(replica, &format!("{prefix}{n:05}")).await, Some(wanted), "{prefix}{n}");
             }
         }
     }

@@ -631,7 +631,7 @@ impl World<'_> {
             Work::Write { replica, bundle } => {
                 let now = self.nodes[node].wall(self.now_us).max(bundle.seal().timestamp);
                 let entries: Vec<(Order, Op)> = bundle.entries().map(|entry| (entry.order, entry.op.clone())).collect();
-                let id = self.replicas[replica].id;
+                let (id, author) = (self.replicas[replica].id, bundle.seal().author);
                 let apply =
                     Apply { replica: id, bundles: vec![bundle], origin: Origin::Local, now, records: Vec::new() };
                 let written = store.core().write(&[Write::Apply(apply)]).pop();
@@ -650,6 +650,14 @@ impl World<'_> {
                             .filter(|(_, outcome)| matches!(outcome, Outcome::Inserted { .. } | Outcome::Dominated))
                             .map(|(entry, _)| entry)
                             .collect();
+                        if let Some((order, op)) =
+                            accepted.iter().find(|entry| !self.may_write(node, replica, author, entry))
+                        {
+                            self.fail(
+                                "O3",
+                                format!("node {node} has written {op:?} at {order:?} to replica {replica} and may not"),
+                            );
+                        }
                         self.replicas[replica].is_true(accepted.clone());
                         let member = self.scenario.member(replica, node);
                         let keeps_it = self.scenario.is_hostile(node) || self.nodes[node].left;

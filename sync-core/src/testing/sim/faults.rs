@@ -9,8 +9,8 @@ use std::{
 use super::{
     disk::{Device, Logic, SimStore, Trouble},
     draw::Stream,
-    node::{Process, addresses},
-    scenario::{Fault, Habit, Leave, Timed, YEAR_MS},
+    node::{Acknowledged, Process, Snapshot, addresses},
+    scenario::{Fault, Habit, Leave, YEAR_MS},
     wire::Side,
     world::{Event, World},
 };
@@ -74,15 +74,22 @@ impl World<'_> {
                 self.mark("wipe");
             }
             Fault::Rollback { node, down_ms, .. } => {
-                let Some((disk, stores)) = self.snapshots.get(&at).cloned() else { return };
+                let Some(Snapshot { disk, stores, acknowledged }) = self.snapshots.get(&at).cloned() else { return };
                 self.crash(*node, down_ms * 1_000);
-                self.nodes[*node].stores = stores;
-                self.replace_disk(*node, disk);
-                self.counters.faults += 1;
-                self.mark("rollback");
-                if self.is_another_turn(at) {
+                let has_more = |one: &[Acknowledged], other: &[Acknowledged]| {
+                    let other: BTreeSet<_> = other.iter().map(|it| it.order.hash.0).collect();
+                    one.iter().any(|it| !other.contains(&it.order.hash.0))
+                };
+                let mine = &self.nodes[*node].acknowledged;
+                if has_more(mine, &acknowledged) && has_more(&acknowledged, mine) {
                     self.mark("cloned_and_used_by_turns");
                 }
+                self.nodes[*node].stores = stores;
+                self.replace_disk(*node, disk);
+                self.nodes[*node].acknowledged = acknowledged;
+                self.is_back(*node);
+                self.counters.faults += 1;
+                self.mark("rollback");
             }
             Fault::ClockJump { node, by_ms } => {
                 self.counters.faults += 1;
@@ -222,22 +229,12 @@ impl World<'_> {
             .collect()
     }
 
-    /// Whether a copy that comes back is from just before another came: two devices with one key go on by turns.
-    fn is_another_turn(&self, at: usize) -> bool {
-        let of = |fault: &Timed<Fault>| match fault.what {
-            Fault::Rollback { node, to_ms, .. } => Some((node, to_ms)),
-            _ => None,
-        };
-        let mine = of(&self.scenario.faults[at]);
-        let mut earlier = self.scenario.faults[..at].iter();
-        earlier.any(|fault| of(fault).is_some_and(|(node, _)| mine == Some((node, fault.at_ms - 1))))
-    }
-
     /// A copy of a disk that a later fault brings back.
     pub fn snapshot(&mut self, at: usize) {
         if let Fault::Rollback { node, .. } = &self.scenario.faults[at].what {
-            let copy = (self.nodes[*node].disk.copy(), self.nodes[*node].stores);
-            self.snapshots.insert(at, copy);
+            let it = &self.nodes[*node];
+            let (disk, acknowledged) = (it.disk.copy(), it.acknowledged.clone());
+            self.snapshots.insert(at, Snapshot { disk, stores: it.stores, acknowledged });
         }
     }
 
@@ -341,6 +338,17 @@ impl World<'_> {
         it.refused.clear();
         it.positions.clear();
         self.delivered.retain(|(from, to, _), _| *from != node && *to != node);
+    }
+
+    /// What is on the disk that has come back is no longer at risk, when others rely on its node to spread it.
+    fn is_back(&mut self, node: usize) {
+        for replica in 0..self.replicas.len() {
+            if self.scenario.full_members(replica).any(|member| member == node) {
+                for (order, _) in self.live_on(&self.nodes[node].disk, node, replica) {
+                    self.replicas[replica].at_risk.remove(&order.hash.0);
+                }
+            }
+        }
     }
 
     /// Entries that only this node had may go with its disk.

@@ -553,23 +553,30 @@ fn by_turns(draw: Draw, scenario: &mut Scenario) {
         return;
     }
     let replica = random.below(scenario.replicas.len());
-    let members: Vec<usize> = scenario.members(replica).filter(|node| scenario.is_relied_on(*node)).collect();
+    let writes = |node: &usize| {
+        let member = scenario.member(replica, *node);
+        scenario.is_relied_on(*node) && member.is_none_or(|member| member.right != Right::Read && member.joins_ms == 0)
+    };
+    let members: Vec<usize> = scenario.members(replica).filter(writes).collect();
     let node = *random.pick(&members);
-    let prefix = scenario.member(replica, node).map_or(String::new(), |member| member.prefix.clone());
     let turns = 2 + random.below(3) as u64;
     let turn_ms = (scenario.heal_ms - 2_000) / (turns + 2);
     // Where the turn before ended, and where the one before that did.
     let (mut before_ms, mut at_ms) = (1_000 + random.below(turn_ms as usize) as u64, 1_000 + turn_ms);
+    let mut write = |turn: u64, random: &mut Random, since_ms: u64, until_ms: u64| {
+        for number in 0..1 + random.below(5) as u64 {
+            let change =
+                Change::Put { key: format!("turn{}", random.below(4)), len: 5, tag: 1 << 33 | turn << 8 | number };
+            let what = Operation::Write { node, replica, as_owner: false, changes: vec![change] };
+            let at_ms = since_ms + random.below((until_ms - since_ms) as usize) as u64;
+            scenario.operations.push(Timed { at_ms, what });
+        }
+    };
+    write(turns, &mut random, before_ms, at_ms);
     for turn in 0..turns {
         let what = Fault::Rollback { node, to_ms: before_ms, down_ms: 1 + random.below(300) as u64 };
         scenario.faults.push(Timed { at_ms, what });
-        for number in 0..random.below(6) as u64 {
-            let key = format!("{prefix}turn{}", random.below(4));
-            let change = Change::Put { key, len: 5, tag: 1 << 33 | turn << 8 | number };
-            let what = Operation::Write { node, replica, as_owner: false, changes: vec![change] };
-            let at_ms = at_ms + random.below(turn_ms as usize) as u64;
-            scenario.operations.push(Timed { at_ms, what });
-        }
+        write(turn, &mut random, at_ms, at_ms + turn_ms);
         // The other goes on where it is now.
         before_ms = at_ms - 1;
         at_ms += 1 + turn_ms / 2 + random.below(turn_ms as usize / 2) as u64;

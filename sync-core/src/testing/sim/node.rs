@@ -28,6 +28,14 @@ pub struct Acknowledged {
     pub op: Op,
 }
 
+/// What a device was once: its disk, how often its store had been made anew, and what applications had been told is kept.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub disk: Rc<dyn Device>,
+    pub stores: u64,
+    pub acknowledged: Vec<Acknowledged>,
+}
+
 /// What dies with the process.
 pub struct Process {
     pub machine: Synchronizer,

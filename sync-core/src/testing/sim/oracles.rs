@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     faults::live,
+    node::BEGINNING,
     overheard::prefix_of,
     scenario::{Fault, Habit, NodePlan},
     spent::Said,
@@ -18,7 +19,9 @@ use crate::{
         limits::{Limits, MAX_FRAME_LEN},
         wire::RefusalReason,
     },
-    model::{Digest, Key, Op, Order, PeerId, ReadScope, ReplicaId, Rights, Summary, dominates},
+    model::{
+        AuthorId, Digest, Key, Op, Order, PeerId, ReadScope, ReplicaId, Right, Rights, Summary, Timestamp, dominates,
+    },
     store::{Direction, LogEntry, NodeRecord, Origin, Position, Query, Scope, ShortId, reconcile::Widths},
 };
 
@@ -295,6 +298,18 @@ impl World<'_> {
             }
         }
         None
+    }
+
+    /// O3: whether an author may write an entry by what stands in the scenario.
+    pub fn may_write(&self, node: usize, replica: usize, author: AuthorId, (order, op): &(Order, Op)) -> bool {
+        let Some(member) = self.scenario.member(replica, node) else { return true };
+        if author.0 == self.replicas[replica].id.0 || self.nodes[node].promoted || self.scenario.is_hostile(node) {
+            return true;
+        }
+        let ends = member.expires_ms.map(|at| Timestamp(BEGINNING.0 + at * 1_000));
+        member.right >= Right::Write
+            && prefix_of(member).covers(op.key_bytes())
+            && ends.is_none_or(|ends| order.timestamp < ends)
     }
 
     /// O2: what was acknowledged here is here, or something newer that covers it.

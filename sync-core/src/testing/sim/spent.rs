@@ -21,13 +21,16 @@ const SAVED_WITHIN_US: u64 = 2_000_000;
 /// So many messages of a session need no reason: the opening, credentials, questions of applications.
 const MESSAGES: u64 = 30;
 
-/// So many bytes of a reconciliation need no reason, for each that was begun: symbols and first ranges are as many whatever
-/// differs.
-const ROUND_BYTES: u64 = 8_192;
+/// So many bytes of coded symbols and of what they tell need no reason, for each reconciliation that was begun; so many more
+/// for each entry that differs, and for each that came meanwhile, since symbols of another moment begin anew.
+const SYMBOL_BYTES: u64 = 3_000;
+const TOLD_BYTES: u64 = 128;
+const ANEW_BYTES: u64 = 1_600;
 
-/// And so many, and a key, for each entry that either side holds: where limits are small, or keys differ in their last
-/// bytes, all of them are named, more than once.
-const ENTRY_BYTES: u64 = 256;
+/// So many bytes of ranges need no reason, and so many, and a key, for each entry that either side holds: where limits are
+/// small, or keys differ in their last bytes, all of them are named, more than once.
+const RANGE_BYTES: u64 = 8_192;
+const NAMED_BYTES: u64 = 256;
 
 /// What one side of a session has said.
 #[derive(Debug, Default)]
@@ -41,10 +44,13 @@ pub struct Said {
     /// How many messages, and how many of them belong to a reconciliation.
     messages: u64,
     rounds: u64,
-    /// How many bytes these were, how many of them began a reconciliation, and how many entries it held at most.
-    round_bytes: u64,
+    /// How many bytes of them were ranges and how many symbols, how many of them began a reconciliation, how many entries
+    /// it held at most, and how many differed at most when one began.
+    range_bytes: u64,
+    symbol_bytes: u64,
     begun: u64,
     held: u64,
+    apart: u64,
     /// Where its change log ended when it said something first, and when that was.
     began: Option<(Position, u64)>,
     /// It has said that it has so little that all is sent without asking.
@@ -80,20 +86,30 @@ impl World<'_> {
         let state = self.nodes[from].process.as_ref().and_then(|process| process.store.core().state(id).ok());
         let small = self.scenario.knobs.tight.map(|tight| tight.limits).unwrap_or_default().nearly_empty;
         let now_us = self.now_us;
+        let apart = match message {
+            Message::Symbols(Symbols { first: true, .. }) => self.apart(replica, from, to),
+            _ => 0,
+        };
         let wire = self.wires.get_mut(&stream.0).expect("it is being used");
         let side = usize::from(wire.ends[0].node != from);
         let said = &mut wire.streams[stream.1].said[side];
         said.messages += 1;
         match message {
             Message::Open(open) | Message::Opened(open) => said.is_small = open.root.count <= small,
-            Message::Ranges(Ranges { first, .. }) | Message::Symbols(Symbols { first, .. }) => {
+            Message::Ranges(Ranges { first, .. }) => {
                 said.rounds += 1;
-                said.round_bytes += len as u64;
+                said.range_bytes += len as u64;
                 said.begun += u64::from(*first);
+            }
+            Message::Symbols(Symbols { first, .. }) => {
+                said.rounds += 1;
+                said.symbol_bytes += len as u64;
+                said.begun += u64::from(*first);
+                said.apart = said.apart.max(apart);
             }
             Message::Solved(_) => {
                 said.rounds += 1;
-                said.round_bytes += len as u64;
+                said.symbol_bytes += len as u64;
             }
             Message::Entries(_, payload) => {
                 let mut hashes = Vec::new();
@@ -126,21 +142,46 @@ impl World<'_> {
                 return self.fail("O7", what);
             }
         }
-        let sum = |of: fn(&Said) -> u64| self.wires[&stream.0].streams[stream.1].said.iter().map(of).sum::<u64>();
-        let (bytes, begun, held) = (sum(|said| said.round_bytes), sum(|said| said.begun), sum(|said| said.held));
-        let most = |named: u64| begun.max(1) * (ROUND_BYTES + named * held);
-        if bytes > most(ENTRY_BYTES)
-            && bytes > most(ENTRY_BYTES + self.longest_key(replica))
-            && !self.scenario.is_hostile(to)
-        {
-            let what = format!(
-                "nodes {from} and {to} said {bytes} bytes in {begun} reconciliations of replica {replica}, of which they hold {held} entries"
-            );
-            return self.fail("O7", what);
+        let is_of_a_round = matches!(message, Message::Ranges(_) | Message::Symbols(_) | Message::Solved(_));
+        if is_of_a_round && !self.scenario.is_hostile(to) && !self.scenario.is_hostile(from) {
+            self.count_reconciled((from, to), replica, stream);
         }
         if matches!(message, Message::Entries(..)) {
             self.count_again(from, to, replica, stream, side);
         }
+    }
+
+    /// The bytes by which two nodes have found out in a session what differs.
+    fn count_reconciled(&mut self, (from, to): (usize, usize), replica: usize, stream: (u64, usize)) {
+        let wire = &self.wires[&stream.0];
+        let saids = &wire.streams[stream.1].said;
+        let sum = |of: fn(&Said) -> u64| saids.iter().map(of).sum::<u64>();
+        let (symbols, ranges) = (sum(|said| said.symbol_bytes), sum(|said| said.range_bytes));
+        let (begun, held, apart) = (sum(|said| said.begun).max(1), sum(|said| said.held), sum(|said| said.apart));
+        let grown = |side: usize| {
+            let node = &self.nodes[wire.ends[side].node];
+            let state = node.process.as_ref().and_then(|it| it.store.core().state(self.replicas[replica].id).ok());
+            state.zip(saids[side].began).map_or(0, |(state, (head, _))| state.head.0.saturating_sub(head.0))
+        };
+        let grown = grown(0) + grown(1);
+        let named = |bytes: u64| begun * (RANGE_BYTES + bytes * held);
+        let what = if symbols > begun * (SYMBOL_BYTES + TOLD_BYTES * apart) + ANEW_BYTES * grown {
+            format!("{symbols} bytes of symbols, where {apart} entries differed and {grown} came")
+        } else if ranges > named(NAMED_BYTES) && ranges > named(NAMED_BYTES + self.longest_key(replica)) {
+            format!("{ranges} bytes of ranges, where they hold {held} entries")
+        } else {
+            return;
+        };
+        self.fail("O7", format!("nodes {from} and {to} said in {begun} reconciliations of replica {replica} {what}"));
+    }
+
+    /// How many entries of a replica one of two nodes has and the other has not.
+    fn apart(&self, replica: usize, one: usize, other: usize) -> u64 {
+        let of = |node: usize| -> BTreeSet<[u8; 32]> {
+            let live = self.live_on(&self.nodes[node].disk, node, replica);
+            live.into_iter().map(|(order, _)| order.hash.0).collect()
+        };
+        of(one).symmetric_difference(&of(other)).count() as u64
     }
 
     /// How long the longest key is that anybody has written to a replica.

@@ -15,7 +15,7 @@ use super::{
     Invariant,
     disk::Device,
     draw::{Draw, Stream},
-    node::{Acknowledged, BEGINNING, Node, addresses},
+    node::{Acknowledged, BEGINNING, Node, Snapshot, addresses},
     outcome::{Counters, Failure, Outcome},
     scenario::*,
     spent::Delivered,
@@ -122,7 +122,7 @@ pub struct World<'a> {
     pub next_wire: u64,
     /// How many faults block the way from one node to another.
     pub blocked: BTreeMap<(usize, usize), u32>,
-    pub snapshots: BTreeMap<usize, (Rc<dyn Device>, u64)>,
+    pub snapshots: BTreeMap<usize, Snapshot>,
     /// Makes new ones.
     pub devices: &'a dyn Fn() -> Rc<dyn Device>,
     /// What an application says of what a node has.

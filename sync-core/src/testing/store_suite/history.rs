@@ -261,6 +261,14 @@ fn small_histories(world: &World) -> Vec<Vec<VerifiedBundle>> {
             one(0, -10, delete_prefix("")),
             one(1, -10, delete("k")),
         ],
+        // One author who says two things at one place and time, and a third later or not.
+        vec![
+            one(0, -10, put("k", "0")),
+            one(0, -10, put("k", "1")),
+            one(0, -10, put("k", "2")),
+            one(1, -10, put("k", "3")),
+            one(0, -11, put("k", "4")),
+        ],
         // One commit with everything in it, against the parts of another.
         vec![
             world.commit(0, -10, vec![put("a", "1"), delete_prefix("a"), put("a", "2"), delete("b"), put("b", "3")]),

@@ -2,16 +2,25 @@
 
 use std::time::Instant;
 
+use sync_core::manager::{Replica, SyncManager};
+use tempfile::TempDir;
+
 use crate::{
     Result,
     node::{fill, fill_single, node, traffic},
 };
 
-pub async fn local(n: u64) -> Result<()> {
+/// A node with a replica of `n` entries, and where its store is.
+async fn filled(n: u64) -> Result<(TempDir, SyncManager, Replica)> {
     let dir = tempfile::tempdir()?;
     let node = node(&dir.path().join("a")).await?;
     let replica = node.create_replica().await?;
     fill(&replica, 0, n, 10_000, true).await?;
+    Ok((dir, node, replica))
+}
+
+pub async fn local(n: u64) -> Result<()> {
+    let (_dir, node, replica) = filled(n).await?;
     let mut next = 1 << 32;
     while contest::next_round().is_some() {
         let mut figures = Vec::new();
@@ -34,10 +43,7 @@ pub async fn local(n: u64) -> Result<()> {
 /// One transaction of 10,000 in key order, and nothing else is ever written: no row of earlier writes waits in the
 /// journal for its place, and the disk has nothing to do.
 pub async fn quiet(n: u64) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let node = node(&dir.path().join("a")).await?;
-    let replica = node.create_replica().await?;
-    fill(&replica, 0, n, 10_000, true).await?;
+    let (_dir, node, replica) = filled(n).await?;
     let mut next = 1 << 32;
     while contest::next_round().is_some() {
         std::process::Command::new("sync").status()?;
